@@ -1,0 +1,1 @@
+//! The API: REST, streams, and the relay.

@@ -1,0 +1,2 @@
+//! The `errand` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Queue and bus inside one process.

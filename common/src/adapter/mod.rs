@@ -1,0 +1,5 @@
+//! Who keeps the promises of [`crate::port`].
+
+pub mod clock;
+pub mod memory;
+pub mod sql;

@@ -1,0 +1,52 @@
+//! The composition: the only place that knows which adapters run.
+
+use std::sync::Arc;
+
+use crate::domain::Stream;
+use crate::port::{Bus, BusMessage, Clock, Queue, Store, Topic, store::Consequences};
+use crate::wire::control::Signal;
+
+/// The four ports, chosen by configuration.
+#[derive(Clone)]
+pub struct Backend {
+    /// Truth.
+    pub store: Arc<dyn Store>,
+    /// What is due.
+    pub queue: Arc<dyn Queue>,
+    /// Who is told.
+    pub bus: Arc<dyn Bus>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Backend {
+    /// Tells the fleet what a transaction meant: what is due, which runs must stop, what can be seen.
+    /// Failures are logged and left to the sweep.
+    pub async fn dispatch(&self, consequences: Consequences) {
+        let mut messages = Vec::with_capacity(consequences.stops.len() + 2 * consequences.events.len());
+        for stop in consequences.stops {
+            let signal = Signal::Stop { job_id: stop.job_id, claim: stop.claim };
+            if let Ok(text) = serde_json::to_string(&signal) {
+                messages.push(BusMessage { topic: Topic::Worker(stop.worker_id), payload: text.into() });
+            }
+        }
+        if !consequences.ready.is_empty()
+            && let Err(error) = self.queue.push(&consequences.ready).await
+        {
+            tracing::warn!(%error, jobs = consequences.ready.len(), "could not push to the queue; the sweep will");
+        }
+        for event in consequences.events {
+            let Ok(text) = serde_json::to_string(&event) else { continue };
+            let payload: Arc<str> = text.into();
+            if let Some(session) = event.session_id {
+                messages.push(BusMessage { topic: Topic::Stream(Stream::Session(session)), payload: payload.clone() });
+            }
+            messages.push(BusMessage { topic: Topic::Stream(Stream::Job(event.job_id)), payload });
+        }
+        if !messages.is_empty()
+            && let Err(error) = self.bus.publish(messages).await
+        {
+            tracing::warn!(%error, "could not publish; watchers will read the store");
+        }
+    }
+}

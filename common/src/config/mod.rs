@@ -1,0 +1,367 @@
+//! The configuration: built-in defaults ← `errand.toml` ← environment, validated whole.
+//!
+//! Field docs are the reference; units are in the names.
+
+mod secret;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use secret::Secret;
+
+/// All of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The listener and its limits.
+    pub server: Server,
+    /// Where `/metrics` is served.
+    pub metrics: Metrics,
+    /// The truth.
+    pub database: Database,
+    /// The index and the fan-out of a cluster.
+    pub redis: Redis,
+    /// Workers.
+    pub worker: Worker,
+    /// Who may call.
+    pub auth: Auth,
+    /// How long things are kept.
+    pub retention: Retention,
+    /// What end users read.
+    pub texts: Texts,
+    /// Streams to watchers.
+    pub relay: Relay,
+    /// What runs prompts.
+    pub engines: Engines,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address and port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The base of URLs that Errand gives away.
+    pub public_url: Option<String>,
+    /// Largest JSON body, and largest single string in it, in KiB.
+    pub body_limit_kib: u32,
+    /// Largest sum of decoded attachments of one task, in MiB.
+    pub attachment_limit_mib: u32,
+    /// Largest request head (request line and headers), in KiB.
+    pub header_limit_kib: u32,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            body_limit_kib: 1024,
+            attachment_limit_mib: 20,
+            header_limit_kib: 32,
+        }
+    }
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Unset: `/metrics` is on the main listener. Set: `/metrics`, `/livez` and `/readyz` are there.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://…` or `sqlite://…`. Unset: `errand dev` keeps a SQLite file in its data directory.
+    pub url: Option<Secret>,
+    /// Most connections of one process to PostgreSQL, or readers of a SQLite file.
+    pub max_connections: u32,
+    /// Longest wait for a free connection, in seconds.
+    pub acquire_timeout_seconds: u32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { url: None, max_connections: 16, acquire_timeout_seconds: 10 }
+    }
+}
+
+/// `[redis]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://…`. Unset: queue and bus live in this process.
+    pub url: Option<Secret>,
+}
+
+/// `[worker]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Worker {
+    /// Jobs one worker runs at once.
+    pub concurrency: u32,
+    /// Queues it takes from.
+    pub queues: Vec<String>,
+    /// How long a claim holds without renewal.
+    pub lease_seconds: u32,
+    /// How long a stopping worker lets its runs finish.
+    pub drain_seconds: u32,
+    /// How long a job waits for a worker that knows its kind.
+    pub unknown_kind_seconds: u32,
+    /// Time between two rounds of the sweep, in milliseconds.
+    pub sweep_interval_ms: u32,
+    /// Events of one run are committed at most this often at rest, in milliseconds.
+    pub event_flush_ms: u32,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            queues: vec!["default".to_owned()],
+            lease_seconds: 30,
+            drain_seconds: 30,
+            unknown_kind_seconds: 600,
+            sweep_interval_ms: 1_000,
+            event_flush_ms: 20,
+        }
+    }
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// The first admin key, of tenant "default".
+    pub bootstrap_key: Option<Secret>,
+    /// Failed authentications one address may make in a minute before it gets 429.
+    pub failures_per_minute: u32,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { bootstrap_key: None, failures_per_minute: 20 }
+    }
+}
+
+/// `[retention]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Answers to an `Idempotency-Key` are kept at least so long, and never less than their jobs live.
+    pub idempotency_hours: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { idempotency_hours: 24 }
+    }
+}
+
+/// `[texts]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Texts {
+    /// The language of what end users read.
+    pub locale: Locale,
+}
+
+/// A language of end users.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Locale {
+    /// English.
+    #[default]
+    En,
+    /// Chinese.
+    Zh,
+}
+
+impl Locale {
+    /// Ends the text of an interrupted answer in a session's history.
+    #[must_use]
+    pub const fn interrupted_marker(self) -> &'static str {
+        match self {
+            Self::En => "\n[interrupted]",
+            Self::Zh => "\n[中断]",
+        }
+    }
+}
+
+/// `[relay]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relay {
+    /// Most WebSocket and SSE watchers of one process.
+    pub max_connections: u32,
+    /// Most streams one WebSocket may watch.
+    pub max_subscriptions: u32,
+    /// Frames a slow watcher may lag behind the live stream before it is cut off.
+    pub buffer_frames: u32,
+    /// Largest frame a client may send, in KiB.
+    pub frame_limit_kib: u32,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { max_connections: 10_000, max_subscriptions: 128, buffer_frames: 1_024, frame_limit_kib: 64 }
+    }
+}
+
+/// `[engines]`: `default`, and one table an engine. A table's name is what `engineType` selects.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Engines {
+    /// The engine of those who name none. Unset: the first that is available, `echo` at worst.
+    #[serde(default)]
+    pub default: Option<String>,
+    /// By name.
+    #[serde(flatten)]
+    pub table: BTreeMap<String, Engine>,
+}
+
+/// `[engines.<name>]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Engine {
+    /// Says the prompt back: for trials.
+    Echo(EchoEngine),
+    /// Runs a program of the operator's.
+    Command(CommandEngine),
+    /// Any server that speaks chat completions.
+    OpenaiCompatible(OpenAiCompatibleEngine),
+}
+
+/// `type = "echo"`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EchoEngine {
+    /// Where its tasks go.
+    pub queue: String,
+    /// Pause before each word, in milliseconds, so that a stream can be seen.
+    pub word_delay_ms: u32,
+}
+
+impl Default for EchoEngine {
+    fn default() -> Self {
+        Self { queue: default_queue(), word_delay_ms: 20 }
+    }
+}
+
+/// `type = "command"`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandEngine {
+    /// Program and arguments. The prompt comes on its standard input.
+    pub command: Vec<String>,
+    /// Names of our environment variables that it may see; it sees no other.
+    #[serde(default = "default_command_env")]
+    pub env: Vec<String>,
+    /// Its working directory; ours if unset.
+    #[serde(default)]
+    pub cwd: Option<PathBuf>,
+    /// Where its tasks go.
+    #[serde(default = "default_queue")]
+    pub queue: String,
+    /// Whether it may be run again after a crash in mid-run.
+    #[serde(default)]
+    pub rerun: Rerun,
+    /// Most output of one run, in KiB; beyond it the run fails.
+    #[serde(default = "default_output_limit_kib")]
+    pub output_limit_kib: u32,
+    /// How much of the end of its standard error a failure keeps, in KiB.
+    #[serde(default = "default_stderr_limit_kib")]
+    pub stderr_limit_kib: u32,
+}
+
+/// What may follow a run that was cut off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rerun {
+    /// Another run.
+    #[default]
+    Allowed,
+    /// None: the task ends `ambiguous`.
+    Never,
+}
+
+/// `type = "openai_compatible"`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenAiCompatibleEngine {
+    /// Up to and including `/v1`.
+    pub base_url: String,
+    /// The model to ask for.
+    pub model: String,
+    /// Name of the environment variable that holds the key; unset: no key is sent.
+    #[serde(default)]
+    pub api_key_env: Option<String>,
+    /// Where its tasks go.
+    #[serde(default = "default_queue")]
+    pub queue: String,
+    /// Longest answer to ask for, in tokens; unset: the server's own limit.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+    /// Longest wait for a connection, in seconds.
+    #[serde(default = "default_connect_timeout_seconds")]
+    pub connect_timeout_seconds: u32,
+    /// Longest wait for the answer's head, in seconds.
+    #[serde(default = "default_first_byte_timeout_seconds")]
+    pub first_byte_timeout_seconds: u32,
+    /// Longest silence within an answer, in seconds.
+    #[serde(default = "default_idle_timeout_seconds")]
+    pub idle_timeout_seconds: u32,
+}
+
+impl Engine {
+    /// The `type` it is configured with.
+    #[must_use]
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Echo(_) => "echo",
+            Self::Command(_) => "command",
+            Self::OpenaiCompatible(_) => "openai_compatible",
+        }
+    }
+
+    /// Where its tasks go.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        match self {
+            Self::Echo(echo) => &echo.queue,
+            Self::Command(command) => &command.queue,
+            Self::OpenaiCompatible(server) => &server.queue,
+        }
+    }
+}
+
+fn default_queue() -> String {
+    "default".to_owned()
+}
+
+fn default_command_env() -> Vec<String> {
+    vec!["PATH".to_owned(), "LANG".to_owned()]
+}
+
+const fn default_output_limit_kib() -> u32 {
+    4_096
+}
+
+const fn default_stderr_limit_kib() -> u32 {
+    8
+}
+
+const fn default_connect_timeout_seconds() -> u32 {
+    10
+}
+
+const fn default_first_byte_timeout_seconds() -> u32 {
+    120
+}
+
+const fn default_idle_timeout_seconds() -> u32 {
+    90
+}

@@ -1,0 +1,145 @@
+//! Events: numbered facts about a job, in its stream and in its session's.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{JobId, SessionId, Timestamp, job::text_enum};
+
+text_enum! {
+    /// What an event says. Names are part of the contract with clients.
+    EventType {
+        /// Text of the answer, to be appended: `{content}`.
+        Text = "text",
+        /// Reasoning of the engine: `{content}`.
+        Thinking = "thinking",
+        /// A tool is called.
+        ToolUse = "tool_use",
+        /// A tool answered.
+        ToolResult = "tool_result",
+        /// A tool call waits for a decision.
+        ApprovalRequired = "approval_required",
+        /// The decision is made.
+        ApprovalResolved = "approval_resolved",
+        /// The job is done: `{summary, tokensUsed, …}` for a task.
+        Completed = "completed",
+        /// The job failed: `{message, code, class}`.
+        Error = "error",
+        /// The job was cancelled: `{message, code}`.
+        Cancelled = "cancelled",
+        /// The job was not started in time: `{message, code}`.
+        Expired = "expired",
+        /// A task of the session: `{taskId}`.
+        TaskInfo = "task_info",
+        /// The session of the task: `{sessionId}`.
+        SessionInfo = "session_info",
+        /// An engine asks the user to sign in; passed through.
+        OauthPrompt = "oauth_prompt",
+        /// The job entered its queue, or waits for its time or its session: `{state, run_at?}`.
+        Queued = "queued",
+        /// A worker claimed it: `{worker_id}`.
+        Started = "started",
+        /// It will be tried again: `{class, code, message, delay_ms, run_at}`.
+        Retrying = "retrying",
+        /// How far the handler is.
+        Progress = "progress",
+        /// The text since `from_seq` is void: `{from_seq}`.
+        TextRetracted = "text_retracted",
+        /// Written after the end, by a holder that was late: `{…}`.
+        LateRelease = "late_release",
+    }
+}
+
+impl EventType {
+    /// Part of the engine's talk, as opposed to a change of the job.
+    #[must_use]
+    pub const fn is_output(self) -> bool {
+        matches!(
+            self,
+            Self::Text | Self::Thinking | Self::ToolUse | Self::ToolResult | Self::Progress | Self::OauthPrompt
+        )
+    }
+}
+
+/// An event before its numbers are known.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewEvent {
+    /// What it says.
+    pub kind: EventType,
+    /// Its fields: always a JSON object.
+    pub data: Value,
+}
+
+impl NewEvent {
+    /// `data` must be a JSON object.
+    #[must_use]
+    pub fn new(kind: EventType, data: Value) -> Self {
+        debug_assert!(data.is_object(), "an event's data is an object");
+        Self { kind, data }
+    }
+}
+
+/// An event as committed: one row, one number in each stream it belongs to.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// The job it is about.
+    pub job_id: JobId,
+    /// Its number in `job:<id>`, from 1 without gaps.
+    pub seq: i64,
+    /// The job's session.
+    pub session_id: Option<SessionId>,
+    /// Its number in `session:<id>`.
+    pub session_seq: Option<i64>,
+    /// When it was committed.
+    pub ts: Timestamp,
+    /// The attempt it belongs to.
+    pub attempt: u32,
+    /// What it says.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// Its fields: a JSON object.
+    pub data: Value,
+}
+
+impl Event {
+    /// Its number in `stream`, if it belongs there.
+    #[must_use]
+    pub fn seq_in(&self, stream: Stream) -> Option<i64> {
+        match stream {
+            Stream::Job(id) => (id == self.job_id).then_some(self.seq),
+            Stream::Session(id) => (Some(id) == self.session_id).then_some(self.session_seq).flatten(),
+        }
+    }
+}
+
+/// A numbered stream that can be watched.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stream {
+    /// `job:<id>`
+    Job(JobId),
+    /// `session:<id>`
+    Session(SessionId),
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(id) => write!(f, "job:{id}"),
+            Self::Session(id) => write!(f, "session:{id}"),
+        }
+    }
+}
+
+impl FromStr for Stream {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WANTED: &str = "a stream is named job:<id> or session:<id>";
+        let (family, id) = text.split_once(':').ok_or(WANTED)?;
+        match family {
+            "job" => id.parse().map(Self::Job).map_err(|_| WANTED),
+            "session" => id.parse().map(Self::Session).map_err(|_| WANTED),
+            _ => Err(WANTED),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What a job is and how it may change. Pure: no I/O, no clock, no randomness of its own.
+
+pub mod event;
+pub mod id;
+pub mod job;
+pub mod lifecycle;
+pub mod retry;
+pub mod session;
+pub mod time;
+
+pub use event::{Event, EventType, NewEvent, Stream};
+pub use id::{ApiKeyId, JobId, LeaseToken, MessageId, SessionId, WorkerId};
+pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
+pub use lifecycle::{Change, Illegal};
+pub use retry::RetryPolicy;
+pub use session::{Message, OnBusy, Role, Session, SessionStatus};
+pub use time::Timestamp;

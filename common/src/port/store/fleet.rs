@@ -1,0 +1,48 @@
+//! Which workers live.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::domain::{Timestamp, WorkerId};
+use crate::wire::engine::EngineInfo;
+
+/// A worker as registered.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Random per process start.
+    pub id: WorkerId,
+    /// Host name.
+    pub host: String,
+    /// Version of Errand.
+    pub version: String,
+    /// Queues it takes from.
+    pub queues: Vec<String>,
+    /// Kinds it has handlers for.
+    pub kinds: Vec<String>,
+    /// Its engines with availability and capabilities, as `GET /agent/engines` shows them.
+    pub engines: Vec<EngineInfo>,
+    /// Jobs it may run at once.
+    pub concurrency: u32,
+    /// Jobs it runs now.
+    pub running: u32,
+    /// Registered.
+    pub started_at: Timestamp,
+    /// Its registration lapses then, unless renewed.
+    pub alive_until: Timestamp,
+}
+
+/// Which workers live. The times are the database's.
+#[async_trait]
+pub trait Fleet: Send + Sync {
+    /// Registers a worker, or renews its registration for `lease`; `started_at` and `alive_until` of `info` are ignored.
+    async fn register_worker(&self, info: &WorkerInfo, lease: Duration) -> Result<(), StoreError>;
+
+    /// Says good-bye: what it still holds is handed back when its leases pass.
+    async fn release_worker(&self, id: WorkerId) -> Result<(), StoreError>;
+
+    /// Workers whose registration has not lapsed.
+    async fn live_workers(&self) -> Result<Vec<WorkerInfo>, StoreError>;
+}

@@ -1,0 +1,84 @@
+//! The store: the only truth.
+//!
+//! Promises of every method:
+//! * It is one transaction: all of it happened, or nothing. A future dropped half-way leaves no half state.
+//! * State changes are exactly those of [`crate::domain::lifecycle`], each guarded on the state it starts from.
+//! * Every change of a job appends one event in the same transaction; numbers in a stream are gap-free from 1.
+//! * Writes of a run carry its [`crate::domain::Fence`]; a stale one is refused with [`Stale`] and changes nothing.
+//! * Leases are set and judged by the database's own clock; every other time is an argument.
+//! * Batches lock rows in a fixed order (sessions, then jobs, each by id) and give one result per entry.
+//!
+//! What must be told to the rest of the fleet after the commit is returned as [`Consequences`];
+//! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
+
+mod access;
+mod fleet;
+mod read;
+mod run;
+mod submit;
+mod sweep;
+
+pub use access::{Access, ApiKey, NewApiKey, Scope};
+pub use fleet::{Fleet, WorkerInfo};
+pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
+pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
+pub use submit::{
+    CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
+    Submissions, Submitted,
+};
+pub use sweep::{RescueScope, Sweeps};
+
+use crate::domain::{Event, JobId, WorkerId};
+
+use super::Ready;
+
+/// A store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached or refuses to work now. Try again later; nothing happened.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A row holds what no version of Errand writes.
+    #[error("the database holds a value that can't be read: {0}")]
+    Corrupt(String),
+    /// The statement itself was refused: a defect of Errand.
+    #[error("the database refused a statement")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A run to be stopped because its job is no longer its.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stop {
+    /// Who runs it.
+    pub worker_id: WorkerId,
+    /// What.
+    pub job_id: JobId,
+    /// Under which claim.
+    pub claim: i64,
+}
+
+/// What a transaction means for the rest of the fleet. Telling it is latency; the sweep is truth.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[must_use = "dispatch them, or the fleet learns late"]
+pub struct Consequences {
+    /// Committed events, for those who watch.
+    pub events: Vec<Event>,
+    /// Jobs that became due, or will.
+    pub ready: Vec<Ready>,
+    /// Runs that must stop.
+    pub stops: Vec<Stop>,
+}
+
+impl Consequences {
+    /// Adds those of another transaction.
+    pub fn extend(&mut self, other: Self) {
+        self.events.extend(other.events);
+        self.ready.extend(other.ready);
+        self.stops.extend(other.stops);
+    }
+}
+
+/// All of the store.
+pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet {}
+
+impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet> Store for T {}

@@ -1,0 +1,128 @@
+//! What workers write. Everything here but `claim` carries a fence.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{Consequences, StoreError};
+use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, RetryPolicy, SessionId, Timestamp, WorkerId};
+
+/// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
+/// The holder must stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the claim is no longer valid")]
+pub struct Stale;
+
+/// A job in the hands of a worker.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The job, with its payload, as it is now.
+    pub job: Job,
+    /// To be shown with every write.
+    pub fence: Fence,
+    /// How it is retried.
+    pub retry: RetryPolicy,
+    /// Since when it has only been snoozed; `None` if the last run did something.
+    pub snoozed_since: Option<Timestamp>,
+}
+
+/// Events of a run.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Whose.
+    pub fence: Fence,
+    /// In order.
+    pub events: Vec<NewEvent>,
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// Done.
+    Completed {
+        /// Becomes the job's `result` and the `completed` event's data: an object.
+        result: Value,
+        /// What the assistant said, for the history of its session.
+        message: Option<String>,
+    },
+    /// Given up.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// To be tried again, as the next attempt.
+    Retry {
+        /// Why this attempt failed.
+        failure: Failure,
+        /// When the next is due.
+        run_at: Timestamp,
+    },
+    /// Put off without spending an attempt.
+    Snoozed {
+        /// When it is due again.
+        run_at: Timestamp,
+        /// One word for the timeline: `unknown_kind`, …
+        reason: String,
+    },
+    /// Given back unharmed (drain): due at once, no attempt spent.
+    HandedBack {
+        /// One word for the timeline: `drain`, …
+        reason: String,
+    },
+}
+
+/// The end of a run.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// Whose.
+    pub fence: Fence,
+    /// Last events, written before the one of the outcome.
+    pub events: Vec<NewEvent>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What workers write.
+#[async_trait]
+pub trait Runs: Send + Sync {
+    /// Promotes ids whose time has come (`scheduled` or `retrying`, `run_at` ≤ `now`) to `queued`, or, where their
+    /// session is busy, does what their `onBusy` says. Those promoted are in the consequences' `ready`.
+    async fn promote(&self, ids: &[JobId], now: Timestamp) -> Result<Consequences, StoreError>;
+
+    /// Claims those of `ids` that are `queued` and not past `expires_at`: state, `claim` +1, lease, `started` event. Ids that
+    /// can't be claimed are left out. Text that an earlier run of the same job showed is retracted by an event here.
+    async fn claim(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        ids: &[JobId],
+        now: Timestamp,
+    ) -> Result<(Vec<Claimed>, Consequences), StoreError>;
+
+    /// Moves the lease's end to `lease` from now, by the database's clock. One answer per fence: the new end, or
+    /// [`Stale`].
+    async fn renew(&self, lease: Duration, fences: &[Fence]) -> Result<Vec<Result<Timestamp, Stale>>, StoreError>;
+
+    /// Appends events. One answer per entry.
+    async fn append(
+        &self,
+        batch: Vec<Append>,
+        now: Timestamp,
+    ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError>;
+
+    /// Ends runs: last events, outcome, result, history and the session's next task, all in one transaction.
+    /// One answer per entry.
+    async fn finish(
+        &self,
+        batch: Vec<Finish>,
+        now: Timestamp,
+    ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError>;
+
+    /// The one write accepted under the claim of a cancelled job, once: its process tree is gone. Frees the session's
+    /// next task. [`Stale`] if it was released before, or never cancelled.
+    async fn release(&self, fence: Fence, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError>;
+
+    /// The last `limit` messages of a session, oldest first, without those that `job` itself brought.
+    async fn history(&self, session: SessionId, job: JobId, limit: u32) -> Result<Vec<Message>, StoreError>;
+}

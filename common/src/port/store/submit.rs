@@ -1,0 +1,191 @@
+//! What clients bring: submissions and cancellations.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{Consequences, StoreError};
+use crate::domain::{Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp};
+
+/// One job to be made.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Made by the caller, so that an answer can be prepared before the commit.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: String,
+    /// Names the handler.
+    pub kind: String,
+    /// Which workers may take it.
+    pub queue: String,
+    /// 0 first.
+    pub priority: Priority,
+    /// The input.
+    pub payload: Value,
+    /// How it is retried.
+    pub retry: RetryPolicy,
+    /// Bounds one attempt, in milliseconds.
+    pub timeout_ms: Option<i64>,
+    /// Not before; `None` or past means now.
+    pub run_at: Option<Timestamp>,
+    /// Expires if not started by then.
+    pub expires_at: Option<Timestamp>,
+    /// Ends by then.
+    pub deadline: Option<Timestamp>,
+    /// The client's own.
+    pub metadata: Option<Value>,
+    /// The job it repeats.
+    pub retry_of: Option<JobId>,
+    /// Present for a `task`: the conversation it belongs to.
+    pub task: Option<NewTask>,
+}
+
+/// The conversation's side of a task.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// The session asked for. If it is unknown, closed or another tenant's, `fresh` is opened instead.
+    pub session_id: Option<SessionId>,
+    /// The id of the session to open.
+    pub fresh: SessionId,
+    /// The engine it runs on; a fresh session remembers it.
+    pub engine: String,
+    /// The system prompt a fresh session remembers.
+    pub system_prompt: Option<String>,
+    /// What the user says; becomes a message once the task is its session's active one.
+    pub prompt: String,
+    /// The session's title, set once, by its first task.
+    pub title: String,
+    /// Asked by voice.
+    pub voice_mode: bool,
+    /// What to do if the session is busy.
+    pub on_busy: OnBusy,
+    /// Ends the text of an interrupted answer in the history.
+    pub interrupted_marker: String,
+}
+
+/// An `Idempotency-Key` with all that it stands for.
+#[derive(Clone, Debug)]
+pub struct IdempotencyRecord {
+    /// Scope.
+    pub tenant: String,
+    /// Scope: the credential's owner.
+    pub owner: String,
+    /// The header's value.
+    pub key: String,
+    /// Of method, path and body.
+    pub fingerprint: String,
+    /// The status to answer with again.
+    pub status: u16,
+    /// What is needed to give the answer again: JSON, written by the api and read by it alone.
+    pub answer: Value,
+    /// Kept at least until then.
+    pub expires_at: Timestamp,
+}
+
+/// An answer given before.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StoredAnswer {
+    /// Fingerprint it was given to.
+    pub fingerprint: String,
+    /// Status.
+    pub status: u16,
+    /// As [`IdempotencyRecord::answer`].
+    pub answer: Value,
+}
+
+/// Jobs that are submitted together: all under one key, each with a result of its own.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// One, or a batch.
+    pub jobs: Vec<NewJob>,
+    /// The key, if the client sent one.
+    pub idempotency: Option<IdempotencyRecord>,
+}
+
+/// One job as made.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Created {
+    /// Its id.
+    pub id: JobId,
+    /// Where it starts.
+    pub state: JobState,
+    /// The session it is in.
+    pub session_id: Option<SessionId>,
+}
+
+/// Why one job was not made.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// `onBusy: reject`, and the session has an unfinished task.
+    #[error("session {session_id} is busy with task {active}")]
+    SessionBusy {
+        /// The session.
+        session_id: SessionId,
+        /// The task in the way.
+        active: JobId,
+    },
+}
+
+/// What became of a submission.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Submitted {
+    /// Durable; one result per job. If the only job was refused, the key was not stored.
+    Done(Vec<Result<Created, Refused>>),
+    /// The key was used before for the same request.
+    Replayed(StoredAnswer),
+    /// The key was used before for another request.
+    Mismatch,
+}
+
+/// Whom to cancel, and what to say.
+#[derive(Clone, Debug)]
+pub struct CancelRequest {
+    /// Scope.
+    pub tenant: String,
+    /// The job.
+    pub id: JobId,
+    /// `USER_CANCEL`, `USER_INTERRUPT`, …
+    pub code: String,
+    /// One sentence for people.
+    pub message: String,
+    /// Ends the partial text in the history.
+    pub interrupted_marker: String,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What became of a cancellation.
+#[derive(Clone, PartialEq, Debug)]
+pub enum CancelResult {
+    /// Cancelled by this call.
+    Cancelled(Box<Job>),
+    /// It had ended before, one way or another.
+    AlreadyTerminal(Box<Job>),
+}
+
+/// What clients bring.
+#[async_trait]
+pub trait Submissions: Send + Sync {
+    /// Makes jobs, with their sessions and keys. One transaction for the whole batch of submissions; if the database
+    /// refuses it, the batch is halved until the bad submission stands alone. One result per submission, in order.
+    async fn submit(
+        &self,
+        batch: Vec<Submission>,
+        now: Timestamp,
+    ) -> Vec<Result<(Submitted, Consequences), StoreError>>;
+
+    /// Cancels a job in any non-terminal state: the partial text goes to the history with its marker, then the
+    /// `cancelled` event, the state and the fence, in one transaction. The row of a running job keeps its claim, worker
+    /// and lease until [`super::Runs::release`], and its session's next task waits for that.
+    /// `None`: no such job in this tenant.
+    async fn cancel(&self, request: CancelRequest) -> Result<Option<(CancelResult, Consequences)>, StoreError>;
+
+    /// Closes a session: no task may join it any more. Its unfinished tasks are cancelled first, by the caller.
+    /// `false`: no such session in this tenant.
+    async fn close_session(&self, tenant: &str, id: SessionId, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// The answer given before under this key.
+    async fn recall(&self, tenant: &str, owner: &str, key: &str) -> Result<Option<StoredAnswer>, StoreError>;
+
+    /// Keeps an answer. If the key has one already, that one stays and is returned.
+    async fn remember(&self, record: IdempotencyRecord) -> Result<Option<StoredAnswer>, StoreError>;
+}

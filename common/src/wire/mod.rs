@@ -1,0 +1,6 @@
+//! What crosses a process boundary and must stay readable by the version before: payloads and signals.
+
+pub mod control;
+pub mod credential;
+pub mod engine;
+pub mod task;

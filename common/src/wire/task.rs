@@ -1,0 +1,56 @@
+//! The payload of a `task`: one prompt for one engine.
+
+use serde::{Deserialize, Serialize};
+
+/// The kind's name.
+pub const KIND: &str = "task";
+
+/// What `POST /agent/tasks` stores and the worker runs. Additive only: new fields need a default.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskPayload {
+    /// What to do.
+    pub prompt: String,
+    /// Which configured engine runs it; resolved when submitted, never a client's free text.
+    pub engine_type: String,
+    /// For the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Bounds the engine's rounds.
+    #[serde(default = "default_max_turns")]
+    pub max_turns: u32,
+    /// Tools that need no approval.
+    #[serde(default)]
+    pub allowed_tools: Vec<String>,
+    /// How many messages of the session the engine is given.
+    #[serde(default = "default_max_context_messages")]
+    pub max_context_messages: u32,
+    /// Asked by voice.
+    #[serde(default)]
+    pub voice_mode: bool,
+}
+
+/// Rounds, if the client says nothing.
+#[must_use]
+pub const fn default_max_turns() -> u32 {
+    10
+}
+
+/// Messages of context, if the client says nothing.
+#[must_use]
+pub const fn default_max_context_messages() -> u32 {
+    20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_shipped_version_still_decodes() {
+        let golden = include_str!("golden/task.v1.json");
+        let payload: TaskPayload = serde_json::from_str(golden).expect("golden payload");
+        assert_eq!(payload.engine_type, "echo");
+        assert_eq!(payload.max_turns, 10);
+    }
+}

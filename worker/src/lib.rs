@@ -1,0 +1,4 @@
+//! Workers: claim jobs, run them, write what came of it.
+
+pub mod engine;
+pub mod guard;
