@@ -1,0 +1,3 @@
+//! Behaviour, seen from outside. One binary, so that all tests share one PostgreSQL.
+
+mod harness;
