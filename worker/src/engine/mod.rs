@@ -122,7 +122,6 @@ pub type EngineTable = std::collections::BTreeMap<String, Arc<dyn Engine>>;
 
 /// Makes the engines of a configuration.
 #[must_use]
-#[expect(clippy::needless_pass_by_value, reason = "the engines will keep it")]
 pub fn build(_engines: &errand_common::config::Engines, _guard_program: std::path::PathBuf) -> EngineTable {
     EngineTable::new()
 }
