@@ -2,12 +2,18 @@
 //!
 //! Field docs are the reference; units are in the names.
 
+mod environment;
+mod fault;
+mod load;
+mod schema;
 mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use fault::{Fault, Faults, Origin};
+pub use load::{File, load};
 pub use secret::Secret;
 
 /// All of it.
