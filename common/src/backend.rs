@@ -80,18 +80,3 @@ impl Backend {
         }
     }
 }
-
-/// A backend could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BackendError(String);
-
-impl Backend {
-    /// Opens the database and brings its schema up to date.
-    ///
-    /// # Errors
-    /// It can't be reached, or its schema is newer than this program.
-    pub async fn open(_config: &crate::config::Config, _database_url: &str) -> Result<Self, BackendError> {
-        Err(BackendError("no store yet".to_owned()))
-    }
-}
