@@ -10,7 +10,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    control, engine,
+    control,
+    engine::{self, EngineTable},
     execute::Executor,
     fetch::Fetcher,
     handler::{self, HandlerTable},
@@ -61,8 +62,13 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]: the worker ended, but not gracefully.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
-    let RunOptions { backend, config, guard_program, sole_holder, shutdown } = options;
-    let engines = Arc::new(engine::build(&config.engines, guard_program));
+    let engines = engine::build(&options.config.engines, options.guard_program.clone());
+    run_with(options, engines).await
+}
+
+async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunError> {
+    let RunOptions { backend, config, sole_holder, shutdown, .. } = options;
+    let engines = Arc::new(engines);
     let handlers = handler::table(engines.clone(), &config.engines);
     let info = worker_info(&config, &engines, &handlers).await;
     tracing::info!(worker_id = %info.id, queues = ?info.queues, concurrency = info.concurrency, "worker starts");
@@ -82,7 +88,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     Parts::start(&backend, &config, handlers, keeper, sweeper).supervise(shutdown).await
 }
 
-async fn worker_info(config: &Config, engines: &engine::EngineTable, handlers: &HandlerTable) -> WorkerInfo {
+async fn worker_info(config: &Config, engines: &EngineTable, handlers: &HandlerTable) -> WorkerInfo {
     // The store sets the times.
     let unset = errand_common::domain::Timestamp::default();
     WorkerInfo {
@@ -245,3 +251,6 @@ fn unexpected(ended: Option<(&'static str, Result<(), String>)>) -> RunError {
     tracing::error!(part, why, "a part of the worker ended; the worker stops");
     RunError::PartEnded { part, why }
 }
+
+#[cfg(test)]
+mod tests;
