@@ -217,7 +217,7 @@ fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {
 
 fn lease_lost(run: &Run) {
     metrics::counter!(metric::LEASES_LOST_TOTAL).increment(1);
-    tracing::warn!(job_id = %run.fence().job_id, "the lease could not be renewed in time; the run was stopped");
+    tracing::debug!(job_id = %run.fence().job_id, "the run was stopped without a word: its lease has passed");
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

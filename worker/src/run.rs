@@ -197,15 +197,21 @@ impl Parts {
     }
 
     async fn supervise(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            ended = self.ended() => return Err(unexpected(ended)),
-        }
-        self.drain().await
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => None,
+            ended = self.ended() => Some(unexpected(ended)),
+        };
+        let outcome = match ended {
+            None => self.drain().await,
+            Some(error) => Err(error),
+        };
+        // After a graceful end nothing is left; otherwise all runs are dropped, and engines with them.
+        self.tasks.shutdown().await;
+        outcome
     }
 
     /// Stops claiming, waits for runs, stops and hands back those that are left, then stops the rest.
-    async fn drain(mut self) -> Result<(), RunError> {
+    async fn drain(&mut self) -> Result<(), RunError> {
         tracing::info!(running = self.registry.len(), "worker drains: it claims nothing more");
         self.intake.cancel();
         if self.runs_end_within(self.drain).await?.is_none() {

@@ -113,10 +113,12 @@ impl Outbox {
 
 impl Waiting {
     fn push(&mut self, event: NewEvent) {
-        self.bytes += size(&event);
         match self.events.back_mut() {
-            Some(last) if joins(last, &event) => append_content(last, &event),
-            _ => self.events.push_back(event),
+            Some(last) if joins(last, &event) => self.bytes += append_content(last, &event),
+            _ => {
+                self.bytes += size(&event);
+                self.events.push_back(event);
+            }
         }
     }
 }
@@ -136,10 +138,11 @@ fn joins(last: &NewEvent, next: &NewEvent) -> bool {
         && matches!((content(last), content(next)), (Some(a), Some(b)) if a.len() + b.len() <= DELTA_BYTES)
 }
 
-fn append_content(last: &mut NewEvent, next: &NewEvent) {
-    if let (Some(Value::String(text)), Some(more)) = (last.data.get_mut("content"), content(next)) {
-        text.push_str(more);
-    }
+/// Returns by how many bytes it grew.
+fn append_content(last: &mut NewEvent, next: &NewEvent) -> usize {
+    let (Some(Value::String(text)), Some(more)) = (last.data.get_mut("content"), content(next)) else { return 0 };
+    text.push_str(more);
+    more.len()
 }
 
 fn size(event: &NewEvent) -> usize {
