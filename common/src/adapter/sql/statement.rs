@@ -1,4 +1,6 @@
 //! Every statement of the store, written once for both databases (see `dialect` for the words in braces).
+//!
+//! In `(column = $2 OR $2 IS NULL)` the comparison comes first: PostgreSQL takes the parameter's type from it.
 
 use super::dialect::Sql;
 
@@ -160,27 +162,27 @@ statements! {
     JOB = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND id = $2";
     /// $1 tenant, $2 kind, $3 queue, $4 session, $5 since, $6 before, $7 limit, $8 states as `,a,b,`; null means any.
     JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
-        AND ($2 IS NULL OR kind = $2) AND ($3 IS NULL OR queue = $3) AND ($4 IS NULL OR session_id = $4) \
-        AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR id < $6) \
-        AND ($8 IS NULL OR $8 LIKE '%,' || state || ',%') ORDER BY id DESC LIMIT $7";
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
     /// As `JOBS`, of those that have not ended: served by their own, small index.
     LIVE_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND finished_at IS NULL \
-        AND ($2 IS NULL OR kind = $2) AND ($3 IS NULL OR queue = $3) AND ($4 IS NULL OR session_id = $4) \
-        AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR id < $6) \
-        AND ($8 IS NULL OR $8 LIKE '%,' || state || ',%') ORDER BY id DESC LIMIT $7";
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
     /// As `JOBS`, of one session: served by its index.
     SESSION_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
-        AND ($2 IS NULL OR kind = $2) AND ($3 IS NULL OR queue = $3) AND session_id = $4 \
-        AND ($5 IS NULL OR created_at >= $5) AND ($6 IS NULL OR id < $6) \
-        AND ($8 IS NULL OR $8 LIKE '%,' || state || ',%') ORDER BY id DESC LIMIT $7";
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND session_id = $4 \
+        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
     SESSION = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
         WHERE tenant = $1 AND id = $2";
     /// $1 tenant, $2 before, $3 limit.
     SESSIONS = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
-        WHERE tenant = $1 AND ($2 IS NULL OR id < $2) ORDER BY id DESC LIMIT $3";
+        WHERE tenant = $1 AND (id < $2 OR $2 IS NULL) ORDER BY id DESC LIMIT $3";
     /// $1 tenant; null means all.
     QUEUE_STATS = "SELECT queue, state, count(*) AS jobs, min(run_at) AS oldest FROM jobs \
-        WHERE finished_at IS NULL AND ($1 IS NULL OR tenant = $1) GROUP BY queue, state ORDER BY queue, state";
+        WHERE finished_at IS NULL AND (tenant = $1 OR $1 IS NULL) GROUP BY queue, state ORDER BY queue, state";
 
     // Idempotency keys.
 
