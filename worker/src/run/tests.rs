@@ -17,8 +17,11 @@ use errand_common::{
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use self::faulty::Faulty;
 use super::*;
 use crate::engine::{Availability, Capabilities, Engine, Turn, TurnContext, TurnEnd, TurnFailure};
+
+mod faulty;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,6 +31,7 @@ struct Scripted {
     running: AtomicUsize,
     most_at_once: AtomicUsize,
     turns: AtomicUsize,
+    gate: tokio::sync::Notify,
 }
 
 /// Counts a turn as running until it returns or is dropped.
@@ -71,6 +75,12 @@ impl Engine for Scripted {
                 context.stop.cancelled().await;
                 Ok(TurnEnd::default())
             }
+            "gate" => {
+                say("before").await;
+                self.gate.notified().await;
+                say(" after").await;
+                Ok(TurnEnd { text: "before after".to_owned(), ..TurnEnd::default() })
+            }
             "hang" => std::future::pending().await,
             "flood" => {
                 for number in 0..5_000 {
@@ -88,7 +98,10 @@ impl Engine for Scripted {
 
 /// A worker on a database of its own.
 struct Trial {
+    /// What the test sees.
     backend: Backend,
+    /// What the worker sees of the same store.
+    faulty: Arc<Faulty>,
     config: Arc<Config>,
     engine: Arc<Scripted>,
     shutdown: CancellationToken,
@@ -104,8 +117,10 @@ impl Trial {
         set(&mut config.worker);
         let url = format!("sqlite://{}", dir.path().join("errand.db").display());
         let backend = Backend::open(&config, &url).await.expect("a database");
+        let faulty = Arc::new(Faulty::new(backend.store.clone()));
         let mut trial = Self {
             backend,
+            faulty,
             config: Arc::new(config),
             engine: Arc::default(),
             shutdown: CancellationToken::new(),
@@ -119,7 +134,7 @@ impl Trial {
     fn start_worker(&mut self, sole_holder: bool) {
         self.shutdown = CancellationToken::new();
         let options = RunOptions {
-            backend: self.backend.clone(),
+            backend: Backend { store: self.faulty.clone(), ..self.backend.clone() },
             config: self.config.clone(),
             guard_program: PathBuf::new(),
             sole_holder,
@@ -159,6 +174,14 @@ impl Trial {
             self.backend.store.cancel(request).await.expect("a database that works").expect("the job is there");
         assert!(matches!(result, CancelResult::Cancelled(_)));
         self.backend.dispatch(consequences).await;
+    }
+
+    async fn until_engine(&self, what: &str, holds: impl Fn(&Scripted) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(&self.engine) {
+            assert!(Instant::now() < deadline, "waited for: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn job(&self, id: JobId) -> Job {
@@ -402,4 +425,81 @@ impl Trial {
     fn lease(&self) -> Duration {
         Duration::from_secs(self.config.worker.lease_seconds.into())
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_cannot_be_written_is_kept_until_the_store_is_back() {
+    let mut trial = Trial::start(|_| {}).await;
+    let id = trial.submit(task("gate")).await;
+    trial.running(id).await;
+    trial.faulty.set_away(true);
+    trial.engine.gate.notify_one();
+    trial.until_engine("the end of the turn", |engine| engine.running.load(Ordering::SeqCst) == 0).await;
+    assert_eq!(trial.job(id).await.state, JobState::Running, "its end is not written yet");
+    trial.faulty.set_away(false);
+    let job = trial.ended(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Completed, 1));
+    let events = trial.events(id).await;
+    let texts: Vec<_> = events.iter().filter_map(|event| event.data["content"].as_str()).collect();
+    assert_eq!(texts, ["before", " after"]);
+    trial.stop().await.expect("a graceful end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_lease_cannot_be_renewed_is_stopped_before_its_end_and_runs_again_unharmed() {
+    let mut trial = Trial::start(|worker| worker.lease_seconds = 2).await;
+    let id = trial.submit(task("gate")).await;
+    let written = trial.running(id).await.tail_seq;
+    trial.faulty.set_away(true);
+    let away = Instant::now();
+    trial.until_engine("the stop", |engine| engine.running.load(Ordering::SeqCst) == 0).await;
+    assert!(away.elapsed() < trial.lease(), "stopped before the lease can have passed");
+    assert_eq!(trial.job(id).await.tail_seq, written, "nothing more was written");
+    trial.faulty.set_away(false);
+    trial.engine.gate.notify_one();
+    let job = trial.ended(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Completed, 1), "no attempt was spent");
+    assert_eq!(trial.engine.turns.load(Ordering::SeqCst), 2);
+    trial.stop().await.expect("a graceful end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_outlives_many_leases_while_they_are_renewed() {
+    let mut trial = Trial::start(|worker| worker.lease_seconds = 2).await;
+    let id = trial.submit(task("gate")).await;
+    let first = trial.running(id).await.lease_until;
+    trial.until(id, "a third renewal", |job| job.lease_until > first.map(|at| at.plus(trial.lease() * 2))).await;
+    trial.engine.gate.notify_one();
+    assert_eq!(trial.ended(id).await.attempt, 1);
+    assert_eq!(trial.engine.turns.load(Ordering::SeqCst), 1);
+    trial.stop().await.expect("a graceful end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_whose_signal_was_lost_is_found_by_the_next_renewal() {
+    let mut trial = Trial::start(|worker| worker.lease_seconds = 3).await;
+    let id = trial.submit(task("wait")).await;
+    trial.running(id).await;
+    let request = CancelRequest {
+        tenant: "dev".to_owned(),
+        id,
+        code: "USER_CANCEL".to_owned(),
+        message: "cancelled".to_owned(),
+        now: trial.backend.clock.now(),
+    };
+    let _unsent = trial.backend.store.cancel(request).await.expect("a database that works");
+    trial.until_engine("the stop", |engine| engine.running.load(Ordering::SeqCst) == 0).await;
+    trial.until(id, "the release", |job| job.lease_until.is_none()).await;
+    trial.stop().await.expect("a graceful end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_in_time_even_if_the_store_is_away() {
+    let mut trial = Trial::start(|worker| (worker.lease_seconds, worker.drain_seconds) = (2, 0)).await;
+    let id = trial.submit(task("wait")).await;
+    trial.running(id).await;
+    trial.faulty.set_away(true);
+    trial.stop().await.expect("a graceful end, though its runs could not be handed back");
+    assert_eq!(trial.engine.running.load(Ordering::SeqCst), 0);
+    assert_eq!(trial.job(id).await.state, JobState::Running, "its lease will pass");
 }
