@@ -17,7 +17,7 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     process::{Child, ChildStderr, ChildStdout, Command},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -48,8 +48,9 @@ pub struct Spec {
     pub mark: Vec<(OsString, OsString)>,
     /// Its working directory; ours if unset. Must exist.
     pub cwd: Option<PathBuf>,
-    /// Everything is killed then, unless [`Guarded::renew`] moves it.
-    pub must_end_by: MonotonicInstant,
+    /// Everything is killed then. Renewals are passed on to the guard as they are sent; when the sender is gone, the
+    /// last one stands.
+    pub must_end_by: watch::Receiver<MonotonicInstant>,
 }
 
 /// A program that was started under a guard.
@@ -67,7 +68,7 @@ pub struct Started {
 /// A guard in the hands of a worker. Dropping it closes its socket, upon which the guard kills everything.
 pub struct Guarded {
     orders: mpsc::Sender<Order>,
-    exit: oneshot::Receiver<Exit>,
+    exit: watch::Receiver<Option<Exit>>,
     guard: Child,
     mark: Vec<Vec<u8>>,
     _socket: AbortOnDropHandle<()>,
@@ -94,12 +95,13 @@ impl Guarded {
             return Err(io::Error::other("the guard was started without its pipes"));
         };
         let (orders, queue) = mpsc::channel(ORDER_QUEUE);
-        let (ended, exit) = oneshot::channel();
+        let (ended, exit) = watch::channel(None);
         let window = Arc::new(Semaphore::new(STDIN_WINDOW));
         let (reader, writer) = socket.into_split();
         let reports = read_reports(reader, Arc::clone(&window), ended);
+        let renewals = pass_on_renewals(spec.must_end_by.clone(), orders.clone());
         let socket = tokio::spawn(async move {
-            tokio::join!(reports, write_orders(writer, queue));
+            tokio::join!(reports, write_orders(writer, queue), renewals);
         });
         let mark =
             spec.mark.iter().map(|(name, value)| [name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat());
@@ -123,21 +125,15 @@ impl Guarded {
         self.guard.id()
     }
 
-    /// Moves the instant by which everything is killed.
-    pub async fn renew(&self, must_end_by: MonotonicInstant) {
-        self.order(Order::Deadline(must_end_by)).await;
-    }
-
     /// Asks everything to end (SIGTERM), kills what is left after `grace`, and returns when nothing is left.
     pub async fn stop(&mut self, grace: Duration) -> Exit {
         self.order(Order::Stop { grace }).await;
         self.wait().await
     }
 
-    /// Waits until the program has ended and nothing of it is left. Cancel-safe; may be called again only until it has
-    /// returned.
+    /// Waits until the program has ended and nothing of it is left. Cancel-safe.
     pub async fn wait(&mut self) -> Exit {
-        let exit = (&mut self.exit).await.unwrap_or(Exit::GuardLost);
+        let exit = self.exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::GuardLost);
         if exit == Exit::GuardLost {
             self.kill_what_the_guard_left().await;
         }
@@ -197,7 +193,7 @@ fn start_guard(spec: &Spec, socket: BlockingSocket) -> io::Result<Child> {
     command
         .arg0("errand")
         .arg(GUARD)
-        .arg(spec.must_end_by.nanos().to_string())
+        .arg(spec.must_end_by.borrow().nanos().to_string())
         .arg(&spec.program)
         .args(&spec.args)
         .env_clear()
@@ -214,7 +210,7 @@ fn start_guard(spec: &Spec, socket: BlockingSocket) -> io::Result<Child> {
 }
 
 /// Ends with the socket. The window is closed then, so that no writer waits for room that nobody gives back.
-async fn read_reports(mut socket: OwnedReadHalf, window: Arc<Semaphore>, ended: oneshot::Sender<Exit>) {
+async fn read_reports(mut socket: OwnedReadHalf, window: Arc<Semaphore>, ended: watch::Sender<Option<Exit>>) {
     let mut frames = Frames::default();
     let mut bytes = [0; 256];
     let exit = loop {
@@ -231,12 +227,23 @@ async fn read_reports(mut socket: OwnedReadHalf, window: Arc<Semaphore>, ended: 
     };
     window.close();
     // Nobody waits any more: then nobody needs to know.
-    let _ = ended.send(exit);
+    let _ = ended.send(Some(exit));
 }
 
 async fn write_orders(mut socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Order>) {
     while let Some(order) = queue.recv().await {
         if socket.write_all(&order.encode()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn pass_on_renewals(mut must_end_by: watch::Receiver<MonotonicInstant>, orders: mpsc::Sender<Order>) {
+    // What was sent between the guard's start and now must not be missed.
+    must_end_by.mark_changed();
+    while must_end_by.changed().await.is_ok() {
+        let until = *must_end_by.borrow_and_update();
+        if orders.send(Order::Deadline(until)).await.is_err() {
             return;
         }
     }

@@ -40,7 +40,10 @@ const FAILED: i32 = 126;
 /// `guard <deadline> <program> [argument…]`, the deadline in nanoseconds of the monotonic clock.
 pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> i32 {
     let deadline = args.next().and_then(|arg| arg.to_str().and_then(|text| text.parse().ok()));
-    let Some(deadline) = deadline.map(MonotonicInstant::from_nanos) else { return FAILED };
+    let Some(deadline) = deadline.map(MonotonicInstant::from_nanos) else {
+        eprintln!("guard: only workers start guards");
+        return FAILED;
+    };
     let command: Vec<OsString> = args.collect();
     let Ok(mut control) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else { return FAILED };
     let exit = match Supervisor::start(deadline, &command, &control) {

@@ -8,6 +8,7 @@ use std::{
 
 use errand_worker::guard::{self, MonotonicInstant, Spec};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
 
 /// Found in the environment of everything one test starts.
 pub(crate) const MARK: &str = "ERRAND_TASK_ID";
@@ -30,7 +31,7 @@ pub(crate) fn shell(mark: &str, script: &str) -> Spec {
         env: vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default()), mark.clone()],
         mark: vec![mark],
         cwd: None,
-        must_end_by: MonotonicInstant::now().plus(Duration::from_secs(60)),
+        must_end_by: watch::channel(MonotonicInstant::now().plus(Duration::from_secs(60))).1,
     }
 }
 

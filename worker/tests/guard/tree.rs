@@ -5,10 +5,13 @@ use std::time::Duration;
 use errand_worker::guard::{Exit, Guarded, MonotonicInstant, Started};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    sync::watch,
+};
 
 use crate::{
-    process::{alive, gone, running, shell, signal, unique},
+    process::{SOON, alive, gone, running, shell, signal, unique},
     trial,
 };
 
@@ -19,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_missing_program_is_told_apart_from_a_failing_one", a_missing_program_is_told_apart_from_a_failing_one),
         trial("a_program_that_ends_leaves_no_daemon", a_program_that_ends_leaves_no_daemon),
         trial("dropping_the_guard_kills_other_sessions_too", dropping_the_guard_kills_other_sessions_too),
+        trial("children_that_are_started_again_and_again_are_killed", children_started_again_and_again_are_killed),
         trial("a_polite_stop_lets_the_program_end_itself", a_polite_stop_lets_the_program_end_itself),
         trial("a_program_that_ignores_sigterm_is_killed", a_program_that_ignores_sigterm_is_killed),
         trial("a_passed_deadline_kills_everything", a_passed_deadline_kills_everything),
@@ -34,7 +38,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 const FAMILY: &str = "trap '' TERM; setsid sleep 1001 & (setsid sh -c 'sleep 1002 & wait' &) ; sleep 1003 & wait";
 
 async fn start_family(mark: &str) -> Started {
-    let started = Guarded::spawn(&shell(mark, FAMILY)).expect("spawn");
+    start_family_until(mark, watch::channel(MonotonicInstant::now().plus(SOON * 6)).1).await
+}
+
+async fn start_family_until(mark: &str, must_end_by: watch::Receiver<MonotonicInstant>) -> Started {
+    let mut spec = shell(mark, FAMILY);
+    spec.must_end_by = must_end_by;
+    let started = Guarded::spawn(&spec).expect("spawn");
     for child in ["sleep 1001", "sleep 1002", "sleep 1003"] {
         running(mark, child, 1).await;
     }
@@ -94,6 +104,15 @@ async fn dropping_the_guard_kills_other_sessions_too() {
     gone(&mark).await;
 }
 
+async fn children_started_again_and_again_are_killed() {
+    let mark = unique();
+    let script = "for loop in 1 2 3 4; do (trap '' TERM; while :; do setsid sleep 1000; done) & done; wait";
+    let mut started = Guarded::spawn(&shell(&mark, script)).expect("spawn");
+    running(&mark, "sleep 1000", 4).await;
+    assert_eq!(started.guarded.stop(Duration::from_millis(50)).await, Exit::Signal(15));
+    assert_eq!(alive(&mark), []);
+}
+
 async fn a_polite_stop_lets_the_program_end_itself() {
     let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
     let mut started = Guarded::spawn(&shell(&unique(), script)).expect("spawn");
@@ -111,8 +130,9 @@ async fn a_program_that_ignores_sigterm_is_killed() {
 
 async fn a_passed_deadline_kills_everything() {
     let mark = unique();
-    let mut started = start_family(&mark).await;
-    started.guarded.renew(MonotonicInstant::now().plus(Duration::from_millis(100))).await;
+    let (lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(SOON * 6));
+    let mut started = start_family_until(&mark, must_end_by).await;
+    lease.send_replace(MonotonicInstant::now().plus(Duration::from_millis(100)));
     assert_eq!(started.guarded.wait().await, Exit::Signal(9));
     assert_eq!(alive(&mark), []);
 }

@@ -9,9 +9,10 @@ use std::{
 use errand_worker::guard::{Guarded, MonotonicInstant};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
+use tokio::sync::watch;
 
 use crate::{
-    process::{alive, gone, running, shell, signal, unique},
+    process::{alive, gone, running, shell, signal, unique, until},
     trial,
 };
 
@@ -27,6 +28,7 @@ const PROGRAM: &str = "trap '' TERM HUP INT; setsid sleep 1000 & (setsid sleep 1
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_killed_worker_leaves_nothing", a_killed_worker_leaves_nothing),
+        trial("a_killed_guard_takes_its_program_along", a_killed_guard_takes_its_program_along),
         trial("a_stopped_worker_leaves_nothing_past_its_deadline", a_stopped_worker_leaves_nothing_past_its_deadline),
     ]
 }
@@ -37,12 +39,13 @@ pub(crate) fn be_a_worker(args: &[String]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut spec = shell(mark, PROGRAM);
-        spec.must_end_by = MonotonicInstant::now().plus(LEASE);
-        let started = Guarded::spawn(&spec).expect("spawn");
+        let (lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(LEASE));
+        spec.must_end_by = must_end_by;
+        let _started = Guarded::spawn(&spec).expect("spawn");
         let mut renewals = tokio::time::interval(RENEWAL);
         loop {
             renewals.tick().await;
-            started.guarded.renew(MonotonicInstant::now().plus(LEASE)).await;
+            lease.send_replace(MonotonicInstant::now().plus(LEASE));
             if writeln!(std::io::stdout(), "renewed").is_err() {
                 return; // the test has ended
             }
@@ -99,4 +102,21 @@ async fn a_stopped_worker_leaves_nothing_past_its_deadline() {
     gone(&mark).await;
     let state = std::fs::read_to_string(format!("/proc/{}/stat", worker.process.id())).expect("it is still there");
     assert!(state.contains(") T "), "the worker itself was stopped all the while: {state}");
+}
+
+async fn a_killed_guard_takes_its_program_along() {
+    let mark = unique();
+    let worker = Worker::start(&mark).await;
+    // Or the worker would kill the program.
+    signal(worker.process.id(), Signal::STOP);
+    let with = |text: &str| alive(&mark).into_iter().find(|(_, line)| line.starts_with(text)).map(|(pid, _)| pid);
+    let guard = with("errand guard ").expect("the guard lives");
+    assert!(with("sh -c trap").is_some(), "the program lives");
+    signal(guard.unsigned_abs(), Signal::KILL);
+    until(|| with("sh -c trap").is_none(), || "the program outlived its guard".to_owned()).await;
+    // Its children are the living worker's to kill; this one is not told to.
+    for (pid, _) in alive(&mark) {
+        signal(pid.unsigned_abs(), Signal::KILL);
+    }
+    gone(&mark).await;
 }
