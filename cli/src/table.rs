@@ -6,8 +6,15 @@ use crate::screen::Screen;
 
 /// A table without borders, as wide as the terminal, or as it needs on a pipe.
 pub(crate) fn new(screen: &Screen, header: &[&str]) -> Table {
+    let mut table = without_header(screen);
+    table.set_header(header.iter().copied());
+    table
+}
+
+/// A table of names and values.
+pub(crate) fn without_header(screen: &Screen) -> Table {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(header.iter().copied());
+    table.load_style(comfy_table::presets::NOTHING);
     if screen.is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     } else {

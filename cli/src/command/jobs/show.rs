@@ -60,7 +60,7 @@ fn plain(value: &Value) -> String {
 
 fn fields(screen: &Screen, job: &Value) -> String {
     let Some(job) = job.as_object() else { return plain(job) };
-    let mut table = table::new(screen, &[]);
+    let mut table = table::without_header(screen);
     let first = FIRST.iter().filter_map(|name| job.get_key_value(*name));
     let rest = job.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
     for (name, value) in first.chain(rest).filter(|(_, value)| !value.is_null()) {
