@@ -244,15 +244,25 @@ fn is_local(url: &Url) -> bool {
     host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Reads what `@file`, `-` or the text itself says.
+/// A text from the command line; `-` reads standard input.
+///
+/// # Errors
+/// Standard input can't be read.
+pub(crate) fn read_text(argument: &str) -> anyhow::Result<String> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    std::io::read_to_string(std::io::stdin()).context("standard input can't be read")
+}
+
+/// As [`read_text`]; `@FILE` reads a file.
 ///
 /// # Errors
 /// The file or standard input can't be read.
-pub(crate) fn read_argument(argument: &str) -> anyhow::Result<String> {
+pub(crate) fn read_text_or_file(argument: &str) -> anyhow::Result<String> {
     match argument.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(Path::new(path)).with_context(|| format!("{path} can't be read")),
-        None if argument == "-" => std::io::read_to_string(std::io::stdin()).context("standard input can't be read"),
-        None => Ok(argument.to_owned()),
+        None => read_text(argument),
     }
 }
 

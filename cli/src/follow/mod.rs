@@ -213,3 +213,105 @@ fn outcome(event: &Value) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{arguments::ClientOptions, screen::tests::screen};
+
+    const KEY: &str = "errand_0123456789abcdef0123456789abcdef";
+
+    fn event(seq: u32, fields: &str) -> String {
+        format!("id: e:{seq}\ndata: {{\"seq\":{seq},{fields}}}\n\n")
+    }
+
+    /// Gives each connection its answer and closes it; returns the heads of the requests.
+    async fn serve(listener: TcpListener, answers: Vec<String>) -> Vec<String> {
+        let mut heads = Vec::new();
+        for answer in answers {
+            let (mut socket, _) = listener.accept().await.expect("a caller");
+            let mut head = vec![0; 4096];
+            let length = socket.read(&mut head).await.expect("a request");
+            heads.push(String::from_utf8_lossy(&head[..length]).to_lowercase());
+            socket.write_all(answer.as_bytes()).await.expect("answered");
+        }
+        heads
+    }
+
+    fn stream(frames: &[String]) -> String {
+        // Without a length, so that the end of the connection is the end of the stream.
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{}", frames.concat())
+    }
+
+    fn json(body: &str) -> String {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+    }
+
+    /// Follows a job on a server that gives these answers: the exit status, what was written, and what was asked.
+    async fn followed(answers: Vec<String>, as_json: bool) -> (ExitCode, String, String, Vec<String>) {
+        // The client needs a TLS provider even where it speaks none.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let options = ClientOptions {
+            url: Some(format!("http://{}", listener.local_addr().expect("an address"))),
+            key: Some(KEY.to_owned()),
+            data_dir: PathBuf::from("/nowhere"),
+            json: as_json,
+        };
+        let server = tokio::spawn(serve(listener, answers));
+        let client = Client::new(&options).expect("a client");
+        let (screen, written, notes) = screen(false);
+        let code = follow(&client, "01", as_json, screen).await.expect("followed");
+        (code, written.text(), notes.text(), server.await.expect("served"))
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_loses_and_repeats_nothing() {
+        let first = stream(&[event(1, r#""type":"started""#), event(2, r#""type":"text","content":"Hello, ""#)]);
+        let second = stream(&[
+            event(2, r#""type":"text","content":"Hello, ""#),
+            event(3, r#""type":"text","content":"world""#),
+            event(4, r#""type":"completed","summary":"Hello, world""#),
+            "event: end\ndata: {}\n\n".to_owned(),
+        ]);
+        let (code, answer, notes, heads) = followed(vec![first, second], false).await;
+        assert_eq!(answer, "Hello, world");
+        assert_eq!(notes, "started\nthe connection was lost; trying again\ncompleted\n");
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert!(!heads[0].contains("last-event-id"), "{heads:?}");
+        assert!(heads[1].contains("last-event-id: e:2\r\n"), "{heads:?}");
+        assert!(heads.iter().all(|head| head.contains(&format!("authorization: bearer {KEY}"))), "{heads:?}");
+    }
+
+    #[tokio::test]
+    async fn the_outcome_is_the_exit_status() {
+        for (kind, code) in [("error", 1), ("cancelled", 3), ("expired", 4)] {
+            let end = stream(&[event(1, &format!(r#""type":"{kind}""#)), "event: end\ndata: {}\n\n".to_owned()]);
+            let (found, ..) = followed(vec![end], false).await;
+            assert_eq!(found, ExitCode::from(code), "{kind}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_without_an_outcome_asks_the_job() {
+        let end = stream(&["event: end\ndata: {}\n\n".to_owned()]);
+        let (code, _, _, heads) = followed(vec![end, json(r#"{"state":"cancelled"}"#)], false).await;
+        assert_eq!(code, ExitCode::from(3));
+        assert!(heads[1].starts_with("get /api/v1/jobs/01 "), "{heads:?}");
+    }
+
+    #[tokio::test]
+    async fn a_program_gets_one_event_a_line_as_it_came() {
+        let frames = [event(1, r#""type":"text","content":"a\nb""#), event(2, r#""type":"completed""#)];
+        let (_, lines, notes, _) = followed(vec![stream(&frames)], true).await;
+        assert_eq!(lines, "{\"seq\":1,\"type\":\"text\",\"content\":\"a\\nb\"}\n{\"seq\":2,\"type\":\"completed\"}\n");
+        assert_eq!(notes, "");
+    }
+}

@@ -31,8 +31,8 @@ pub(crate) struct Create {
     /// What it may do: jobs:read jobs:write jobs:cancel approve admin fleet
     #[arg(long, value_delimiter = ',', num_args = 1.., default_value = "jobs:read,jobs:write,jobs:cancel")]
     scopes: Vec<Scope>,
-    /// Work straight on this database, without a server [default: the configured one, if no --url is given]
-    #[arg(long, value_name = "URL", conflicts_with = "url")]
+    /// Work straight on this database, without a server [default: the configured one, unless a URL is given]
+    #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     #[command(flatten)]
     client: ClientOptions,

@@ -56,7 +56,7 @@ impl Job {
     }
 
     fn body(&self) -> anyhow::Result<Value> {
-        let text = client::read_argument(&self.payload)?;
+        let text = client::read_text_or_file(&self.payload)?;
         let payload: Value = serde_json::from_str(&text).context("the payload is not valid JSON")?;
         let mut body = Map::from_iter([("kind".to_owned(), self.kind.clone().into()), ("payload".to_owned(), payload)]);
         body.extend(self.queue.clone().map(|queue| ("queue".to_owned(), queue.into())));

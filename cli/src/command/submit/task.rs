@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct Task {
-    /// What to do; - reads standard input, @FILE a file
+    /// What to do; - reads it from standard input
     prompt: String,
     /// Which engine runs it [default: the server's]
     #[arg(long)]
@@ -72,7 +72,7 @@ impl Task {
                 body.insert(name.to_owned(), value);
             }
         };
-        put("prompt", Some(client::read_argument(&self.prompt)?.into()));
+        put("prompt", Some(client::read_text(&self.prompt)?.into()));
         put("engineType", self.engine.clone().map(Value::from));
         put("sessionId", self.session.clone().map(Value::from));
         put("systemPrompt", self.system_prompt.clone().map(Value::from));
