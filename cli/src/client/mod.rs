@@ -122,16 +122,15 @@ impl Client {
             bail!("the API key does not have the form of one: errand_ followed by 32 or more of A-Z a-z 0-9 _ -");
         }
         let builder = || {
-            reqwest::Client::builder()
+            let builder = reqwest::Client::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
-                .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")))
+                .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")));
+            // A proxy would look for the server on its own machine.
+            if is_local(&base) { builder.no_proxy() } else { builder }
         };
-        Ok(Self {
-            http: builder().timeout(ANSWER_TIMEOUT).build()?,
-            streams: builder().read_timeout(STREAM_SILENCE).build()?,
-            base,
-            key,
-        })
+        let http = builder().timeout(ANSWER_TIMEOUT).build()?;
+        let streams = builder().read_timeout(STREAM_SILENCE).build()?;
+        Ok(Self { http, streams, base, key })
     }
 
     /// Where the server is.
@@ -208,6 +207,7 @@ impl Client {
     pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         match trouble(&error) {
             Trouble::Refused => NotRunning(self.base.clone()).into(),
+            Trouble::Unreachable => error.context(format!("{} can't be reached", self.base)),
             Trouble::Lost => error.context(format!("the connection to {} was lost", self.base)),
             _ => error,
         }
@@ -231,6 +231,7 @@ pub(crate) fn trouble(error: &anyhow::Error) -> Trouble {
     };
     match error.downcast_ref::<reqwest::Error>() {
         Some(_) if error.chain().any(refused) => Trouble::Refused,
+        Some(network) if network.is_connect() => Trouble::Unreachable,
         Some(network) if network.is_builder() || network.is_redirect() => Trouble::Final,
         Some(_) => Trouble::Lost,
         None => Trouble::Final,

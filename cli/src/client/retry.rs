@@ -12,6 +12,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) enum Trouble {
     /// Nothing listens there.
     Refused,
+    /// No connection came about for another reason: no such host, no way there, TLS.
+    Unreachable,
     /// The connection broke, or nothing came in time.
     Lost,
     /// The server refused.
@@ -31,8 +33,8 @@ pub(super) enum Step {
 /// not waited for; one that went away in between may come back.
 pub(super) fn after(trouble: &Trouble, attempt: u32) -> Step {
     let wait = match *trouble {
-        Trouble::Refused if attempt == 1 => return Step::GiveUp,
-        Trouble::Refused | Trouble::Lost => backoff(attempt),
+        Trouble::Refused | Trouble::Unreachable if attempt == 1 => return Step::GiveUp,
+        Trouble::Refused | Trouble::Unreachable | Trouble::Lost => backoff(attempt),
         Trouble::Problem { passing: true, retry_after } => retry_after.unwrap_or_else(|| backoff(attempt)),
         Trouble::Problem { passing: false, .. } | Trouble::Final => return Step::GiveUp,
     };
@@ -51,6 +53,7 @@ mod tests {
     #[test]
     fn a_server_that_was_never_there_is_not_waited_for_and_one_that_left_is() {
         assert_eq!(after(&Trouble::Refused, 1), Step::GiveUp);
+        assert_eq!(after(&Trouble::Unreachable, 1), Step::GiveUp);
         assert_eq!(after(&Trouble::Refused, 2), Step::Wait(Duration::from_millis(400)));
         assert_eq!(after(&Trouble::Lost, 1), Step::Wait(Duration::from_millis(200)));
         assert_eq!(after(&Trouble::Lost, ATTEMPTS), Step::GiveUp);

@@ -57,8 +57,19 @@ enum Ended {
 
 impl Dev {
     pub(crate) async fn run(self, global: &Global, mut screen: Screen) -> anyhow::Result<ExitCode> {
-        // Both are listened to from the first moment, so that none is missed while we start.
+        let config = self.config(global)?;
+        let drain_seconds = config.worker.drain_seconds;
         let mut signals = Signals::listen()?;
+        // The lock is held until the end.
+        let data = DataDir::open(&self.data_dir)?;
+        let parts = tokio::select! {
+            started = self.start(config, &data, &mut screen) => started?,
+            () = signals.next() => return Ok(ExitCode::from(exit::INTERRUPTED)),
+        };
+        parts.serve(&mut signals, &mut screen, drain_seconds).await
+    }
+
+    fn config(&self, global: &Global) -> anyhow::Result<Config> {
         let mut config = settings::load(global)?;
         if let Some(listen) = self.listen {
             config.server.listen = listen;
@@ -66,11 +77,16 @@ impl Dev {
         if config.redis.url.is_some() {
             tracing::warn!("redis.url is set; `errand dev` keeps its queue and bus in this process");
         }
-        let data = DataDir::open(&self.data_dir)?;
+        Ok(config)
+    }
+
+    /// The listener comes first: a port that is taken is found out before anything is touched.
+    async fn start(&self, mut config: Config, data: &DataDir, screen: &mut Screen) -> anyhow::Result<Parts> {
         let listener = bind(config.server.listen).await?;
+        let address = listener.local_addr()?;
         let absent = dev::detect(&mut config.engines, settings::variable).await;
-        let database_url =
-            config.database.url.as_ref().map_or_else(|| data.database_url(), |url| url.expose().to_owned());
+        let configured = config.database.url.as_ref().map(|url| url.expose().to_owned());
+        let database_url = configured.unwrap_or_else(|| data.database_url());
         let sole_holder = data.owns(&database_url);
         config.database.url = Some(Secret::new(database_url.clone()));
         let backend = database::open(&config, &database_url).await?;
@@ -78,12 +94,11 @@ impl Dev {
         keep_key(&backend, &key).await?;
 
         let guard_program = std::env::current_exe().context("the path of this program is not known")?;
-        let address = listener.local_addr()?;
-        let found = find_engines(&config, guard_program.clone()).await;
-        let shown = if sole_holder { data.database().display().to_string() } else { "as configured".to_owned() };
+        let engines = find_engines(&config, guard_program.clone()).await;
+        let database = if sole_holder { data.database().display().to_string() } else { "as configured".to_owned() };
         let parts = Parts::start(backend, Arc::new(config.clone()), listener, guard_program, sole_holder)?;
-        self.announce(&mut screen, &config, address, &key, shown, &found, &absent)?;
-        parts.serve(&mut signals, &mut screen, config.worker.drain_seconds).await
+        self.announce(screen, &config, address, &key, database, &engines, &absent)?;
+        Ok(parts)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the banner is where everything meets")]

@@ -161,7 +161,9 @@ impl Follower<'_> {
     /// A refusal is final unless it may pass; so is a server that was never there.
     fn judge(&self, error: anyhow::Error) -> anyhow::Result<Cut> {
         let passing = match client::trouble(&error) {
-            client::Trouble::Refused => self.position.last_event_id().is_some() || self.failures > 0,
+            client::Trouble::Refused | client::Trouble::Unreachable => {
+                self.position.last_event_id().is_some() || self.failures > 0
+            }
             client::Trouble::Lost => true,
             client::Trouble::Problem { passing, .. } => passing,
             client::Trouble::Final => false,
