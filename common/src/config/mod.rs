@@ -302,6 +302,9 @@ pub struct CommandEngine {
     /// How much of the end of its standard error a failure keeps, in KiB.
     #[serde(default = "default_stderr_limit_kib")]
     pub stderr_limit_kib: u32,
+    /// How long a run that is stopped may take to end after SIGTERM before it is killed, in milliseconds.
+    #[serde(default = "default_stop_grace_ms")]
+    pub stop_grace_ms: u32,
 }
 
 /// What may follow a run that was cut off.
@@ -341,6 +344,9 @@ pub struct OpenAiCompatibleEngine {
     /// Longest silence within an answer, in seconds.
     #[serde(default = "default_idle_timeout_seconds")]
     pub idle_timeout_seconds: u32,
+    /// Most text and reasoning of one answer, in KiB; beyond it the run fails.
+    #[serde(default = "default_output_limit_kib")]
+    pub answer_limit_kib: u32,
 }
 
 impl Engine {
@@ -379,6 +385,10 @@ const fn default_output_limit_kib() -> u32 {
 
 const fn default_stderr_limit_kib() -> u32 {
     8
+}
+
+const fn default_stop_grace_ms() -> u32 {
+    500
 }
 
 const fn default_connect_timeout_seconds() -> u32 {

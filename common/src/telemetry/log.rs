@@ -1,13 +1,21 @@
 //! Logs: to standard error, for people or for programs.
 
-use std::io::{self, IsTerminal};
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+};
 
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{format::Writer, time::FormatTime},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Format {
-    /// For people; coloured on terminals.
+    /// For people; on terminals coloured, with the time of day only.
     #[default]
     Text,
     /// One JSON object a line.
@@ -43,13 +51,22 @@ pub fn init(format: Format, filter: &str, colour: bool) -> Result<(), LogError> 
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let installed = match format {
-        Format::Text => {
-            let ansi = colour && io::stderr().is_terminal();
-            registry.with(lines.with_ansi(ansi).with_target(false)).try_init()
+        Format::Text if io::stderr().is_terminal() => {
+            registry.with(lines.with_ansi(colour).with_target(false).with_timer(TimeOfDay)).try_init()
         }
+        Format::Text => registry.with(lines.with_ansi(false).with_target(false)).try_init(),
         Format::Json => registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init(),
     };
     installed.map_err(|_| LogError::Installed)
+}
+
+/// The local time of day: who looks at a terminal knows the date.
+struct TimeOfDay;
+
+impl FormatTime for TimeOfDay {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{}", chrono::Local::now().format("%H:%M:%S%.3f"))
+    }
 }
 
 #[cfg(test)]
