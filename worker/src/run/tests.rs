@@ -1,257 +1,23 @@
-//! The whole worker on a real store, with an engine that does what its prompt says.
-
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
-};
-
-use async_trait::async_trait;
-use errand_common::{
-    config,
-    domain::{
-        Event, EventType, FailureClass, Job, JobId, JobState, NewEvent, OnBusy, Priority, RetryPolicy, SessionId,
-        Stream,
-    },
-    port::store::{CancelRequest, CancelResult, NewJob, NewTask, Submission, Submitted},
-};
-use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-
-use self::faulty::Faulty;
-use super::*;
-use crate::engine::{Availability, Capabilities, Engine, Turn, TurnContext, TurnEnd, TurnFailure};
+//! The whole worker on a real store.
 
 mod faulty;
+mod trial;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
-/// Does what the first word of the prompt says.
-#[derive(Default)]
-struct Scripted {
-    running: AtomicUsize,
-    most_at_once: AtomicUsize,
-    turns: AtomicUsize,
-    gate: tokio::sync::Notify,
-}
+use errand_common::{
+    domain::{EventType, Job, JobState, SessionId, Timestamp},
+    port::{
+        Popped, Queue, QueueError, Ready,
+        store::{CancelRequest, NewJob, Submission},
+    },
+};
+use serde_json::json;
 
-/// Counts a turn as running until it returns or is dropped.
-struct Present<'a>(&'a AtomicUsize);
-
-impl Drop for Present<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl Engine for Scripted {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
-    }
-
-    async fn availability(&self) -> Availability {
-        Availability::Available
-    }
-
-    async fn run(&self, turn: Turn, context: TurnContext) -> Result<TurnEnd, TurnFailure> {
-        self.turns.fetch_add(1, Ordering::SeqCst);
-        let now = self.running.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_at_once.fetch_max(now, Ordering::SeqCst);
-        let _present = Present(&self.running);
-        let say = async |text: &str| {
-            let event = NewEvent::new(EventType::Text, json!({ "content": text }));
-            context.events.send(event).await.expect("the run listens to the end");
-        };
-        match turn.prompt.split(' ').next().unwrap_or_default() {
-            "panic" => panic!("as told"),
-            "flaky" if turn.attempt == 1 => Err(TurnFailure {
-                class: FailureClass::Transient,
-                code: "EXECUTION_ERROR",
-                message: "try again".to_owned(),
-                retry_after: None,
-            }),
-            "wait" => {
-                say("waiting").await;
-                context.stop.cancelled().await;
-                Ok(TurnEnd::default())
-            }
-            "gate" => {
-                say("before").await;
-                self.gate.notified().await;
-                say(" after").await;
-                Ok(TurnEnd { text: "before after".to_owned(), ..TurnEnd::default() })
-            }
-            "hang" => std::future::pending().await,
-            "flood" => {
-                for number in 0..5_000 {
-                    say(&format!("{number} ")).await;
-                }
-                Ok(TurnEnd { text: "flooded".to_owned(), ..TurnEnd::default() })
-            }
-            _ => {
-                say(&turn.prompt).await;
-                Ok(TurnEnd { text: turn.prompt, ..TurnEnd::default() })
-            }
-        }
-    }
-}
-
-/// A worker on a database of its own.
-struct Trial {
-    /// What the test sees.
-    backend: Backend,
-    /// What the worker sees of the same store.
-    faulty: Arc<Faulty>,
-    config: Arc<Config>,
-    engine: Arc<Scripted>,
-    shutdown: CancellationToken,
-    worker: Option<JoinHandle<Result<(), RunError>>>,
-    _dir: tempfile::TempDir,
-}
-
-impl Trial {
-    async fn start(set: impl FnOnce(&mut config::Worker)) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut config = Config::default();
-        config.worker.sweep_interval_ms = 50;
-        set(&mut config.worker);
-        let url = format!("sqlite://{}", dir.path().join("errand.db").display());
-        let backend = Backend::open(&config, &url).await.expect("a database");
-        let faulty = Arc::new(Faulty::new(backend.store.clone()));
-        let mut trial = Self {
-            backend,
-            faulty,
-            config: Arc::new(config),
-            engine: Arc::default(),
-            shutdown: CancellationToken::new(),
-            worker: None,
-            _dir: dir,
-        };
-        trial.start_worker(false);
-        trial
-    }
-
-    fn start_worker(&mut self, sole_holder: bool) {
-        self.shutdown = CancellationToken::new();
-        let options = RunOptions {
-            backend: Backend { store: self.faulty.clone(), ..self.backend.clone() },
-            config: self.config.clone(),
-            guard_program: PathBuf::new(),
-            sole_holder,
-            shutdown: self.shutdown.clone(),
-        };
-        let engine: Arc<dyn Engine> = self.engine.clone();
-        let engines = EngineTable::from([("scripted".to_owned(), engine)]);
-        self.worker = Some(tokio::spawn(run_with(options, engines)));
-    }
-
-    async fn stop(&mut self) -> Result<(), RunError> {
-        self.shutdown.cancel();
-        let worker = self.worker.take().expect("a running worker");
-        tokio::time::timeout(PATIENCE, worker).await.expect("it drains in time").expect("it does not panic")
-    }
-
-    async fn submit(&self, job: NewJob) -> JobId {
-        let id = job.id;
-        let submission = Submission { jobs: vec![job], idempotency: None };
-        let now = self.backend.clock.now();
-        let (mut results, consequences) = self.backend.store.submit(vec![submission], now).await;
-        let submitted = results.remove(0).expect("a database that works");
-        assert!(matches!(submitted, Submitted::Done(ref jobs) if jobs[0].is_ok()), "{submitted:?}");
-        self.backend.dispatch(consequences).await;
-        id
-    }
-
-    async fn cancel(&self, id: JobId) {
-        let request = CancelRequest {
-            tenant: "dev".to_owned(),
-            id,
-            code: "USER_CANCEL".to_owned(),
-            message: "cancelled".to_owned(),
-            now: self.backend.clock.now(),
-        };
-        let (result, consequences) =
-            self.backend.store.cancel(request).await.expect("a database that works").expect("the job is there");
-        assert!(matches!(result, CancelResult::Cancelled(_)));
-        self.backend.dispatch(consequences).await;
-    }
-
-    async fn until_engine(&self, what: &str, holds: impl Fn(&Scripted) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(&self.engine) {
-            assert!(Instant::now() < deadline, "waited for: {what}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn job(&self, id: JobId) -> Job {
-        self.backend.store.job("dev", id).await.expect("a database that works").expect("the job is there")
-    }
-
-    async fn until(&self, id: JobId, what: &str, holds: impl Fn(&Job) -> bool) -> Job {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let job = self.job(id).await;
-            if holds(&job) {
-                return job;
-            }
-            assert!(Instant::now() < deadline, "waited for: {what}; is {job:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn ended(&self, id: JobId) -> Job {
-        self.until(id, "the end", |job| job.state.is_terminal()).await
-    }
-
-    async fn running(&self, id: JobId) -> Job {
-        // The text is written, so the engine is at work.
-        self.until(id, "text of a run", |job| job.state == JobState::Running && job.tail_seq >= 3).await
-    }
-
-    async fn events(&self, id: JobId) -> Vec<Event> {
-        self.backend.store.events(Stream::Job(id), 0, 10_000).await.expect("a database that works")
-    }
-}
-
-fn job(kind: &str, payload: Value) -> NewJob {
-    NewJob {
-        id: JobId::new(),
-        tenant: "dev".to_owned(),
-        kind: kind.to_owned(),
-        queue: "default".to_owned(),
-        priority: Priority::default(),
-        payload,
-        retry: RetryPolicy { base_ms: 1, ..RetryPolicy::TASK },
-        timeout_ms: None,
-        run_at: None,
-        expires_at: None,
-        deadline: None,
-        metadata: None,
-        retry_of: None,
-        task: None,
-    }
-}
-
-fn task(prompt: &str) -> NewJob {
-    job("task", json!({ "prompt": prompt, "engineType": "scripted" }))
-}
-
-fn task_in(session: SessionId, prompt: &str) -> NewJob {
-    NewJob {
-        task: Some(NewTask {
-            session_id: Some(session),
-            fresh: session,
-            engine: "scripted".to_owned(),
-            system_prompt: None,
-            prompt: prompt.to_owned(),
-            title: prompt.to_owned(),
-            voice_mode: false,
-            on_busy: OnBusy::Enqueue,
-        }),
-        ..task(prompt)
-    }
-}
+use self::trial::{Trial, job, task, task_in};
 
 fn code(job: &Job) -> Option<&str> {
     job.failure.as_ref().map(|failure| failure.code.as_str())
@@ -421,12 +187,6 @@ async fn jobs_that_the_queue_forgot_are_found_by_the_sweep() {
     trial.stop().await.expect("a graceful end");
 }
 
-impl Trial {
-    fn lease(&self) -> Duration {
-        Duration::from_secs(self.config.worker.lease_seconds.into())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_cannot_be_written_is_kept_until_the_store_is_back() {
     let mut trial = Trial::start(|_| {}).await;
@@ -502,4 +262,35 @@ async fn a_drain_ends_in_time_even_if_the_store_is_away() {
     trial.stop().await.expect("a graceful end, though its runs could not be handed back");
     assert_eq!(trial.engine.running.load(Ordering::SeqCst), 0);
     assert_eq!(trial.job(id).await.state, JobState::Running, "its lease will pass");
+}
+
+/// A queue that can't be reached.
+struct NoQueue;
+
+#[async_trait::async_trait]
+impl Queue for NoQueue {
+    async fn push(&self, _: &[Ready]) -> Result<(), QueueError> {
+        Err(QueueError("told to be away".to_owned()))
+    }
+
+    async fn pop(&self, _: &[String], _: usize, _: Timestamp) -> Result<Popped, QueueError> {
+        Err(QueueError("told to be away".to_owned()))
+    }
+
+    async fn wait(&self, _: &[String], timeout: Duration) {
+        tokio::time::sleep(timeout).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_found_in_the_store_while_the_queue_is_away() {
+    let mut trial = Trial::start(|worker| worker.poll_interval_ms = 20).await;
+    trial.stop().await.expect("a graceful end");
+    trial.backend.queue = Arc::new(NoQueue);
+    let elsewhere = trial.submit(NewJob { queue: "other".to_owned(), ..task("not ours") }).await;
+    let ours = trial.submit(task("ours")).await;
+    trial.start_worker(false);
+    assert_eq!(trial.ended(ours).await.state, JobState::Completed);
+    assert_eq!(trial.job(elsewhere).await.state, JobState::Queued, "another queue's");
+    trial.stop().await.expect("a graceful end");
 }
