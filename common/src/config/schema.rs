@@ -94,6 +94,7 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("queue", Text),
             may("rerun", Choice(&["allowed", "never"])),
             may("output_limit_kib", Whole(1, 1_048_576)),
+            may("stop_grace_ms", Whole(0, 60_000)),
             may("stderr_limit_kib", Whole(0, 1_024)),
         ],
     ),
@@ -108,6 +109,7 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("connect_timeout_seconds", Whole(1, DAY)),
             may("first_byte_timeout_seconds", Whole(1, DAY)),
             may("idle_timeout_seconds", Whole(1, DAY)),
+            may("answer_limit_kib", Whole(1, 1_048_576)),
         ],
     ),
 ];
