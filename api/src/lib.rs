@@ -1,1 +1,33 @@
-//! The API: REST, streams, and the relay.
+//! The API and the relay: everything that speaks HTTP.
+//!
+//! * [`serve`]: the listener, from start to graceful end.
+//! * `router`: the table of routes; `route`: one file an endpoint; `view`: what they show.
+//! * `extract`, `auth`, `idempotency`, `observe`, `problem`: what every request goes through.
+//! * `submit`: the batcher that lets submissions share commits.
+//! * `relay`: streams to watchers, over SSE and WebSocket.
+
+mod auth;
+mod cached;
+mod cancel;
+mod engines;
+mod extract;
+mod idempotency;
+mod job;
+mod limit;
+mod observe;
+mod openapi;
+mod problem;
+mod relay;
+mod route;
+mod router;
+mod serve;
+mod state;
+mod submission;
+mod submit;
+mod task;
+mod view;
+mod wait;
+
+pub use openapi::openapi;
+pub use serve::{ServeError, ServeOptions, serve};
+pub use state::RenderMetrics;
