@@ -44,7 +44,7 @@ pub(crate) fn head() -> OpenApi {
 /// The whole document.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    let mut document = router::described().into_openapi();
+    let mut document = router::described().merge(router::described_metrics()).into_openapi();
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());
     components.schemas.insert(FieldError::name().into_owned(), FieldError::schema());

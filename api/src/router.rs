@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{observe, openapi, problem::Problem, route, state::App};
 
-/// Every route that the OpenAPI document describes.
+/// Every route that the OpenAPI document describes, but `/metrics`.
 pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(route::task_submit::submit_task))
@@ -40,12 +40,20 @@ pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::key_revoke::revoke_key))
         .routes(routes!(route::health::live))
         .routes(routes!(route::health::ready))
-        .routes(routes!(route::metric::metrics))
+}
+
+/// `/metrics`, which may have a listener of its own.
+pub(crate) fn described_metrics() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(route::metric::metrics))
 }
 
 /// The main listener's routes. Without `metrics` if those have a listener of their own.
 pub(crate) fn main(app: Arc<App>) -> Router {
-    let (router, _) = described().split_for_parts();
+    let described = match app.config.metrics.listen {
+        Some(_) => described(),
+        None => described().merge(described_metrics()),
+    };
+    let (router, _) = described.split_for_parts();
     let router =
         router.route("/", get(route::index::index)).route("/openapi.json", get(|| async { Json(openapi::openapi()) }));
     finish(router, app)
