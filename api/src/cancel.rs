@@ -14,7 +14,6 @@ pub(crate) async fn cancel(app: &App, tenant: &str, id: JobId) -> Result<Option<
         id,
         code: "USER_CANCEL".to_owned(),
         message: "Cancelled by the user".to_owned(),
-        interrupted_marker: app.config.texts.locale.interrupted_marker().to_owned(),
         now: app.now(),
     };
     let Some((result, consequences)) = app.backend.store.cancel(request).await? else { return Ok(None) };

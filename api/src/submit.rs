@@ -80,18 +80,13 @@ async fn commit(
         };
         let Some(first) = first else { return };
         let (batch, replies) = collect(first, &mut arrived);
-        let answers = store.submit(batch, clock.now()).await;
+        let (answers, consequences) = store.submit(batch, clock.now()).await;
         debug_assert_eq!(answers.len(), replies.len(), "one answer per submission");
-        let mut all = Consequences::default();
         for (reply, answer) in replies.into_iter().zip(answers) {
-            let answer = answer.map(|(submitted, consequences)| {
-                all.extend(consequences);
-                submitted
-            });
             // Nobody there: the client went away.
             let _ = reply.send(answer);
         }
-        if told.send(all).await.is_err() {
+        if told.send(consequences).await.is_err() {
             tracing::warn!("nobody tells the fleet what is due; the sweep will");
         }
     }

@@ -150,7 +150,7 @@ pub(crate) fn new_job(
     }
     faults.finish()?;
     let engine = engine.ok_or_else(Problem::internal)?;
-    Ok(assemble(tenant, engine, request, beyond, app.config.texts.locale.interrupted_marker()))
+    Ok(assemble(tenant, engine, request, beyond))
 }
 
 fn attachments_refused(engine: Option<&EngineInfo>) -> String {
@@ -195,13 +195,7 @@ fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestam
     }
 }
 
-fn assemble(
-    tenant: &str,
-    engine: &EngineInfo,
-    request: TaskRequest,
-    beyond: Beyond,
-    interrupted_marker: &str,
-) -> NewJob {
+fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
     let payload = TaskPayload {
         prompt: request.prompt.clone(),
         engine_type: engine.name.clone(),
@@ -240,7 +234,6 @@ fn assemble(
             prompt: request.prompt,
             voice_mode: payload.voice_mode,
             on_busy: request.on_busy.unwrap_or_default(),
-            interrupted_marker: interrupted_marker.to_owned(),
         }),
     }
 }
@@ -256,7 +249,7 @@ pub(crate) fn title(prompt: &str) -> String {
 }
 
 /// The job that repeats a task, in the same conversation.
-pub(crate) fn repeat(app: &App, job: &errand_common::domain::Job) -> Result<NewJob, Problem> {
+pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem> {
     let payload: TaskPayload = serde_json::from_value(job.payload.clone()).map_err(|error| {
         tracing::error!(job_id = %job.id, %error, "a stored task can't be read");
         Problem::internal()
@@ -285,7 +278,6 @@ pub(crate) fn repeat(app: &App, job: &errand_common::domain::Job) -> Result<NewJ
             voice_mode: payload.voice_mode,
             // A repetition is no new word of the user's: it waits rather than cut off what runs.
             on_busy: OnBusy::Enqueue,
-            interrupted_marker: app.config.texts.locale.interrupted_marker().to_owned(),
         }),
     })
 }
@@ -306,7 +298,7 @@ pub(crate) mod tests {
             queue: "default".into(),
             capabilities: Value::Null,
         };
-        assemble("t", &engine, request(r#"{"prompt":"hello"}"#), Beyond::default(), "\n[interrupted]")
+        assemble("t", &engine, request(r#"{"prompt":"hello"}"#), Beyond::default())
     }
 
     fn request(text: &str) -> TaskRequest {

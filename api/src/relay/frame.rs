@@ -22,7 +22,7 @@ pub(crate) struct Frame {
 
 /// Whether an event is the last of its job, but for what comes late.
 pub(crate) const fn ends_job(kind: EventType) -> bool {
-    matches!(kind, EventType::Completed | EventType::Error | EventType::Cancelled | EventType::Expired)
+    matches!(kind, EventType::Completed | EventType::Error | EventType::Cancelled)
 }
 
 /// How the type is told: SSE has it as `type`; a WebSocket's frame is itself of `type` `event`.

@@ -45,7 +45,7 @@ pub(crate) async fn retry_job(
                     format!("Only failed, partial, cancelled or expired jobs can be retried; it is {}", job.state);
                 return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));
             }
-            submission::submit(&app, &caller, task::repeat(&app, &job)?, key.as_ref()).await?
+            submission::submit(&app, &caller, task::repeat(&job)?, key.as_ref()).await?
         }
     };
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };

@@ -1,3 +1,4 @@
 //! Logs and metrics.
 
+pub mod log;
 pub mod metric;
