@@ -1,41 +1,33 @@
-//! The API: REST, streams, and the relay.
+//! The API and the relay: everything that speaks HTTP.
+//!
+//! * [`serve`]: the listener, from start to graceful end.
+//! * `router`: the table of routes; `route`: one file an endpoint; `view`: what they show.
+//! * `extract`, `auth`, `idempotency`, `observe`, `problem`: what every request goes through.
+//! * `submit`: the batcher that lets submissions share commits.
+//! * `relay`: streams to watchers, over SSE and WebSocket.
 
-use std::{fmt, sync::Arc};
+mod auth;
+mod cached;
+mod cancel;
+mod engines;
+mod extract;
+mod idempotency;
+mod job;
+mod limit;
+mod observe;
+mod openapi;
+mod problem;
+mod relay;
+mod route;
+mod router;
+mod serve;
+mod state;
+mod submission;
+mod submit;
+mod task;
+mod view;
+mod wait;
 
-use errand_common::{backend::Backend, config::Config};
-use tokio_util::sync::CancellationToken;
-
-/// What the API is composed of.
-pub struct ServeOptions {
-    /// The ports.
-    pub backend: Backend,
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Already bound.
-    pub listener: tokio::net::TcpListener,
-    /// Renders `/metrics`.
-    pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
-    /// Ends it.
-    pub shutdown: CancellationToken,
-}
-
-/// Serving ended badly.
-#[derive(Debug)]
-pub struct ServeError(String);
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-/// Serves until `shutdown`.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
-    options.shutdown.cancelled().await;
-    Ok(())
-}
+pub use openapi::openapi;
+pub use serve::{ServeError, ServeOptions, serve};
+pub use state::RenderMetrics;

@@ -1,0 +1,313 @@
+//! JSON bodies: their type, their size, their strings and their fields.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    limit,
+    problem::{Faults, Problem},
+    state::App,
+};
+
+/// A body that a route takes. Whether unknown fields are refused is the type's own `deny_unknown_fields`.
+pub(crate) trait Wanted: DeserializeOwned {
+    /// Encoded attachments come on top of the body's limit.
+    const ATTACHMENTS: bool = false;
+}
+
+/// A decoded body, with the hash of its bytes for `Idempotency-Key`.
+#[derive(Debug)]
+pub(crate) struct JsonBody<T> {
+    pub(crate) value: T,
+    pub(crate) digest: [u8; 32],
+}
+
+impl<T: Wanted> FromRequest<Arc<App>> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        require_json(request.headers())?;
+        let bounds = Bounds::new(app.body_limit(), if T::ATTACHMENTS { app.attachment_allowance() } else { 0 });
+        let bytes = read(request, bounds.wire()).await?;
+        let digest = Sha256::digest(&bytes).into();
+        bounds.check(&bytes)?;
+        Ok(Self { value: decode(&bytes)?, digest })
+    }
+}
+
+/// For POSTs that say everything in their path: nothing, or `{}`.
+#[derive(Debug)]
+pub(crate) struct NoBody {
+    pub(crate) digest: [u8; 32],
+}
+
+impl FromRequest<Arc<App>> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let bytes = read(request, app.body_limit()).await?;
+        let nothing =
+            bytes.trim_ascii().is_empty() || matches!(decode::<Value>(&bytes)?, Value::Object(o) if o.is_empty());
+        if !nothing {
+            return Err(Problem::field("", "this route takes no body, or {}"));
+        }
+        Ok(Self { digest: Sha256::digest(&bytes).into() })
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let found = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let essence = found.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let detail = match found {
+        Some(found) => format!("Content-Type must be application/json, not {found}"),
+        None => "Content-Type must be application/json; there is none".to_owned(),
+    };
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
+    Err(problem.with("header:Content-Type", "must be application/json"))
+}
+
+fn too_large(limit: usize) -> Problem {
+    let detail = format!("The body is larger than {limit} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", detail)
+        .with("", format!("may take {limit} bytes at most"))
+}
+
+/// Reads a body up to `limit`. What is beyond it is thrown away, up to a multiple, so that the client reads the answer.
+async fn read(request: Request, limit: usize) -> Result<Bytes, Problem> {
+    let drain = limit.saturating_mul(limit::BODY_DRAIN_FACTOR);
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > drain) {
+        return Err(too_large(limit));
+    }
+    let collected = tokio::time::timeout(limit::BODY_READ_TIMEOUT, collect(request.into_body(), limit, drain));
+    collected.await.unwrap_or_else(|_| {
+        let detail = format!("The body did not arrive within {} s", limit::BODY_READ_TIMEOUT.as_secs());
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail))
+    })
+}
+
+async fn collect(body: Body, limit: usize, drain: usize) -> Result<Bytes, Problem> {
+    let mut stream = body.into_data_stream();
+    let mut kept = BytesMut::new();
+    let mut seen = 0_usize;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| {
+            Problem::new(StatusCode::BAD_REQUEST, "unreadable_body", "The body broke off before its end")
+        })?;
+        seen += chunk.len();
+        if seen <= limit {
+            kept.extend_from_slice(&chunk);
+        } else if seen > drain {
+            break;
+        }
+    }
+    if seen > limit { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+}
+
+/// What a body may hold.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Of the body without encoded attachments, and of every single string.
+    body: usize,
+    /// On top of it, for encoded attachments.
+    attachments: usize,
+}
+
+impl Bounds {
+    const fn new(body: usize, attachments: usize) -> Self {
+        Self { body, attachments }
+    }
+
+    const fn wire(self) -> usize {
+        self.body + self.attachments
+    }
+
+    /// Looks into the body only if it may break a bound: no string of a body within the limit is beyond it.
+    fn check(self, bytes: &[u8]) -> Result<(), Problem> {
+        if bytes.len() <= self.body && !holds_escaped_nul(bytes) {
+            return Ok(());
+        }
+        let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(()) };
+        let mut walk = Walk { bounds: self, faults: Faults::default(), attached: 0 };
+        walk.value(&value, &mut String::new());
+        if bytes.len() - walk.attached.min(bytes.len()) > self.body {
+            return Err(too_large(self.body));
+        }
+        walk.faults.finish()
+    }
+}
+
+fn holds_escaped_nul(bytes: &[u8]) -> bool {
+    bytes.windows(6).any(|window| window == b"\\u0000")
+}
+
+struct Walk {
+    bounds: Bounds,
+    faults: Faults,
+    attached: usize,
+}
+
+impl Walk {
+    fn value(&mut self, value: &Value, pointer: &mut String) {
+        let depth = pointer.len();
+        match value {
+            Value::String(text) => self.text(text, pointer),
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    push(pointer, &index.to_string());
+                    self.value(item, pointer);
+                    pointer.truncate(depth);
+                }
+            }
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    push(pointer, name);
+                    self.text(name, pointer);
+                    self.value(field, pointer);
+                    pointer.truncate(depth);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn text(&mut self, text: &str, pointer: &str) {
+        self.faults.check(!text.contains('\0'), pointer, || "must not contain U+0000".to_owned());
+        let attachment =
+            self.bounds.attachments > 0 && pointer.starts_with("/attachments/") && pointer.ends_with("/base64Data");
+        if attachment {
+            self.attached += text.len();
+            return;
+        }
+        let limit = self.bounds.body;
+        self.faults.check(text.len() <= limit, pointer, || format!("may take {limit} bytes at most"));
+    }
+}
+
+fn push(pointer: &mut String, segment: &str) {
+    pointer.push('/');
+    pointer.push_str(&segment.replace('~', "~0").replace('/', "~1"));
+}
+
+/// Decodes JSON; a fault names its field.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = pointer_of(error.path());
+        fault(path, error.inner())
+    })?;
+    deserializer.end().map_err(|error| fault(String::new(), &error))?;
+    Ok(value)
+}
+
+fn pointer_of(path: &Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => push(&mut pointer, &index.to_string()),
+            Segment::Map { key } => push(&mut pointer, key),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+fn fault(mut pointer: String, error: &serde_json::Error) -> Problem {
+    let text = error.to_string();
+    if !error.is_data() {
+        let detail = format!("The body is not valid JSON: {text}");
+        return Problem::new(StatusCode::BAD_REQUEST, "malformed_json", detail).with("", text);
+    }
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    for kind in ["unknown field `", "missing field `", "duplicate field `"] {
+        if let Some((name, _)) = text.strip_prefix(kind).and_then(|rest| rest.split_once('`')) {
+            // Some faults are found when the field's own name is already part of the path.
+            if !pointer.ends_with(&format!("/{name}")) {
+                push(&mut pointer, name);
+            }
+        }
+    }
+    Problem::field(pointer, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        #[expect(dead_code, reason = "only decoding is looked at")]
+        items: Vec<Item>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        #[expect(dead_code, reason = "only decoding is looked at")]
+        count: crate::extract::Int<1, 9>,
+    }
+
+    fn pointer(text: &str) -> String {
+        decode::<Order>(text.as_bytes()).expect_err(text).errors[0].pointer.clone()
+    }
+
+    #[test]
+    fn a_fault_names_its_field_as_a_json_pointer() {
+        assert_eq!(pointer(r#"{"items":[{"count":1},{"count":"two"}]}"#), "/items/1/count");
+        assert_eq!(pointer(r#"{"items":[{"count":10}]}"#), "/items/0/count");
+        assert_eq!(pointer(r#"{"items":[{}]}"#), "/items/0/count");
+        assert_eq!(pointer(r#"{"items":[],"colour":1}"#), "/colour");
+        assert_eq!(pointer(r#"{"items":{}}"#), "/items");
+        assert_eq!(pointer("{}"), "/items");
+    }
+
+    #[test]
+    fn text_that_is_no_json_is_told_apart_from_json_of_the_wrong_shape() {
+        for text in ["", "{", "{\"items\":[]} x", "\u{0}"] {
+            assert_eq!(decode::<Order>(text.as_bytes()).expect_err(text).code, "malformed_json", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_nul_is_found_wherever_it_hides() {
+        let bounds = Bounds::new(1_000, 0);
+        let problem = bounds.check(br#"{"a":[{"b/c":"x\u0000"}]}"#).expect_err("a nul");
+        assert_eq!(problem.errors[0].pointer, "/a/0/b~1c");
+        assert!(bounds.check(br#"{"a":"\\u0000 written out"}"#).is_ok());
+        assert!(bounds.check(br#"{"\u0000":1}"#).is_err());
+    }
+
+    #[test]
+    fn attachments_come_on_top_of_the_bodys_limit_and_nothing_else_does() {
+        let bounds = Bounds::new(100, 1_000);
+        let attached = format!(r#"{{"attachments":[{{"base64Data":"{}"}}]}}"#, "A".repeat(500));
+        assert!(bounds.check(attached.as_bytes()).is_ok());
+        let prompt = format!(r#"{{"prompt":"{}"}}"#, "A".repeat(500));
+        assert_eq!(bounds.check(prompt.as_bytes()).expect_err("too long").status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_its_limit_is_drained_before_it_is_refused() {
+        let problem = collect(Body::from(vec![b'x'; 350]), 100, 400).await.expect_err("too large");
+        assert_eq!(problem.code, "payload_too_large");
+        assert!(problem.detail.contains("100 bytes"));
+        assert_eq!(collect(Body::from(vec![b'x'; 100]), 100, 400).await.expect("fits").len(), 100);
+    }
+}

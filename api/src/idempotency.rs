@@ -1,0 +1,113 @@
+//! `Idempotency-Key`: the same request again gets the same answer.
+
+use std::{fmt::Write as _, time::Duration};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderName, HeaderValue, StatusCode, request::Parts},
+    response::Response,
+};
+use errand_common::port::store::{IdempotencyRecord, StoredAnswer};
+use serde_json::Value;
+
+use crate::{auth::Caller, limit, problem::Problem, state::App};
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The header, with the request line it came with.
+#[derive(Clone, Debug)]
+pub(crate) struct IdempotencyKey {
+    key: Option<String>,
+    request: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let key = parts.headers.get("idempotency-key").map(|value| checked(value.as_bytes())).transpose()?;
+        Ok(Self { key, request: format!("{} {}", parts.method, parts.uri.path()) })
+    }
+}
+
+fn checked(value: &[u8]) -> Result<String, Problem> {
+    let fits = (1..=limit::IDEMPOTENCY_KEY_CHARS).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+    std::str::from_utf8(value).ok().filter(|_| fits).map(str::to_owned).ok_or_else(|| {
+        let limit = limit::IDEMPOTENCY_KEY_CHARS;
+        Problem::field("header:Idempotency-Key", format!("must be 1 to {limit} visible ASCII characters"))
+    })
+}
+
+impl IdempotencyKey {
+    /// With the caller and the body it came with; `None` if the client sent no key.
+    pub(crate) fn bind(self, caller: &Caller, digest: [u8; 32]) -> Option<Bound> {
+        let mut fingerprint = self.request;
+        fingerprint.push(' ');
+        for byte in digest {
+            let _ = write!(fingerprint, "{byte:02x}");
+        }
+        Some(Bound { tenant: caller.tenant.clone(), owner: caller.owner(), key: self.key?, fingerprint })
+    }
+}
+
+/// A key with all that tells it from others.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    tenant: String,
+    owner: String,
+    key: String,
+    fingerprint: String,
+}
+
+impl Bound {
+    /// What to keep with the answer.
+    pub(crate) fn record(&self, app: &App, status: StatusCode, answer: Value) -> IdempotencyRecord {
+        let kept = Duration::from_secs(u64::from(app.config.retention.idempotency_hours) * 3_600);
+        IdempotencyRecord {
+            tenant: self.tenant.clone(),
+            owner: self.owner.clone(),
+            key: self.key.clone(),
+            fingerprint: self.fingerprint.clone(),
+            status: status.as_u16(),
+            answer,
+            expires_at: app.now().plus(kept),
+        }
+    }
+
+    /// The answer given before, if there is one for this request.
+    pub(crate) async fn recall(&self, app: &App) -> Result<Option<StoredAnswer>, Problem> {
+        let stored = app.backend.store.recall(&self.tenant, &self.owner, &self.key).await?;
+        stored.map(|answer| self.same_request(answer)).transpose()
+    }
+
+    /// Refuses an answer that was given to another request.
+    pub(crate) fn same_request(&self, stored: StoredAnswer) -> Result<StoredAnswer, Problem> {
+        if stored.fingerprint == self.fingerprint { Ok(stored) } else { Err(mismatch()) }
+    }
+}
+
+/// 422: the key belongs to another request.
+pub(crate) fn mismatch() -> Problem {
+    let detail = "This Idempotency-Key was used for another request: another method, path or body";
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", detail)
+        .with("header:Idempotency-Key", "use a new key for a new request")
+}
+
+/// Marks an answer as given before.
+pub(crate) fn replayed(mut response: Response) -> Response {
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_could_be_misread_are_refused() {
+        for key in [&b""[..], b"two words", "größe".as_bytes(), &[b'k'; 256]] {
+            assert_eq!(checked(key).expect_err("refused").errors[0].pointer, "header:Idempotency-Key");
+        }
+        assert_eq!(checked(&[b'k'; 255]).expect("fits").len(), 255);
+    }
+}

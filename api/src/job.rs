@@ -1,0 +1,167 @@
+//! From a body of `POST /jobs` to a job, by its kind.
+
+use errand_common::{
+    domain::{RetryPolicy, Timestamp},
+    port::store::NewJob,
+    wire::task::KIND as TASK,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    engines::Known,
+    extract::{Int, Wanted, decode},
+    problem::{Faults, Problem},
+    state::App,
+    task::{self, Beyond, TaskRequest},
+    view::schema,
+};
+
+/// Kinds that can be submitted.
+const KINDS: &[&str] = &[TASK];
+/// Longest name of a queue.
+const QUEUE_CHARS: usize = 64;
+
+/// A job to be made.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JobRequest {
+    /// Names the handler: `task`.
+    #[schema(example = "task")]
+    pub(crate) kind: String,
+    /// The input, by the kind's schema: for a `task`, the body of `POST /agent/tasks`.
+    #[schema(value_type = TaskRequest)]
+    pub(crate) payload: Map<String, Value>,
+    /// Which workers may take it: 1 to 64 of `A-Z a-z 0-9 . _ -`; for a task, its engine's queue if absent.
+    pub(crate) queue: Option<String>,
+    /// 0 first, 3 last; 2 if absent.
+    #[schema(inline)]
+    pub(crate) priority: Option<Int<0, 3>>,
+    /// Not before; now if absent or past. At most ten years ahead.
+    #[schema(schema_with = schema::time)]
+    pub(crate) run_at: Option<Timestamp>,
+    /// Expires if not started by then; must lie in the future, at most ten years ahead.
+    #[schema(schema_with = schema::time)]
+    pub(crate) expires_at: Option<Timestamp>,
+    /// Ends by then, one way or another; must lie in the future, at most ten years ahead.
+    #[schema(schema_with = schema::time)]
+    pub(crate) deadline: Option<Timestamp>,
+    /// Bounds one attempt.
+    #[schema(inline)]
+    pub(crate) timeout_seconds: Option<Int<1, 86_400>>,
+    /// How it is retried.
+    pub(crate) retry: Option<RetryRequest>,
+    /// The client's own; an object of at most 16 KiB.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) metadata: Option<Map<String, Value>>,
+}
+
+impl Wanted for JobRequest {}
+
+/// How a job is retried.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetryRequest {
+    /// Attempts in all; 3 if absent.
+    #[schema(inline)]
+    max_attempts: Option<Int<1, 100>>,
+    /// Longest wait before the second attempt, doubled with each further one; 1000 if absent.
+    #[schema(inline)]
+    base_ms: Option<Int<0, 3_600_000>>,
+    /// The wait never exceeds this; 60000 if absent.
+    #[schema(inline)]
+    cap_ms: Option<Int<0, 86_400_000>>,
+}
+
+impl From<RetryRequest> for RetryPolicy {
+    fn from(request: RetryRequest) -> Self {
+        let default = Self::TASK;
+        Self {
+            max_attempts: request.max_attempts.map_or(default.max_attempts, Int::as_u32),
+            base_ms: request.base_ms.map_or(default.base_ms, Int::as_u64),
+            cap_ms: request.cap_ms.map_or(default.cap_ms, Int::as_u64),
+        }
+    }
+}
+
+/// The job, with every fault of the request found.
+pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobRequest) -> Result<NewJob, Problem> {
+    if !KINDS.contains(&request.kind.as_str()) {
+        let detail = format!("unknown kind {:?}; known are: {}", request.kind, KINDS.join(", "));
+        return Err(Problem::field("/kind", detail).coded("unknown_kind"));
+    }
+    let (task, beyond) = task_of(request)?;
+    task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
+}
+
+/// The task in the payload; what the job says itself wins.
+fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
+    let mut faults = Faults::default();
+    for name in request.payload.keys().filter(|name| !task::FIELDS.contains(&name.as_str())) {
+        faults.add(format!("/payload/{name}"), format!("unknown field; known are: {}", task::FIELDS.join(", ")));
+    }
+    if let Some(queue) = &request.queue {
+        let fits = (1..=QUEUE_CHARS).contains(&queue.len())
+            && queue.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        faults.check(fits, "/queue", || format!("must be 1 to {QUEUE_CHARS} of A-Z a-z 0-9 . _ -"));
+    }
+    faults.finish()?;
+    let payload = serde_json::to_vec(&request.payload).map_err(|_| Problem::internal())?;
+    let mut task: TaskRequest = decode(&payload).map_err(|mut problem| {
+        for error in &mut problem.errors {
+            error.pointer.insert_str(0, "/payload");
+        }
+        Problem::invalid(problem.errors).coded(problem.code)
+    })?;
+    task.priority = request.priority.or(task.priority);
+    task.run_at = request.run_at.or(task.run_at);
+    task.expires_at = request.expires_at.or(task.expires_at);
+    task.timeout_seconds = request.timeout_seconds.or(task.timeout_seconds);
+    task.metadata = request.metadata.or(task.metadata);
+    if request.retry.as_ref().is_some_and(|retry| retry.max_attempts.is_some()) {
+        task.max_attempts = None;
+    }
+    let beyond =
+        Beyond { queue: request.queue, deadline: request.deadline, retry: request.retry.map(RetryPolicy::from) };
+    Ok((task, beyond))
+}
+
+/// A time is checked where the task has it; it may have come from the job itself, whose field has another name.
+fn above_payload(mut problem: Problem) -> Problem {
+    for error in &mut problem.errors {
+        for (inner, outer) in [("/payload/runAt", "/run_at"), ("/payload/expiresAt", "/expires_at")] {
+            if error.pointer == inner {
+                error.pointer = outer.to_owned();
+            }
+        }
+    }
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(text: &str) -> Result<(TaskRequest, Beyond), Problem> {
+        task_of(decode(text.as_bytes()).expect("a job"))
+    }
+
+    #[test]
+    fn what_the_job_says_wins_over_its_payload() {
+        let text = r#"{"kind":"task","priority":0,"retry":{"max_attempts":7},
+            "payload":{"prompt":"x","priority":3,"maxAttempts":2,"timeoutSeconds":5}}"#;
+        let (task, beyond) = task(text).expect("valid");
+        assert_eq!((task.priority.map(Int::get), task.timeout_seconds.map(Int::get)), (Some(0), Some(5)));
+        assert_eq!((task.max_attempts, beyond.retry.map(|retry| retry.max_attempts)), (None, Some(7)));
+    }
+
+    #[test]
+    fn faults_of_the_payload_are_named_below_it() {
+        let pointer = |text| task(text).expect_err("refused").errors[0].pointer.clone();
+        assert_eq!(pointer(r#"{"kind":"task","payload":{"prompt":1}}"#), "/payload/prompt");
+        assert_eq!(pointer(r#"{"kind":"task","payload":{}}"#), "/payload/prompt");
+        assert_eq!(pointer(r#"{"kind":"task","payload":{"prompt":"x","colour":1}}"#), "/payload/colour");
+        assert_eq!(pointer(r#"{"kind":"task","queue":"a b","payload":{"prompt":"x"}}"#), "/queue");
+    }
+}

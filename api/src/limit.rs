@@ -1,0 +1,69 @@
+//! Bounds that no installation has had reason to change; those it may change are in the configuration.
+
+use std::time::Duration;
+
+/// Longest `Idempotency-Key`, in characters.
+pub(crate) const IDEMPOTENCY_KEY_CHARS: usize = 255;
+/// Longest wait a client may ask for, in seconds.
+pub(crate) const WAIT_SECONDS: u64 = 60;
+/// Entries of a page, if the client says nothing.
+pub(crate) const PAGE_DEFAULT: u32 = 50;
+/// Most entries of a page.
+pub(crate) const PAGE_MAX: u32 = 200;
+/// Most jobs of one batch.
+pub(crate) const BATCH_JOBS: usize = 1_000;
+/// Most transitions a timeline shows.
+pub(crate) const TIMELINE_EVENTS: u32 = 1_000;
+/// Largest `metadata` of a job, in bytes of JSON.
+pub(crate) const METADATA_BYTES: usize = 16 * 1024;
+/// Longest name of anything, in characters.
+pub(crate) const NAME_CHARS: usize = 128;
+/// Most entries of `allowedTools`.
+pub(crate) const ALLOWED_TOOLS: usize = 256;
+/// How far ahead a time may lie: ten years.
+pub(crate) const FARTHEST_AHEAD: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// One attempt of a task, if the client says nothing, in seconds.
+pub(crate) const TASK_TIMEOUT_SECONDS: i64 = 1_800;
+/// A body beyond its limit is read and thrown away up to this many times the limit, so that the client, who is still
+/// sending, gets to read the answer.
+pub(crate) const BODY_DRAIN_FACTOR: usize = 4;
+/// Longest time a body may take to arrive.
+pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time a request's head may take to arrive.
+pub(crate) const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most open connections of one process.
+pub(crate) const CONNECTIONS: usize = 20_000;
+/// Most submissions that wait for a commit.
+pub(crate) const SUBMISSIONS_WAITING: usize = 8_192;
+/// Most submissions of one commit.
+pub(crate) const SUBMISSIONS_PER_COMMIT: usize = 512;
+/// No further submission joins a commit that has this many jobs.
+pub(crate) const JOBS_PER_COMMIT: usize = 2_000;
+/// How long a valid key is remembered: a revoked one works no longer than that.
+pub(crate) const KEY_MEMORY: Duration = Duration::from_secs(2);
+/// Most keys remembered.
+pub(crate) const KEYS_REMEMBERED: usize = 4_096;
+/// Most addresses whose failed authentications are counted.
+pub(crate) const ADDRESSES_COUNTED: usize = 16_384;
+/// How long the fleet's engines and the queues' depths are remembered.
+pub(crate) const FLEET_MEMORY: Duration = Duration::from_secs(1);
+/// How long the database's epoch is remembered.
+pub(crate) const EPOCH_MEMORY: Duration = Duration::from_secs(10);
+/// Longest wait for the database in `/readyz`.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// After how long a refused client may come again, in seconds.
+pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
+/// Events of one read of a stream's log.
+pub(crate) const LOG_PAGE: u32 = 256;
+/// Time between two checks of the watched streams' tails.
+pub(crate) const TAIL_CHECK: Duration = Duration::from_secs(1);
+/// Longest wait until a stream can be watched.
+pub(crate) const FEED_START: Duration = Duration::from_secs(10);
+/// Time between two comments on an idle event stream.
+pub(crate) const SSE_COMMENT: Duration = Duration::from_secs(15);
+/// Time between two pings on a WebSocket.
+pub(crate) const WS_PING: Duration = Duration::from_secs(25);
+/// Longest wait for the first frame of a WebSocket that brought no credential.
+pub(crate) const WS_AUTH: Duration = Duration::from_secs(10);
+/// Longest time one frame may take to be handed to a WebSocket.
+pub(crate) const WS_SEND: Duration = Duration::from_secs(10);

@@ -1,0 +1,175 @@
+//! The OpenAPI document: what the routes say of themselves, and what holds for all of them.
+
+use utoipa::{
+    OpenApi as _, PartialSchema, ToSchema,
+    openapi::{
+        Components, ContentBuilder, HttpMethod, OpenApi, Ref, RefOr, Required, ResponseBuilder,
+        path::{Operation, ParameterBuilder, ParameterIn},
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
+
+use crate::{
+    limit,
+    problem::{FieldError, ProblemBody},
+    router,
+};
+
+/// What is said before the routes.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Errand",
+        description = "Durable jobs for fleets of AI agents. Errors are RFC 9457 documents with a stable `code` and, in \
+                       `errors`, every field that is wrong with what is allowed. JSON bodies, and every single string in \
+                       them, take 1024 KiB at most (`server.body_limit_kib`); headers 32 KiB (`server.header_limit_kib`). \
+                       U+0000 is refused in any string."
+    ),
+    tags(
+        (name = "tasks", description = "Prompts that engines run"),
+        (name = "sessions", description = "Conversations"),
+        (name = "jobs", description = "Work of any kind"),
+        (name = "streams", description = "Watching, from the beginning or from a position"),
+        (name = "keys", description = "API keys"),
+        (name = "fleet", description = "Queues and workers"),
+        (name = "operations", description = "For those who run it"),
+    )
+)]
+struct Head;
+
+pub(crate) fn head() -> OpenApi {
+    Head::openapi()
+}
+
+/// The whole document.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let mut document = router::described().merge(router::described_metrics()).into_openapi();
+    let components = document.components.get_or_insert_with(Components::new);
+    components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());
+    components.schemas.insert(FieldError::name().into_owned(), FieldError::schema());
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.add_security_scheme("api_key", bearer);
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            (HttpMethod::Get, &mut item.get),
+            (HttpMethod::Post, &mut item.post),
+            (HttpMethod::Delete, &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                complete(path, &method, operation);
+            }
+        }
+    }
+    document
+}
+
+/// Adds what holds for every route of its sort.
+fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
+    refuse(operation, "503", "The database is away, or too much waits; `Retry-After` says when to come again");
+    refuse(operation, "431", "`headers_too_large`");
+    if !path.starts_with("/api/") {
+        return;
+    }
+    operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("api_key", [])]);
+    refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
+    refuse(operation, "401", "`unauthenticated`: no API key, or one that is unknown or revoked");
+    refuse(operation, "403", "`forbidden`: the key lacks the scope");
+    refuse(operation, "429", "`rate_limited`: too many failed authentications from this address (20 a minute)");
+    if path.contains("{id}") {
+        refuse(operation, "404", "`not_found`: no such thing in this tenant");
+    }
+    if path == "/api/v1/stream" {
+        refuse(operation, "426", "`upgrade_required`: this route speaks WebSocket only");
+    }
+    if *method == HttpMethod::Post {
+        operation.parameters.get_or_insert_default().push(idempotency_key().into());
+        refuse(operation, "413", "`payload_too_large`: the body is larger than `server.body_limit_kib`");
+        refuse(operation, "422", "`idempotency_mismatch`: the key was used for another request");
+        if operation.request_body.is_some() {
+            refuse(operation, "415", "`unsupported_media_type`: the body must be application/json");
+        }
+    }
+}
+
+fn idempotency_key() -> utoipa::openapi::path::Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(format!(
+            "1 to {} visible ASCII characters: the same request again under the same key gets the same answer, with \
+             `Idempotency-Replayed: true`. Kept for at least 24 h.",
+            limit::IDEMPOTENCY_KEY_CHARS
+        )))
+        .schema(Some(String::schema()))
+        .build()
+}
+
+/// A refusal, unless the route describes that status itself.
+fn refuse(operation: &mut Operation, status: &str, description: &str) {
+    let problem = RefOr::Ref(Ref::from_schema_name(ProblemBody::name()));
+    let content = ContentBuilder::new().schema(Some(problem)).build();
+    let response = ResponseBuilder::new().description(description).content("application/problem+json", content).build();
+    operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+
+    /// `ERRAND_UPDATE=1 cargo test -p errand-api` writes it anew.
+    #[test]
+    fn the_committed_document_is_the_generated_one() {
+        let mut generated = serde_json::to_string_pretty(&openapi()).expect("json");
+        generated.push('\n');
+        if std::env::var_os("ERRAND_UPDATE").is_some() {
+            std::fs::write(COMMITTED, &generated).expect("writable");
+        }
+        let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
+        assert!(
+            committed == generated,
+            "api/openapi.json is out of date: run `ERRAND_UPDATE=1 cargo test -p errand-api`"
+        );
+    }
+
+    #[test]
+    fn every_reference_of_the_document_leads_somewhere() {
+        fn references<'a>(value: &'a serde_json::Value, found: &mut Vec<&'a str>) {
+            match value {
+                serde_json::Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(serde_json::Value::as_str));
+                    fields.values().for_each(|field| references(field, found));
+                }
+                serde_json::Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+                _ => {}
+            }
+        }
+        let document = serde_json::to_value(openapi()).expect("json");
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').expect(reference);
+            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    #[test]
+    fn every_operation_of_the_api_says_how_it_refuses() {
+        let document = serde_json::to_value(openapi()).expect("json");
+        assert_eq!(document["openapi"], "3.1.0");
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in item.as_object().expect("operations") {
+                let wanted: &[&str] =
+                    if path.starts_with("/api/") { &["400", "401", "403", "429", "503"] } else { &["503"] };
+                for status in wanted {
+                    assert!(operation["responses"].get(status).is_some(), "{method} {path} has no {status}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Streams to watchers: one bus subscription a stream and process, fanned out by reference.
+//!
+//! * [`hub`]: a gap-free live feed of each watched stream.
+//! * [`watch`]: one watcher's view: first the log, then live, joined by number.
+//! * [`frame`]: an event, encoded once for all.
+//! * [`start`]: where a watcher begins: at its position, or with a snapshot.
+//! * [`sse`] and [`session`]: the two ways out; [`protocol`]: what a WebSocket says.
+
+pub(crate) mod frame;
+pub(crate) mod hub;
+pub(crate) mod log;
+pub(crate) mod protocol;
+pub(crate) mod session;
+pub(crate) mod sse;
+pub(crate) mod start;
+pub(crate) mod watch;

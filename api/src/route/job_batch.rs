@@ -1,0 +1,163 @@
+//! `POST /jobs/batch`
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use errand_common::{
+    domain::{JobId, JobState, SessionId},
+    port::store::{NewJob, StoredAnswer, Submission, Submitted},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::{
+    auth::{Caller, Permit, Write},
+    extract::{JsonBody, Wanted, decode},
+    idempotency::{self, IdempotencyKey},
+    job::{self, JobRequest},
+    limit,
+    problem::{Problem, ProblemBody},
+    state::{App, AppState},
+    submission,
+    view::schema,
+};
+
+/// Jobs to be made together.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchRequest {
+    /// 1 to 1000 of them, each as the body of `POST /jobs`.
+    #[schema(value_type = Vec<JobRequest>)]
+    jobs: Vec<Value>,
+}
+
+impl Wanted for BatchRequest {}
+
+/// What became of each, in order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BatchAccepted {
+    /// One entry a job.
+    items: Vec<BatchItem>,
+}
+
+/// One job of a batch: made, or refused.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum BatchItem {
+    /// Durable.
+    Made {
+        /// Its id.
+        #[schema(schema_with = schema::uuid)]
+        id: JobId,
+        /// Where it starts.
+        #[schema(schema_with = schema::job_state)]
+        state: JobState,
+        /// Its conversation.
+        #[schema(schema_with = schema::uuid)]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session_id: Option<SessionId>,
+    },
+    /// Not made.
+    Refused {
+        /// Why.
+        problem: ProblemBody,
+    },
+}
+
+impl BatchItem {
+    fn refused(problem: &Problem) -> Self {
+        Self::Refused { problem: problem.body(None) }
+    }
+}
+
+/// Submits up to 1000 jobs in one request. Each is judged by itself: one that is refused does not hold up the others.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/batch", tag = "jobs", request_body = BatchRequest,
+    responses((status = 202, description = "All that could be made are durable", body = BatchAccepted))
+)]
+pub(crate) async fn submit_batch(
+    State(app): AppState,
+    caller: Permit<Write>,
+    key: IdempotencyKey,
+    body: JsonBody<BatchRequest>,
+) -> Result<Response, Problem> {
+    let key = key.bind(&caller, body.digest);
+    if let Some(key) = &key
+        && let Some(stored) = key.recall(&app).await?
+    {
+        return again(&app, &caller, &stored).await;
+    }
+    let judged = judge(&app, &caller, body.value.jobs).await?;
+    let ids: Vec<_> = judged.iter().map(|one| one.as_ref().ok().map(|job| job.id)).collect();
+    let refusals: Vec<_> = judged.iter().map(|one| one.as_ref().err().map(|problem| problem.body(None))).collect();
+    let jobs: Vec<NewJob> = judged.iter().filter_map(|one| one.as_ref().ok()).cloned().collect();
+    if jobs.is_empty() {
+        return Ok(accepted(judged.iter().filter_map(|one| one.as_ref().err()).map(BatchItem::refused).collect()));
+    }
+    let answer = json!({ "items": ids, "problems": refusals });
+    let idempotency = key.as_ref().map(|key| key.record(&app, StatusCode::ACCEPTED, answer));
+    match app.submitter.submit(Submission { jobs, idempotency }).await? {
+        Submitted::Replayed(stored) => again(&app, &caller, &stored).await,
+        Submitted::Mismatch => Err(idempotency::mismatch()),
+        Submitted::Done(results) => {
+            let mut results = results.into_iter();
+            let items = judged.iter().map(|one| match one {
+                Err(problem) => BatchItem::refused(problem),
+                Ok(_) => match results.next() {
+                    Some(Ok(made)) => BatchItem::Made { id: made.id, state: made.state, session_id: made.session_id },
+                    Some(Err(refused)) => BatchItem::refused(&submission::busy(&refused)),
+                    None => BatchItem::refused(&Problem::internal()),
+                },
+            });
+            Ok(accepted(items.collect()))
+        }
+    }
+}
+
+async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Result<NewJob, Problem>>, Problem> {
+    if jobs.is_empty() || jobs.len() > limit::BATCH_JOBS {
+        let detail = format!("must hold 1 to {} jobs, not {}", limit::BATCH_JOBS, jobs.len());
+        return Err(Problem::field("/jobs", detail));
+    }
+    let known = app.engines.known().await?;
+    let judge_one = |job: Value| {
+        let bytes = serde_json::to_vec(&job).map_err(|_| Problem::internal())?;
+        let request: JobRequest = decode(&bytes)?;
+        job::new_job(app, &known, &caller.tenant, request)
+    };
+    Ok(jobs.into_iter().map(judge_one).collect())
+}
+
+fn accepted(items: Vec<BatchItem>) -> Response {
+    (StatusCode::ACCEPTED, Json(BatchAccepted { items })).into_response()
+}
+
+/// The answer given before, rendered again: jobs as they started, refusals as they were written down.
+async fn again(app: &App, caller: &Caller, stored: &StoredAnswer) -> Result<Response, Problem> {
+    let none = Vec::new();
+    let list = |name: &str| stored.answer.get(name).and_then(Value::as_array).unwrap_or(&none).clone();
+    let mut items = Vec::new();
+    for (id, problem) in list("items").into_iter().zip(list("problems")) {
+        let id: Option<JobId> = id.as_str().and_then(|id| id.parse().ok());
+        let item = match id {
+            None => json!({ "problem": problem }),
+            Some(id) => match app.backend.store.job(&caller.tenant, id).await? {
+                Some(job) => {
+                    json!({ "id": id, "state": submission::born(app, &job).await?, "session_id": job.session_id })
+                }
+                // It was never made: only a busy session refuses a job that was judged right.
+                None => {
+                    let busy = Problem::new(StatusCode::CONFLICT, "session_busy", "The session was busy");
+                    json!({ "problem": busy.body(None) })
+                }
+            },
+        };
+        items.push(item);
+    }
+    let response = (StatusCode::ACCEPTED, Json(json!({ "items": items }))).into_response();
+    Ok(idempotency::replayed(response))
+}

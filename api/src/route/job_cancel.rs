@@ -1,0 +1,60 @@
+//! `POST /jobs/{id}/cancel`
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use errand_common::{domain::JobId, port::store::CancelResult};
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{Cancel, Permit},
+    cancel::cancel,
+    extract::{NoBody, PathId},
+    idempotency::{self, IdempotencyKey},
+    problem::Problem,
+    state::AppState,
+    view::JobView,
+};
+
+/// Cancels a job in any state that is not final.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = uuid::Uuid, Path)),
+    responses(
+        (status = 200, body = JobView),
+        (status = 409, description = "`already_terminal`: it had ended before", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn cancel_job(
+    State(app): AppState,
+    caller: Permit<Cancel>,
+    PathId(id): PathId<JobId>,
+    key: IdempotencyKey,
+    body: NoBody,
+) -> Result<Response, Problem> {
+    let key = key.bind(&caller, body.digest);
+    if let Some(key) = &key
+        && let Some(stored) = key.recall(&app).await?
+    {
+        return Ok(idempotency::replayed(Json(stored.answer).into_response()));
+    }
+    let job = match cancel(&app, &caller.tenant, id).await? {
+        Some(CancelResult::Cancelled(job)) => *job,
+        Some(CancelResult::AlreadyTerminal(job)) => {
+            let detail = format!("The job had ended before: it is {}", job.state);
+            return Err(Problem::new(StatusCode::CONFLICT, "already_terminal", detail));
+        }
+        None => return Err(Problem::not_found("job")),
+    };
+    let view = JobView::new(job, &app.epoch().await?);
+    let answer: Value = serde_json::to_value(&view).unwrap_or_else(|_| json!({}));
+    if let Some(key) = &key {
+        let record = key.record(&app, StatusCode::OK, answer.clone());
+        if let Some(stored) = app.backend.store.remember(record).await? {
+            return Ok(idempotency::replayed(Json(key.same_request(stored)?.answer).into_response()));
+        }
+    }
+    Ok(Json(answer).into_response())
+}

@@ -1,0 +1,65 @@
+//! `POST /jobs`
+
+use axum::{extract::State, response::Response};
+use errand_common::domain::{JobId, JobState, SessionId};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    auth::{Permit, Write},
+    extract::{JsonBody, Prefer},
+    idempotency::IdempotencyKey,
+    job::{self, JobRequest},
+    problem::Problem,
+    state::AppState,
+    submission,
+    view::{JobView, schema},
+};
+
+/// A job as taken in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobAccepted {
+    /// Its id.
+    #[schema(schema_with = schema::uuid)]
+    pub(crate) job_id: JobId,
+    /// Where it starts.
+    #[schema(schema_with = schema::job_state)]
+    pub(crate) state: JobState,
+    /// Its conversation.
+    #[schema(schema_with = schema::uuid)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_id: Option<SessionId>,
+}
+
+/// Submits a job of any kind.
+///
+/// Answers 202 once the job is durable; with `Prefer: wait=N`, 200 with the finished job if it ends in time.
+#[utoipa::path(
+    post, path = "/api/v1/jobs", tag = "jobs", request_body = JobRequest,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`, N from 1 to 60 seconds: hold the answer until the job has ended")),
+    responses(
+        (status = 202, description = "Taken in; the work goes on", body = JobAccepted),
+        (status = 200, description = "Ended in time, well or badly", body = JobView),
+        (status = 409, description = "`session_busy`: with `onBusy: reject`, the conversation has an unfinished task", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn submit_job(
+    State(app): AppState,
+    caller: Permit<Write>,
+    key: IdempotencyKey,
+    prefer: Prefer,
+    body: JsonBody<JobRequest>,
+) -> Result<Response, Problem> {
+    let key = key.bind(&caller, body.digest);
+    let accepted = match submission::made_before(&app, &caller, key.as_ref()).await? {
+        Some(accepted) => accepted,
+        None => {
+            let known = app.engines.known().await?;
+            let job = job::new_job(&app, &known, &caller.tenant, body.value)?;
+            submission::submit(&app, &caller, job, key.as_ref()).await?
+        }
+    };
+    let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };
+    let shown = async |job| Ok(JobView::new(job, &app.epoch().await?));
+    submission::answer(&app, &caller, &accepted, prefer, taken, shown).await
+}

@@ -1,0 +1,57 @@
+//! `GET /jobs/{id}/timeline`
+
+use axum::{Json, extract::State};
+use errand_common::domain::{Event, EventType, JobId, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::job_show::job_of;
+use crate::{
+    auth::{Permit, Read},
+    extract::PathId,
+    limit,
+    problem::Problem,
+    state::AppState,
+    view::{List, schema},
+};
+
+/// One transition of a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Transition {
+    /// Its number in the job's stream.
+    seq: i64,
+    /// When it was committed.
+    #[schema(schema_with = schema::time)]
+    ts: Timestamp,
+    /// The attempt it belongs to.
+    attempt: u32,
+    /// What happened.
+    #[serde(rename = "type")]
+    #[schema(schema_with = schema::event_type)]
+    kind: EventType,
+    /// Its fields, such as the `class`, `message` and `delay_ms` of a retry.
+    #[schema(value_type = Object)]
+    data: Value,
+}
+
+impl From<Event> for Transition {
+    fn from(event: Event) -> Self {
+        Self { seq: event.seq, ts: event.ts, attempt: event.attempt, kind: event.kind, data: event.data }
+    }
+}
+
+/// Shows every transition of a job, oldest first; the first 1000 at most.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{id}/timeline", tag = "jobs", params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = List<Transition>))
+)]
+pub(crate) async fn show_timeline(
+    State(app): AppState,
+    caller: Permit<Read>,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<List<Transition>>, Problem> {
+    job_of(&app, &caller.tenant, id).await?;
+    let events = app.backend.store.timeline(id, limit::TIMELINE_EVENTS).await?;
+    Ok(Json(List { items: events.into_iter().map(Transition::from).collect(), next_cursor: None }))
+}

@@ -1,0 +1,105 @@
+//! The ways to watch: `GET /jobs/{id}/events`, `GET /agent/sessions/{id}/events`, `GET /stream`.
+
+use axum::{
+    extract::{FromRequestParts, Request, State, WebSocketUpgrade},
+    http::{StatusCode, header},
+    response::Response,
+};
+use errand_common::domain::{JobId, SessionId, Stream};
+
+use crate::{
+    auth::{self, Permit, Read},
+    extract::PathId,
+    problem::Problem,
+    relay::{protocol::SUBPROTOCOL, session, sse},
+    state::AppState,
+};
+
+/// Bytes a socket keeps for reading; the rest of a larger frame is kept as it comes.
+const SOCKET_READ_BUFFER: usize = 4 * 1024;
+
+/// Watches a job: its events from the beginning or from a position, then live, as server-sent events.
+///
+/// `id` is `<epoch>:<seq>`. Control frames are `event: snapshot`, where the position means nothing any more, and
+/// `event: end`, once the job has ended and all was sent.
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{id}/events", tag = "streams",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
+        ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
+        ("after" = Option<i64>, Query, description = "go on after this number"),
+        ("types" = Option<String>, Query, description = "only these types of events, comma-separated; each then carries `prev`"),
+    ),
+    responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
+)]
+pub(crate) async fn watch_job(
+    State(app): AppState,
+    caller: Permit<Read>,
+    PathId(id): PathId<JobId>,
+    from: sse::From,
+) -> Result<Response, Problem> {
+    sse::serve(app, caller.0, Stream::Job(id), from).await
+}
+
+/// Watches a conversation over all its tasks, as server-sent events. It never ends by itself.
+#[utoipa::path(
+    get, path = "/api/v1/agent/sessions/{id}/events", tag = "streams",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
+        ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
+        ("after" = Option<i64>, Query, description = "go on after this number"),
+        ("types" = Option<String>, Query, description = "only these types of events, comma-separated; each then carries `prev`"),
+    ),
+    responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
+)]
+pub(crate) async fn watch_session(
+    State(app): AppState,
+    caller: Permit<Read>,
+    PathId(id): PathId<SessionId>,
+    from: sse::From,
+) -> Result<Response, Problem> {
+    sse::serve(app, caller.0, Stream::Session(id), from).await
+}
+
+/// Watches several streams over one WebSocket, subprotocol `errand.v1`.
+///
+/// The credential comes by header or as the first frame, `{"type":"auth","token":…}`, within 10 s. Then
+/// `{"type":"subscribe","id":1,"stream":"job:…","epoch":?,"after":?,"types":?}`, `unsubscribe`, `ping`. The server says
+/// `subscribed`, `snapshot`, `event` (the envelope, its type as `event_type`), `end`, `error`, `pong`.
+#[utoipa::path(
+    get, path = "/api/v1/stream", tag = "streams",
+    responses((status = 101, description = "Speaks errand.v1"))
+)]
+pub(crate) async fn open_socket(State(app): AppState, request: Request) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let peer = auth::peer(&parts);
+    let caller = if parts.headers.contains_key(header::AUTHORIZATION) {
+        Some(Permit::<Read>::from_request_parts(&mut parts, &app).await?.0)
+    } else {
+        None
+    };
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await.map_err(|rejection| {
+        let detail = format!("This route speaks WebSocket only: {}", rejection.body_text());
+        Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
+    })?;
+    let permit = app.watchers.clone().try_acquire_owned().map_err(|_| {
+        Problem::unavailable(
+            "too_many_watchers",
+            "This process serves as many watchers as relay.max_connections allows",
+        )
+    })?;
+    let frame_limit = app.config.relay.frame_limit_kib as usize * 1024;
+    let sockets = app.sockets.token();
+    Ok(upgrade
+        .protocols([SUBPROTOCOL])
+        .read_buffer_size(SOCKET_READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(frame_limit)
+        .max_frame_size(frame_limit)
+        .on_upgrade(async move |socket| {
+            session::serve(app, socket, caller, peer).await;
+            drop((permit, sockets));
+        }))
+}

@@ -1,0 +1,34 @@
+//! `GET /agent/tasks/{id}`
+
+use axum::{Json, extract::State};
+use errand_common::{
+    domain::{Job, JobId},
+    wire::task::KIND,
+};
+
+use crate::{
+    auth::{Permit, Read},
+    extract::PathId,
+    problem::Problem,
+    state::{App, AppState},
+    view::TaskView,
+};
+
+/// Shows a task.
+#[utoipa::path(
+    get, path = "/api/v1/agent/tasks/{id}", tag = "tasks", params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = TaskView))
+)]
+pub(crate) async fn show_task(
+    State(app): AppState,
+    caller: Permit<Read>,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<TaskView>, Problem> {
+    Ok(Json(TaskView::new(task_of(&app, &caller.tenant, id).await?)))
+}
+
+/// The task's job; 404 for any other kind.
+pub(crate) async fn task_of(app: &App, tenant: &str, id: JobId) -> Result<Job, Problem> {
+    let job = app.backend.store.job(tenant, id).await?;
+    job.filter(|job| job.kind == KIND).ok_or_else(|| Problem::not_found("task"))
+}

@@ -1,0 +1,62 @@
+//! What every handler may use.
+
+use std::sync::Arc;
+
+use errand_common::{backend::Backend, config::Config, domain::Timestamp, port::StoreError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{auth::Keys, cached::Cached, engines::Engines, limit, relay::hub::Hub, submit::Submitter};
+
+/// Renders the metrics of this process.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What every handler may use.
+pub(crate) struct App {
+    pub(crate) backend: Backend,
+    pub(crate) config: Arc<Config>,
+    pub(crate) keys: Keys,
+    pub(crate) engines: Engines,
+    pub(crate) submitter: Submitter,
+    pub(crate) hub: Hub,
+    /// One permit a watcher, over SSE or WebSocket.
+    pub(crate) watchers: Arc<Semaphore>,
+    pub(crate) metrics: Option<RenderMetrics>,
+    pub(crate) depths: Cached<()>,
+    pub(crate) epoch: Cached<Arc<str>>,
+    /// Open WebSockets, which outlive their request.
+    pub(crate) sockets: tokio_util::task::TaskTracker,
+    /// Cancelled when the process is to stop.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// As handlers take it.
+pub(crate) type AppState = axum::extract::State<Arc<App>>;
+
+impl App {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.backend.clock.now()
+    }
+
+    pub(crate) async fn epoch(&self) -> Result<Arc<str>, StoreError> {
+        self.epoch.get(async { self.backend.store.epoch().await.map(Arc::from) }).await
+    }
+
+    /// Largest JSON body, and largest single string, in bytes.
+    pub(crate) fn body_limit(&self) -> usize {
+        self.config.server.body_limit_kib as usize * 1024
+    }
+
+    /// What `/agent/tasks` may take beyond that, for encoded attachments.
+    pub(crate) fn attachment_allowance(&self) -> usize {
+        (self.config.server.attachment_limit_mib as usize * 1024 * 1024).div_ceil(3) * 4
+    }
+
+    pub(crate) fn watcher_permits(config: &Config) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(config.relay.max_connections as usize))
+    }
+
+    pub(crate) const fn fleet_memory() -> std::time::Duration {
+        limit::FLEET_MEMORY
+    }
+}

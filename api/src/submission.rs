@@ -1,0 +1,144 @@
+//! One job from its request to its answer, whichever route it came by: key, commit, wait.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use errand_common::{
+    domain::{EventType, Job, JobId, JobState, SessionId, Stream},
+    port::store::{NewJob, Refused, StoredAnswer, Submission, Submitted},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    auth::Caller,
+    extract::Prefer,
+    idempotency::{self, Bound},
+    problem::Problem,
+    state::App,
+    wait,
+};
+
+/// A job as taken in.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) id: JobId,
+    /// Where it started.
+    pub(crate) state: JobState,
+    pub(crate) session_id: Option<SessionId>,
+    /// It was taken in before, under the same key.
+    pub(crate) replayed: bool,
+}
+
+/// Makes one job durable, or finds the one that its key made.
+pub(crate) async fn submit(app: &App, caller: &Caller, job: NewJob, key: Option<&Bound>) -> Result<Accepted, Problem> {
+    let answer = json!({ "jobs": [job.id] });
+    let idempotency = key.map(|key| key.record(app, StatusCode::ACCEPTED, answer));
+    let submission = Submission { jobs: vec![job], idempotency };
+    match app.submitter.submit(submission).await? {
+        Submitted::Done(results) => match results.into_iter().next() {
+            Some(Ok(created)) => {
+                let (id, state, session_id) = (created.id, created.state, created.session_id);
+                Ok(Accepted { id, state, session_id, replayed: false })
+            }
+            Some(Err(refused)) => Err(busy(&refused)),
+            None => {
+                tracing::error!("the store gave no result for a job");
+                Err(Problem::internal())
+            }
+        },
+        Submitted::Replayed(answer) => again(app, caller, &answer).await,
+        Submitted::Mismatch => Err(idempotency::mismatch()),
+    }
+}
+
+/// The job that this key made before, if it did. Asked before the request is judged, since what was right then
+/// (an `expiresAt`) may be wrong by now.
+pub(crate) async fn made_before(app: &App, caller: &Caller, key: Option<&Bound>) -> Result<Option<Accepted>, Problem> {
+    let Some(key) = key else { return Ok(None) };
+    match key.recall(app).await? {
+        Some(answer) => again(app, caller, &answer).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn again(app: &App, caller: &Caller, answer: &StoredAnswer) -> Result<Accepted, Problem> {
+    let id = ids_of(&answer.answer).into_iter().next().ok_or_else(Problem::internal)?;
+    let job = app.backend.store.job(&caller.tenant, id).await?.ok_or_else(|| Problem::not_found("job"))?;
+    Ok(Accepted { id, state: born(app, &job).await?, session_id: job.session_id, replayed: true })
+}
+
+/// The jobs that a stored answer names.
+pub(crate) fn ids_of(answer: &Value) -> Vec<JobId> {
+    let ids = answer.get("jobs").and_then(Value::as_array).into_iter().flatten();
+    ids.filter_map(|id| id.as_str()?.parse().ok()).collect()
+}
+
+/// Where a job started, so that a repeated answer equals the first: its first `queued` event says so.
+pub(crate) async fn born(app: &App, job: &Job) -> Result<JobState, Problem> {
+    const FIRST_EVENTS: u32 = 8;
+    let first = app.backend.store.events(Stream::Job(job.id), 0, FIRST_EVENTS).await?;
+    let queued = first.iter().find(|event| event.kind == EventType::Queued);
+    let state = queued.and_then(|event| event.data.get("state")?.as_str()?.parse().ok());
+    Ok(state.unwrap_or(job.state))
+}
+
+/// 409: the session has an unfinished task, and the client asked to be refused then.
+pub(crate) fn busy(refused: &Refused) -> Problem {
+    let Refused::SessionBusy { .. } = refused;
+    let mut problem = Problem::new(StatusCode::CONFLICT, "session_busy", format!("The {refused}"));
+    problem.retryable = true;
+    problem
+}
+
+/// The answer to a submission: what `ended` makes of the job if the client waits and it ends in time, else the 202.
+pub(crate) async fn answer<A: Serialize, E: Serialize>(
+    app: &App,
+    caller: &Caller,
+    accepted: &Accepted,
+    prefer: Prefer,
+    body: A,
+    ended: impl AsyncFnOnce(Job) -> Result<E, Problem>,
+) -> Result<Response, Problem> {
+    let waited = match prefer.0 {
+        Some(wait) => end_within(app, caller, accepted.id, wait).await?,
+        None => None,
+    };
+    let mut response = match waited {
+        Some(job) => {
+            let mut response = Json(ended(job).await?).into_response();
+            response.headers_mut().insert("preference-applied", HeaderValue::from_static("wait"));
+            response
+        }
+        None => (StatusCode::ACCEPTED, Json(body)).into_response(),
+    };
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/jobs/{}", accepted.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(if accepted.replayed { idempotency::replayed(response) } else { response })
+}
+
+async fn end_within(app: &App, caller: &Caller, id: JobId, wait: Duration) -> Result<Option<Job>, Problem> {
+    match wait::for_end(app, &caller.tenant, id, wait).await {
+        Ok(job) => Ok(job.filter(|job| job.state.is_terminal())),
+        // The job is durable: a store that is away for now must not make the answer an error.
+        Err(problem) if problem.status == StatusCode::SERVICE_UNAVAILABLE => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_answer_names_its_jobs() {
+        let ids = [JobId::new(), JobId::new()];
+        assert_eq!(ids_of(&json!({ "jobs": ids })), ids);
+        assert!(ids_of(&json!({})).is_empty());
+    }
+}

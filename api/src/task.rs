@@ -1,0 +1,359 @@
+//! From a request to a task: the same checks whichever route it came by.
+
+use errand_common::{
+    domain::{JobId, OnBusy, RetryPolicy, SessionId, Timestamp},
+    port::store::{NewJob, NewTask},
+    wire::{
+        engine::EngineInfo,
+        task::{KIND, TaskPayload, default_max_context_messages, default_max_turns},
+    },
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    engines::Known,
+    extract::{Int, Wanted},
+    limit,
+    problem::{Faults, Problem},
+    state::App,
+    view::schema,
+};
+
+/// One prompt for an engine. Unknown fields are ignored.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TaskRequest {
+    /// What to do; not blank.
+    #[schema(example = "Summarise the open issues")]
+    pub(crate) prompt: String,
+    /// The conversation to go on with. One that is unknown or closed opens a new one.
+    #[schema(schema_with = schema::uuid)]
+    pub(crate) session_id: Option<SessionId>,
+    /// For the engine.
+    pub(crate) system_prompt: Option<String>,
+    /// Bounds the engine's rounds; 10 if absent.
+    #[schema(inline)]
+    pub(crate) max_turns: Option<Int<1, 1000>>,
+    /// Tools that need no approval; at most 256.
+    pub(crate) allowed_tools: Option<Vec<String>>,
+    /// One of `GET /agent/engines`; the default engine if absent.
+    pub(crate) engine_type: Option<String>,
+    /// How many messages of the conversation the engine is given; 20 if absent.
+    #[schema(inline)]
+    pub(crate) max_context_messages: Option<Int<0, 1000>>,
+    /// Asked by voice.
+    pub(crate) voice_mode: Option<bool>,
+    /// Images and documents; no engine takes them yet, so it must be empty.
+    pub(crate) attachments: Option<Vec<Attachment>>,
+    /// What to do if the conversation is busy; `interrupt` if absent.
+    #[schema(schema_with = schema::on_busy)]
+    pub(crate) on_busy: Option<OnBusy>,
+    /// 0 first, 3 last; 2 if absent.
+    #[schema(inline)]
+    pub(crate) priority: Option<Int<0, 3>>,
+    /// Not before; now if absent or past. At most ten years ahead.
+    #[schema(schema_with = schema::time)]
+    pub(crate) run_at: Option<Timestamp>,
+    /// Expires if not started by then; must lie in the future, at most ten years ahead.
+    #[schema(schema_with = schema::time)]
+    pub(crate) expires_at: Option<Timestamp>,
+    /// Bounds one attempt; 1800 if absent.
+    #[schema(inline)]
+    pub(crate) timeout_seconds: Option<Int<1, 86_400>>,
+    /// No attempt beyond this one; 3 if absent.
+    #[schema(inline)]
+    pub(crate) max_attempts: Option<Int<1, 100>>,
+    /// Not supported yet: must be absent.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) webhook: Option<Value>,
+    /// The client's own; an object of at most 16 KiB.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) metadata: Option<Map<String, Value>>,
+}
+
+/// An image or document.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "described for clients, and refused until an engine takes them")]
+pub(crate) struct Attachment {
+    /// The content.
+    base64_data: String,
+    /// Its type.
+    media_type: String,
+    /// Its name.
+    file_name: Option<String>,
+}
+
+impl Wanted for TaskRequest {
+    const ATTACHMENTS: bool = true;
+}
+
+/// Every field of a [`TaskRequest`], for routes that refuse others.
+pub(crate) const FIELDS: &[&str] = &[
+    "prompt",
+    "sessionId",
+    "systemPrompt",
+    "maxTurns",
+    "allowedTools",
+    "engineType",
+    "maxContextMessages",
+    "voiceMode",
+    "attachments",
+    "onBusy",
+    "priority",
+    "runAt",
+    "expiresAt",
+    "timeoutSeconds",
+    "maxAttempts",
+    "webhook",
+    "metadata",
+];
+
+/// What only `POST /jobs` can say of a task.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beyond {
+    /// Where the engine's queue isn't wanted.
+    pub(crate) queue: Option<String>,
+    /// Ends by then.
+    pub(crate) deadline: Option<Timestamp>,
+    /// How it is retried.
+    pub(crate) retry: Option<RetryPolicy>,
+}
+
+/// The job of a task, with every fault of the request found. `at` is where the request lies in the body.
+pub(crate) fn new_job(
+    app: &App,
+    known: &Known,
+    tenant: &str,
+    request: TaskRequest,
+    beyond: Beyond,
+    at: &str,
+) -> Result<NewJob, Problem> {
+    let now = app.now();
+    let mut faults = Faults::default();
+    check_content(&request, at, &mut faults);
+    check_times(&request, beyond.deadline, now, at, &mut faults);
+    let engine = match known.choose(request.engine_type.as_deref(), &format!("{at}/engineType")) {
+        Ok(engine) => Some(engine),
+        Err(problem) if problem.errors.is_empty() => return Err(problem),
+        Err(problem) => {
+            for error in problem.errors {
+                faults.add(error.pointer, error.detail);
+            }
+            None
+        }
+    };
+    if request.attachments.as_ref().is_some_and(|attachments| !attachments.is_empty()) {
+        faults.add(format!("{at}/attachments"), attachments_refused(engine));
+    }
+    faults.finish()?;
+    let engine = engine.ok_or_else(Problem::internal)?;
+    Ok(assemble(tenant, engine, request, beyond))
+}
+
+fn attachments_refused(engine: Option<&EngineInfo>) -> String {
+    match engine {
+        Some(engine) => format!("must be empty: engine {:?} takes no attachments", engine.name),
+        None => "must be empty: no engine takes attachments".to_owned(),
+    }
+}
+
+fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
+    faults.check(!request.prompt.trim().is_empty(), &format!("{at}/prompt"), || "must not be blank".to_owned());
+    let supported = request.webhook.as_ref().is_none_or(Value::is_null);
+    faults.check(supported, &format!("{at}/webhook"), || "is not supported yet".to_owned());
+    let tools = request.allowed_tools.as_deref().unwrap_or_default();
+    faults.check(tools.len() <= limit::ALLOWED_TOOLS, &format!("{at}/allowedTools"), || {
+        format!("may name {} tools at most", limit::ALLOWED_TOOLS)
+    });
+    for (index, tool) in tools.iter().enumerate().take(limit::ALLOWED_TOOLS) {
+        let fits = !tool.is_empty() && tool.chars().count() <= limit::NAME_CHARS;
+        faults.check(fits, &format!("{at}/allowedTools/{index}"), || {
+            format!("must be 1 to {} characters", limit::NAME_CHARS)
+        });
+    }
+    let metadata =
+        request.metadata.as_ref().map_or(0, |fields| serde_json::to_string(fields).unwrap_or_default().len());
+    faults.check(metadata <= limit::METADATA_BYTES, &format!("{at}/metadata"), || {
+        format!("may take {} bytes at most", limit::METADATA_BYTES)
+    });
+}
+
+fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestamp, at: &str, faults: &mut Faults) {
+    let farthest = now.plus(limit::FARTHEST_AHEAD);
+    let start = request.run_at.map_or(now, |run_at| run_at.max(now));
+    let run_at = format!("{at}/runAt");
+    faults.check(start <= farthest, &run_at, || "must lie within ten years from now".to_owned());
+    let ends = [(format!("{at}/expiresAt"), request.expires_at), ("/deadline".to_owned(), deadline)];
+    for (pointer, end) in ends {
+        let Some(end) = end else { continue };
+        faults.check(end > now, &pointer, || format!("must lie in the future; it is now {now}"));
+        faults.check(end <= farthest, &pointer, || "must lie within ten years from now".to_owned());
+        faults.check(end <= now || end > start, &pointer, || "must be later than the start".to_owned());
+    }
+}
+
+fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
+    let payload = TaskPayload {
+        prompt: request.prompt.clone(),
+        engine_type: engine.name.clone(),
+        system_prompt: request.system_prompt.clone(),
+        max_turns: request.max_turns.map_or_else(default_max_turns, Int::as_u32),
+        allowed_tools: request.allowed_tools.unwrap_or_default(),
+        max_context_messages: request.max_context_messages.map_or_else(default_max_context_messages, Int::as_u32),
+        voice_mode: request.voice_mode.unwrap_or_default(),
+    };
+    let mut retry = beyond.retry.unwrap_or(RetryPolicy::TASK);
+    if let Some(max_attempts) = request.max_attempts {
+        retry.max_attempts = max_attempts.as_u32();
+    }
+    let timeout_seconds = request.timeout_seconds.map_or(limit::TASK_TIMEOUT_SECONDS, Int::get);
+    NewJob {
+        id: JobId::new(),
+        tenant: tenant.to_owned(),
+        kind: KIND.to_owned(),
+        queue: beyond.queue.unwrap_or_else(|| engine.queue.clone()),
+        priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
+        // A payload of ours always serialises: it has string keys only.
+        payload: serde_json::to_value(&payload).unwrap_or_default(),
+        retry,
+        timeout_ms: Some(timeout_seconds * 1_000),
+        run_at: request.run_at,
+        expires_at: request.expires_at,
+        deadline: beyond.deadline,
+        metadata: request.metadata.map(Value::Object),
+        retry_of: None,
+        task: Some(NewTask {
+            session_id: request.session_id,
+            fresh: SessionId::new(),
+            engine: engine.name.clone(),
+            system_prompt: request.system_prompt,
+            title: title(&request.prompt),
+            prompt: request.prompt,
+            voice_mode: payload.voice_mode,
+            on_busy: request.on_busy.unwrap_or_default(),
+        }),
+    }
+}
+
+/// The first line of the prompt that says something, shortened.
+pub(crate) fn title(prompt: &str) -> String {
+    const CHARS: usize = 80;
+    let line = prompt.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    if line.chars().count() <= CHARS {
+        return line.to_owned();
+    }
+    line.chars().take(CHARS - 1).chain(['…']).collect()
+}
+
+/// The job that repeats a task, in the same conversation.
+pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem> {
+    let payload: TaskPayload = serde_json::from_value(job.payload.clone()).map_err(|error| {
+        tracing::error!(job_id = %job.id, %error, "a stored task can't be read");
+        Problem::internal()
+    })?;
+    Ok(NewJob {
+        id: JobId::new(),
+        tenant: job.tenant.clone(),
+        kind: job.kind.clone(),
+        queue: job.queue.clone(),
+        priority: job.priority,
+        payload: job.payload.clone(),
+        retry: RetryPolicy { max_attempts: job.max_attempts, ..RetryPolicy::TASK },
+        timeout_ms: job.timeout_ms,
+        run_at: None,
+        expires_at: None,
+        deadline: None,
+        metadata: job.metadata.clone(),
+        retry_of: Some(job.id),
+        task: Some(NewTask {
+            session_id: job.session_id,
+            fresh: SessionId::new(),
+            engine: payload.engine_type,
+            system_prompt: payload.system_prompt,
+            title: title(&payload.prompt),
+            prompt: payload.prompt,
+            voice_mode: payload.voice_mode,
+            // A repetition is no new word of the user's: it waits rather than cut off what runs.
+            on_busy: OnBusy::Enqueue,
+        }),
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::extract::decode;
+
+    pub(crate) fn any_job() -> NewJob {
+        let engine = EngineInfo {
+            name: "echo".into(),
+            engine_type: "echo".into(),
+            available: true,
+            reason: None,
+            queue: "default".into(),
+            capabilities: Value::Null,
+        };
+        assemble("t", &engine, request(r#"{"prompt":"hello"}"#), Beyond::default())
+    }
+
+    fn request(text: &str) -> TaskRequest {
+        decode(text.as_bytes()).expect("a task")
+    }
+
+    fn faults(text: &str, now: Timestamp) -> Vec<String> {
+        let (request, mut faults) = (request(text), Faults::default());
+        check_content(&request, "", &mut faults);
+        check_times(&request, None, now, "", &mut faults);
+        faults.finish().map_or_else(|problem| problem.errors.into_iter().map(|e| e.pointer).collect(), |()| Vec::new())
+    }
+
+    #[test]
+    fn what_the_client_left_out_gets_the_documented_default() {
+        let job = any_job();
+        assert_eq!((job.timeout_ms, job.priority.get(), job.retry.max_attempts), (Some(1_800_000), 2, 3));
+        assert_eq!(job.payload["maxTurns"], 10);
+        assert_eq!(job.task.expect("a task").on_busy, OnBusy::Interrupt);
+    }
+
+    #[test]
+    fn every_fault_of_a_task_is_named() {
+        let now = Timestamp::from_micros(1_800_000_000_000_000);
+        assert_eq!(faults(r#"{"prompt":" \n "}"#, now), ["/prompt"]);
+        assert_eq!(faults(r#"{"prompt":"x","expiresAt":"2020-01-01T00:00:00Z"}"#, now), ["/expiresAt"]);
+        assert_eq!(faults(r#"{"prompt":"x","expiresAt":"2400-01-01T00:00:00Z"}"#, now), ["/expiresAt"]);
+        assert_eq!(faults(r#"{"prompt":"x","webhook":{"url":"https://x"}}"#, now), ["/webhook"]);
+        assert_eq!(faults(r#"{"prompt":"x","allowedTools":["a",""]}"#, now), ["/allowedTools/1"]);
+        let metadata = format!(r#"{{"prompt":"x","metadata":{{"a":"{}"}}}}"#, "b".repeat(limit::METADATA_BYTES));
+        assert_eq!(faults(&metadata, now), ["/metadata"]);
+    }
+
+    #[test]
+    fn a_start_in_the_past_means_now_and_an_end_before_the_start_is_refused() {
+        let now = Timestamp::from_micros(1_800_000_000_000_000);
+        assert!(faults(r#"{"prompt":"x","runAt":"2020-01-01T00:00:00Z"}"#, now).is_empty());
+        let (start, end) = (now.plus(Duration::from_secs(20)), now.plus(Duration::from_secs(10)));
+        let text = format!(r#"{{"prompt":"x","runAt":"{start}","expiresAt":"{end}"}}"#);
+        assert_eq!(faults(&text, now), ["/expiresAt"]);
+    }
+
+    #[test]
+    fn the_list_of_fields_is_that_of_the_schema() {
+        let schema = serde_json::to_value(<TaskRequest as utoipa::PartialSchema>::schema()).expect("json");
+        let mut described: Vec<_> = schema["properties"].as_object().expect("fields").keys().cloned().collect();
+        let mut listed = FIELDS.to_vec();
+        described.sort();
+        listed.sort_unstable();
+        assert_eq!(described, listed);
+    }
+
+    #[test]
+    fn a_long_first_line_is_shortened_to_a_title() {
+        assert_eq!(title("\n  hello  \nworld"), "hello");
+        assert_eq!(title(&"ä".repeat(200)).chars().count(), 80);
+    }
+}

@@ -1,0 +1,10 @@
+//! What clients are shown.
+
+mod job;
+pub(crate) mod schema;
+mod session;
+mod task;
+
+pub(crate) use job::{JobView, List};
+pub(crate) use session::{MessageView, SessionView};
+pub(crate) use task::TaskView;

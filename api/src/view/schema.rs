@@ -1,0 +1,66 @@
+//! Schemas of the domain's types, which know nothing of OpenAPI.
+
+use errand_common::{
+    domain::{EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
+    port::store::Scope,
+};
+use utoipa::openapi::{
+    RefOr, Schema,
+    schema::{AdditionalProperties, Array, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type},
+};
+
+fn one_of(names: impl Iterator<Item = &'static str>) -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build().into()
+}
+
+macro_rules! names {
+    ($($function:ident = $type:ty),+ $(,)?) => {
+        $(pub(crate) fn $function() -> RefOr<Schema> {
+            one_of(<$type>::ALL.iter().map(|value| value.as_str()))
+        })+
+    };
+}
+names! {
+    job_state = JobState,
+    failure_class = FailureClass,
+    on_busy = OnBusy,
+    role = Role,
+    session_status = SessionStatus,
+    event_type = EventType,
+    scope = Scope,
+}
+
+pub(crate) fn scopes() -> RefOr<Schema> {
+    Array::new(scope()).into()
+}
+
+fn text(format: KnownFormat) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)))
+}
+
+pub(crate) fn uuid() -> RefOr<Schema> {
+    text(KnownFormat::Uuid).build().into()
+}
+
+pub(crate) fn time() -> RefOr<Schema> {
+    text(KnownFormat::DateTime).build().into()
+}
+
+fn or_null(format: KnownFormat) -> RefOr<Schema> {
+    text(format).schema_type(SchemaType::from_iter([Type::String, Type::Null])).build().into()
+}
+
+pub(crate) fn uuid_or_null() -> RefOr<Schema> {
+    or_null(KnownFormat::Uuid)
+}
+
+pub(crate) fn time_or_null() -> RefOr<Schema> {
+    or_null(KnownFormat::DateTime)
+}
+
+/// `{state: count}`
+pub(crate) fn counts() -> RefOr<Schema> {
+    let number = ObjectBuilder::new().schema_type(Type::Integer).build();
+    let values = AdditionalProperties::RefOr(RefOr::T(number.into()));
+    ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(values)).build().into()
+}
