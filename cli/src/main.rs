@@ -1,2 +1,7 @@
 //! The `errand` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    errand_cli::main()
+}

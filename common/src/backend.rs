@@ -1,10 +1,20 @@
 //! The composition: the only place that knows which adapters run.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::domain::Stream;
-use crate::port::{Bus, BusMessage, Clock, Queue, Store, Topic, store::Consequences};
-use crate::wire::control::Signal;
+use crate::{
+    adapter::{
+        clock::SystemClock,
+        memory::{MemoryBus, MemoryQueue},
+        sql,
+    },
+    config::Config,
+    domain::Stream,
+    port::{Bus, BusMessage, Clock, Queue, Store, Topic, store::Consequences},
+    wire::control::Signal,
+};
+
+pub use crate::adapter::sql::OpenError;
 
 /// The four ports, chosen by configuration.
 #[derive(Clone)]
@@ -20,6 +30,26 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Opens the database at `database_url`, bringing its schema up to date, and the queue and bus that go with the
+    /// configuration.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the part that failed.
+    pub async fn open(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        let options = sql::OpenOptions {
+            max_connections: config.database.max_connections,
+            acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
+            interrupted_marker: config.texts.locale.interrupted_marker().to_owned(),
+        };
+        let (store, _) = sql::open(database_url, &options).await?;
+        Ok(Self {
+            store,
+            queue: Arc::new(MemoryQueue::default()),
+            bus: Arc::new(MemoryBus::default()),
+            clock: Arc::new(SystemClock),
+        })
+    }
+
     /// Tells the fleet what a transaction meant: what is due, which runs must stop, what can be seen.
     /// Failures are logged and left to the sweep.
     pub async fn dispatch(&self, consequences: Consequences) {

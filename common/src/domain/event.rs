@@ -24,12 +24,10 @@ text_enum! {
         ApprovalResolved = "approval_resolved",
         /// The job is done: `{summary, tokensUsed, …}` for a task.
         Completed = "completed",
-        /// The job failed: `{message, code, class}`.
+        /// The job failed, or expired (code `EXPIRED`): `{message, code, class}`.
         Error = "error",
         /// The job was cancelled: `{message, code}`.
         Cancelled = "cancelled",
-        /// The job was not started in time: `{message, code}`.
-        Expired = "expired",
         /// A task of the session: `{taskId}`.
         TaskInfo = "task_info",
         /// The session of the task: `{sessionId}`.
@@ -46,8 +44,6 @@ text_enum! {
         Progress = "progress",
         /// The text since `from_seq` is void: `{from_seq}`.
         TextRetracted = "text_retracted",
-        /// Written after the end, by a holder that was late: `{…}`.
-        LateRelease = "late_release",
     }
 }
 

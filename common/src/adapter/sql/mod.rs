@@ -1,1 +1,38 @@
-//! PostgreSQL and SQLite behind one implementation.
+//! PostgreSQL and SQLite behind one implementation of the store.
+//!
+//! * `dialect`: the whole difference between the two, and the narrow waist all statements pass through.
+//! * `statement`: every statement there is, written once for both.
+//! * `row`: rows to domain values and back.
+//! * `unit`: one transaction's bookkeeping: who is locked, which events, messages and numbers it makes.
+//! * the other files: one per sub-trait of [`crate::port::Store`].
+
+mod access;
+mod cancel;
+mod dialect;
+mod fleet;
+mod line;
+mod open;
+mod postgres;
+mod read;
+mod row;
+mod run;
+mod sqlite;
+mod statement;
+mod submit;
+mod sweep;
+mod unit;
+
+pub use open::{OpenError, OpenOptions, SchemaCheck, open};
+
+use std::sync::Arc;
+
+use dialect::Dialect;
+
+/// The store on one of the two databases.
+pub(crate) struct SqlStore<D: Dialect> {
+    dialect: D,
+    /// Read once at start: it changes only by a restore, with nothing running.
+    epoch: Arc<str>,
+    /// Ends the text of an interrupted answer in the history.
+    interrupted_marker: Arc<str>,
+}

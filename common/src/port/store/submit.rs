@@ -58,8 +58,6 @@ pub struct NewTask {
     pub voice_mode: bool,
     /// What to do if the session is busy.
     pub on_busy: OnBusy,
-    /// Ends the text of an interrupted answer in the history.
-    pub interrupted_marker: String,
 }
 
 /// An `Idempotency-Key` with all that it stands for.
@@ -147,8 +145,6 @@ pub struct CancelRequest {
     pub code: String,
     /// One sentence for people.
     pub message: String,
-    /// Ends the partial text in the history.
-    pub interrupted_marker: String,
     /// Now.
     pub now: Timestamp,
 }
@@ -171,7 +167,7 @@ pub trait Submissions: Send + Sync {
         &self,
         batch: Vec<Submission>,
         now: Timestamp,
-    ) -> Vec<Result<(Submitted, Consequences), StoreError>>;
+    ) -> (Vec<Result<Submitted, StoreError>>, Consequences);
 
     /// Cancels a job in any non-terminal state: the partial text goes to the history with its marker, then the
     /// `cancelled` event, the state and the fence, in one transaction. The row of a running job keeps its claim, worker

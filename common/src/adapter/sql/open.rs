@@ -1,0 +1,136 @@
+//! Opening a database by its URL.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use sqlx::{
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    SqlStore,
+    dialect::{Dialect, SqlRow, params},
+    postgres::PostgresDialect,
+    sqlite::SqliteDialect,
+    statement,
+};
+use crate::port::{Store, StoreError};
+
+/// How to open.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Most connections to PostgreSQL, or readers of SQLite.
+    pub max_connections: u32,
+    /// Longest wait for one.
+    pub acquire_timeout: Duration,
+    /// Ends the text of an interrupted answer in the history.
+    pub interrupted_marker: String,
+}
+
+/// Why a database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Neither `postgres://…` nor `sqlite://…`, or malformed.
+    #[error("the database URL can't be used: {0}")]
+    Url(String),
+    /// It can't be reached, or refuses us.
+    #[error("can't connect to the database")]
+    Connect(#[source] sqlx::Error),
+    /// Its schema can't be brought up to date.
+    #[error("can't migrate the database")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// It is open but does not answer.
+    #[error("can't read from the database")]
+    Read(#[from] StoreError),
+}
+
+/// What the tests compare between the two databases.
+#[async_trait::async_trait]
+pub trait SchemaCheck: Send + Sync {
+    /// Prepares every statement; the names and errors of those that fail.
+    async fn refused_statements(&self) -> Vec<String>;
+    /// `table.column not null`, sorted.
+    async fn columns(&self) -> Result<Vec<String>, StoreError>;
+}
+
+/// Opens the database, creates the SQLite file if need be, and applies what migrations it lacks. The second value sees
+/// the same database with the eyes of the tests that compare the two.
+///
+/// # Errors
+/// [`OpenError`], with the part that failed.
+pub async fn open(url: &str, options: &OpenOptions) -> Result<(Arc<dyn Store>, Arc<dyn SchemaCheck>), OpenError> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        finish(postgres(url, options).await?, options).await
+    } else if url.starts_with("sqlite:") {
+        finish(sqlite(url, options).await?, options).await
+    } else {
+        Err(OpenError::Url("it must start with postgres:// or sqlite://".to_owned()))
+    }
+}
+
+async fn finish<D: Dialect>(
+    dialect: D,
+    options: &OpenOptions,
+) -> Result<(Arc<dyn Store>, Arc<dyn SchemaCheck>), OpenError> {
+    let rows = dialect.read(&statement::EPOCH, params![]).await?;
+    let epoch = rows.first().ok_or_else(|| StoreError::Corrupt("meta has no epoch".to_owned()))?.text("value")?;
+    let store = Arc::new(SqlStore {
+        dialect,
+        epoch: epoch.into(),
+        interrupted_marker: options.interrupted_marker.as_str().into(),
+    });
+    Ok((store.clone(), store))
+}
+
+async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, OpenError> {
+    let connect = PgConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
+    let pool = PgPoolOptions::new()
+        .max_connections(options.max_connections)
+        .acquire_timeout(options.acquire_timeout)
+        .connect_with(connect.application_name("errand"))
+        .await
+        .map_err(OpenError::Connect)?;
+    sqlx::migrate!("../migrations/postgres").run(&pool).await.map_err(OpenError::Migrate)?;
+    Ok(PostgresDialect { pool })
+}
+
+async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenError> {
+    let connect = SqliteConnectOptions::from_str(url)
+        .map_err(|error| OpenError::Url(error.to_string()))?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // FULL: what was answered with 202 outlives a power cut, not only a crash of ours.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(options.acquire_timeout);
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(options.acquire_timeout)
+        .connect_with(connect.clone())
+        .await
+        .map_err(OpenError::Connect)?;
+    sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(OpenError::Migrate)?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(options.max_connections)
+        .acquire_timeout(options.acquire_timeout)
+        .connect_with(connect.read_only(true))
+        .await
+        .map_err(OpenError::Connect)?;
+    Ok(SqliteDialect { writer, readers })
+}
+
+#[async_trait::async_trait]
+impl<D: Dialect> SchemaCheck for SqlStore<D> {
+    async fn refused_statements(&self) -> Vec<String> {
+        let mut refused = Vec::new();
+        for (name, sql) in statement::ALL {
+            if let Err(error) = self.dialect.prepare(sql).await {
+                refused.push(format!("{name}: {error:?}"));
+            }
+        }
+        refused
+    }
+
+    async fn columns(&self) -> Result<Vec<String>, StoreError> {
+        self.dialect.columns().await
+    }
+}

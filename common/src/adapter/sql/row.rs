@@ -1,0 +1,324 @@
+//! Rows to domain values and back.
+
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::dialect::SqlRow;
+use crate::{
+    domain::{
+        Change, Event, Failure, Fence, Illegal, Job, JobId, JobState, LeaseToken, Message, OnBusy, Priority,
+        RetryPolicy, Session, Timestamp,
+    },
+    port::{Ready, StoreError},
+};
+
+/// A job as one transaction holds it: loaded under a lock, changed by the rules of `domain`, saved whole.
+#[derive(Clone, Debug)]
+pub(super) struct JobRow {
+    pub job: Job,
+    pub retry: RetryPolicy,
+    pub on_busy: OnBusy,
+    pub position: Option<i64>,
+    pub pending_message: Option<String>,
+    pub claim: i64,
+    pub lease_token: Option<Uuid>,
+    pub claimed_at: Option<Timestamp>,
+    pub snoozed_since: Option<Timestamp>,
+    pub text_from: Option<i64>,
+}
+
+/// What may change of a job after it was made: the row of the `SAVE_JOBS` batch.
+#[derive(Serialize)]
+pub(super) struct SavedJob {
+    id: Uuid,
+    state: &'static str,
+    attempt: u32,
+    result: Option<String>,
+    failure: Option<String>,
+    progress: Option<String>,
+    position: Option<i64>,
+    pending_message: Option<String>,
+    claim: i64,
+    lease_token: Option<Uuid>,
+    lease_until: Option<i64>,
+    worker_id: Option<Uuid>,
+    run_at: i64,
+    claimed_at: Option<i64>,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    snoozed_since: Option<i64>,
+    text_from: Option<i64>,
+    old_version: i64,
+    tail_seq: i64,
+}
+
+/// What never changes of a job: with [`SavedJob`], the row of the `INSERT_JOBS` batch.
+#[derive(Serialize)]
+pub(super) struct InsertedJob {
+    tenant: String,
+    kind: String,
+    queue: String,
+    priority: u8,
+    max_attempts: u32,
+    backoff_base_ms: u64,
+    backoff_cap_ms: u64,
+    timeout_ms: Option<i64>,
+    payload: String,
+    metadata: Option<String>,
+    session_id: Option<Uuid>,
+    on_busy: &'static str,
+    parent_id: Option<Uuid>,
+    retry_of: Option<Uuid>,
+    dedup_key: Option<String>,
+    expires_at: Option<i64>,
+    deadline: Option<i64>,
+    created_at: i64,
+    #[serde(flatten)]
+    saved: SavedJob,
+}
+
+fn micros(at: Option<Timestamp>) -> Option<i64> {
+    at.map(Timestamp::micros)
+}
+
+fn json(value: Option<&Value>) -> Option<String> {
+    value.map(Value::to_string)
+}
+
+impl JobRow {
+    pub(super) fn saved(&self) -> SavedJob {
+        let job = &self.job;
+        SavedJob {
+            id: job.id.uuid(),
+            state: job.state.as_str(),
+            attempt: job.attempt,
+            result: json(job.result.as_ref()),
+            failure: job.failure.as_ref().map(|failure| serde_json::to_string(failure).expect("plain data")),
+            progress: json(job.progress.as_ref()),
+            position: self.position,
+            pending_message: self.pending_message.clone(),
+            claim: self.claim,
+            lease_token: self.lease_token,
+            lease_until: micros(job.lease_until),
+            worker_id: job.worker_id.map(crate::domain::WorkerId::uuid),
+            run_at: job.run_at.micros(),
+            claimed_at: micros(self.claimed_at),
+            started_at: micros(job.started_at),
+            finished_at: micros(job.finished_at),
+            snoozed_since: micros(self.snoozed_since),
+            text_from: self.text_from,
+            old_version: job.version,
+            tail_seq: job.tail_seq,
+        }
+    }
+
+    pub(super) fn inserted(&self) -> InsertedJob {
+        let job = &self.job;
+        InsertedJob {
+            tenant: job.tenant.clone(),
+            kind: job.kind.clone(),
+            queue: job.queue.clone(),
+            priority: job.priority.get(),
+            max_attempts: self.retry.max_attempts,
+            backoff_base_ms: self.retry.base_ms,
+            backoff_cap_ms: self.retry.cap_ms,
+            timeout_ms: job.timeout_ms,
+            payload: job.payload.to_string(),
+            metadata: json(job.metadata.as_ref()),
+            session_id: job.session_id.map(crate::domain::SessionId::uuid),
+            on_busy: self.on_busy.as_str(),
+            parent_id: job.parent_id.map(JobId::uuid),
+            retry_of: job.retry_of.map(JobId::uuid),
+            dedup_key: job.dedup_key.clone(),
+            expires_at: micros(job.expires_at),
+            deadline: micros(job.deadline),
+            created_at: job.created_at.micros(),
+            saved: self.saved(),
+        }
+    }
+
+    /// Applies a change of state; see [`Change::apply`].
+    pub(super) fn change(&mut self, change: Change) -> Result<(), Illegal> {
+        self.job.state = change.apply(self.job.state)?;
+        Ok(())
+    }
+
+    /// Whether `fence` is that of the claim that holds the job, or, on a finished job, that must still release it.
+    pub(super) fn is_held_by(&self, fence: &Fence) -> bool {
+        self.job.lease_until.is_some() && self.claim == fence.claim && self.lease_token == Some(fence.token.uuid())
+    }
+
+    /// Whether the holder of `fence` may write.
+    pub(super) fn accepts(&self, fence: &Fence) -> bool {
+        !self.job.state.is_terminal() && self.is_held_by(fence)
+    }
+
+    /// Ends the lease: nobody holds it any more.
+    pub(super) fn end_lease(&mut self) {
+        self.lease_token = None;
+        self.job.lease_until = None;
+    }
+
+    pub(super) fn fence(&self) -> Option<Fence> {
+        self.lease_token.map(|token| Fence {
+            job_id: self.job.id,
+            session_id: self.job.session_id,
+            claim: self.claim,
+            token: LeaseToken::from(token),
+        })
+    }
+
+    pub(super) fn ready(&self) -> Option<Ready> {
+        let due_at = match self.job.state {
+            JobState::Queued => None,
+            JobState::Scheduled | JobState::Retrying => Some(self.job.run_at),
+            _ => return None,
+        };
+        Some(Ready {
+            id: self.job.id,
+            tenant: self.job.tenant.clone(),
+            queue: self.job.queue.clone(),
+            priority: self.job.priority,
+            due_at,
+        })
+    }
+}
+
+fn corrupt(column: &str, value: &str) -> StoreError {
+    StoreError::Corrupt(format!("column {column} holds {value:?}"))
+}
+
+fn parse<T: std::str::FromStr>(row: &impl SqlRow, column: &str) -> Result<T, StoreError> {
+    let text = row.text(column)?;
+    text.parse().map_err(|_| corrupt(column, &text))
+}
+
+fn number<T: TryFrom<i64>>(row: &impl SqlRow, column: &str) -> Result<T, StoreError> {
+    let value = row.int(column)?;
+    T::try_from(value).map_err(|_| corrupt(column, &value.to_string()))
+}
+
+pub(super) fn at(row: &impl SqlRow, column: &str) -> Result<Timestamp, StoreError> {
+    row.int(column).map(Timestamp::from_micros)
+}
+
+fn opt_at(row: &impl SqlRow, column: &str) -> Result<Option<Timestamp>, StoreError> {
+    Ok(row.opt_int(column)?.map(Timestamp::from_micros))
+}
+
+fn opt_json<T: serde::de::DeserializeOwned>(row: &impl SqlRow, column: &str) -> Result<Option<T>, StoreError> {
+    row.opt_text(column)?
+        .map(|text| {
+            serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("column {column}: {error}")))
+        })
+        .transpose()
+}
+
+/// A payload that is not JSON can't have come through the api; it is shown to the handler as the string it is, and the
+/// handler says so.
+fn payload(row: &impl SqlRow) -> Result<Value, StoreError> {
+    let text = row.opt_text("payload")?.unwrap_or_default();
+    Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
+    let priority: u8 = number(row, "priority")?;
+    let job = Job {
+        id: row.uuid("id")?.into(),
+        tenant: row.text("tenant")?,
+        kind: row.text("kind")?,
+        queue: row.text("queue")?,
+        state: parse(row, "state")?,
+        priority: Priority::try_from(priority).map_err(|_| corrupt("priority", &priority.to_string()))?,
+        attempt: number(row, "attempt")?,
+        max_attempts: number(row, "max_attempts")?,
+        payload: payload(row)?,
+        result: opt_json(row, "result")?,
+        failure: opt_json::<Failure>(row, "failure")?,
+        progress: opt_json(row, "progress")?,
+        session_id: row.opt_uuid("session_id")?.map(Into::into),
+        parent_id: row.opt_uuid("parent_id")?.map(Into::into),
+        retry_of: row.opt_uuid("retry_of")?.map(Into::into),
+        worker_id: row.opt_uuid("worker_id")?.map(Into::into),
+        lease_until: opt_at(row, "lease_until")?,
+        run_at: at(row, "run_at")?,
+        expires_at: opt_at(row, "expires_at")?,
+        deadline: opt_at(row, "deadline")?,
+        timeout_ms: row.opt_int("timeout_ms")?,
+        created_at: at(row, "created_at")?,
+        started_at: opt_at(row, "started_at")?,
+        finished_at: opt_at(row, "finished_at")?,
+        version: row.int("version")?,
+        metadata: opt_json(row, "metadata")?,
+        dedup_key: row.opt_text("dedup_key")?,
+        tail_seq: row.int("tail_seq")?,
+    };
+    Ok(JobRow {
+        retry: RetryPolicy {
+            max_attempts: job.max_attempts,
+            base_ms: number(row, "backoff_base_ms")?,
+            cap_ms: number(row, "backoff_cap_ms")?,
+        },
+        on_busy: row.opt_text("on_busy")?.and_then(|text| text.parse().ok()).unwrap_or_default(),
+        position: row.opt_int("position")?,
+        pending_message: row.opt_text("pending_message")?,
+        claim: row.int("claim")?,
+        lease_token: row.opt_uuid("lease_token")?,
+        claimed_at: opt_at(row, "claimed_at")?,
+        snoozed_since: opt_at(row, "snoozed_since")?,
+        text_from: row.opt_int("text_from")?,
+        job,
+    })
+}
+
+pub(super) fn ready(row: &impl SqlRow) -> Result<Ready, StoreError> {
+    let priority: u8 = number(row, "priority")?;
+    let state: JobState = parse(row, "state")?;
+    Ok(Ready {
+        id: row.uuid("id")?.into(),
+        tenant: row.text("tenant")?,
+        queue: row.text("queue")?,
+        priority: Priority::try_from(priority).map_err(|_| corrupt("priority", &priority.to_string()))?,
+        due_at: if state == JobState::Queued { None } else { Some(at(row, "run_at")?) },
+    })
+}
+
+pub(super) fn event(row: &impl SqlRow) -> Result<Event, StoreError> {
+    Ok(Event {
+        job_id: row.uuid("job_id")?.into(),
+        seq: row.int("seq")?,
+        session_id: row.opt_uuid("session_id")?.map(Into::into),
+        session_seq: row.opt_int("session_seq")?,
+        ts: at(row, "ts")?,
+        attempt: number(row, "attempt")?,
+        kind: parse(row, "type")?,
+        data: opt_json(row, "data")?.unwrap_or_default(),
+    })
+}
+
+pub(super) fn session(row: &impl SqlRow) -> Result<Session, StoreError> {
+    Ok(Session {
+        id: row.uuid("id")?.into(),
+        tenant: row.text("tenant")?,
+        status: parse(row, "status")?,
+        engine: row.text("engine")?,
+        system_prompt: row.opt_text("system_prompt")?,
+        metadata: opt_json(row, "metadata")?.unwrap_or_default(),
+        created_at: at(row, "created_at")?,
+        updated_at: at(row, "updated_at")?,
+        tail_seq: row.int("tail_seq")?,
+    })
+}
+
+pub(super) fn message(row: &impl SqlRow) -> Result<Message, StoreError> {
+    Ok(Message {
+        id: row.uuid("id")?.into(),
+        session_id: row.uuid("session_id")?.into(),
+        job_id: row.opt_uuid("job_id")?.map(Into::into),
+        role: parse(row, "role")?,
+        content: row.text("content")?,
+        ordinal: row.int("ordinal")?,
+        created_at: at(row, "created_at")?,
+    })
+}

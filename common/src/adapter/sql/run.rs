@@ -1,0 +1,308 @@
+//! What workers write.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    SqlStore,
+    dialect::{Dialect, SqlRow, SqlTx, batch, params},
+    line::{self, Admission},
+    row::{self, JobRow},
+    statement,
+    unit::{Unit, id_rows},
+};
+use crate::{
+    domain::{
+        Change, EventType, Failure, FailureClass, Fence, JobId, JobState, LeaseToken, Message, NewEvent, OnBusy, Role,
+        SessionId, Timestamp, WorkerId,
+    },
+    port::{
+        StoreError,
+        store::{Append, Claimed, Consequences, Finish, Outcome, Runs, Stale},
+    },
+};
+
+#[derive(Serialize)]
+struct FenceRow {
+    id: Uuid,
+    claim: i64,
+    token: Uuid,
+}
+
+#[async_trait]
+impl<D: Dialect> Runs for SqlStore<D> {
+    async fn promote(&self, ids: &[JobId], now: Timestamp) -> Result<Consequences, StoreError> {
+        if ids.is_empty() {
+            return Ok(Consequences::default());
+        }
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions_of(ids).await?;
+        let mut rows = unit.lock_free_jobs(ids).await?;
+        rows.retain(|row| Change::ComeDue.apply(row.job.state).is_ok() && row.job.run_at <= now);
+        let (alone, in_line): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.job.session_id.is_none() || row.job.state == JobState::Retrying);
+        let mut alone = alone;
+        for row in &mut alone {
+            row.change(Change::ComeDue).expect("only those are kept");
+            unit.queue(row);
+        }
+        unit.save(&mut alone).await?;
+        for row in in_line {
+            self.come_due_in_line(&mut unit, row).await?;
+        }
+        unit.commit().await
+    }
+
+    async fn claim(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        ids: &[JobId],
+        now: Timestamp,
+    ) -> Result<(Vec<Claimed>, Consequences), StoreError> {
+        if ids.is_empty() {
+            return Ok((Vec::new(), Consequences::default()));
+        }
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions_of(ids).await?;
+        let wanted = id_rows(ids.iter().map(|id| id.uuid()));
+        let mut rows = unit.load_jobs(&statement::LOCK_CLAIMABLE, params![wanted, now]).await?;
+        let lease_until = unit.db_now.plus(lease);
+        for row in &mut rows {
+            row.change(Change::Claim).expect("only queued jobs are loaded");
+            row.claim += 1;
+            row.lease_token = Some(LeaseToken::random().uuid());
+            row.job.lease_until = Some(lease_until);
+            row.job.worker_id = Some(worker);
+            row.claimed_at = Some(now);
+            row.job.started_at = row.job.started_at.or(Some(now));
+            if let Some(from) = row.text_from {
+                unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({"from_seq": from})));
+            }
+            unit.emit(row, NewEvent::new(EventType::Started, json!({"worker_id": worker})));
+        }
+        unit.save(&mut rows).await?;
+        let consequences = unit.commit().await?;
+        let mut claimed: Vec<_> = rows
+            .into_iter()
+            .filter_map(|row| {
+                let fence = row.fence()?;
+                Some(Claimed { retry: row.retry, snoozed_since: row.snoozed_since, job: row.job, fence })
+            })
+            .collect();
+        // The queue handed them out best first; the locks were taken by id.
+        let place: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+        claimed.sort_by_key(|claimed| place.get(&claimed.job.id).copied());
+        Ok((claimed, consequences))
+    }
+
+    async fn renew(&self, lease: Duration, fences: &[Fence]) -> Result<Vec<Result<Timestamp, Stale>>, StoreError> {
+        if fences.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut wanted: Vec<_> = fences
+            .iter()
+            .map(|fence| FenceRow { id: fence.job_id.uuid(), claim: fence.claim, token: fence.token.uuid() })
+            .collect();
+        wanted.sort_by_key(|row| row.id);
+        let micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+        let mut tx = self.dialect.begin().await?;
+        // The locks in order of id, which an UPDATE … FROM does not promise.
+        tx.fetch(&statement::LOCK_JOBS, params![id_rows(wanted.iter().map(|row| row.id))]).await?;
+        let mut renewed = HashMap::new();
+        for row in tx.fetch(&statement::RENEW, params![batch(&wanted), micros]).await? {
+            renewed.insert((JobId::from(row.uuid("id")?), row.int("claim")?), row::at(&row, "lease_until")?);
+        }
+        tx.commit().await?;
+        Ok(fences.iter().map(|fence| renewed.get(&(fence.job_id, fence.claim)).copied().ok_or(Stale)).collect())
+    }
+
+    async fn append(
+        &self,
+        entries: Vec<Append>,
+        now: Timestamp,
+    ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError> {
+        let (mut unit, mut rows) = self.hold(entries.iter().map(|entry| entry.fence), now).await?;
+        let results = entries
+            .into_iter()
+            .map(|entry| {
+                let row = rows.get_mut(&entry.fence.job_id).filter(|row| row.accepts(&entry.fence)).ok_or(Stale)?;
+                for event in entry.events {
+                    unit.emit(row, event);
+                }
+                Ok(())
+            })
+            .collect();
+        let mut rows: Vec<_> = rows.into_values().collect();
+        let written: BTreeSet<_> = unit.consequences.events.iter().map(|event| event.job_id).collect();
+        rows.retain(|row| written.contains(&row.job.id));
+        unit.save_tails(&mut rows).await?;
+        Ok((results, unit.commit().await?))
+    }
+
+    async fn finish(
+        &self,
+        entries: Vec<Finish>,
+        now: Timestamp,
+    ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError> {
+        let (mut unit, mut rows) = self.hold(entries.iter().map(|entry| entry.fence), now).await?;
+        let mut ended = Vec::with_capacity(entries.len());
+        let mut results = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let held = rows.get(&entry.fence.job_id).is_some_and(|row| row.accepts(&entry.fence));
+            results.push(if held { Ok(()) } else { Err(Stale) });
+            let Some(mut row) = rows.remove(&entry.fence.job_id).filter(|_| held) else { continue };
+            for event in entry.events {
+                unit.emit(&mut row, event);
+            }
+            end_run(&mut unit, &mut row, entry.outcome);
+            ended.push(row);
+        }
+        unit.save(&mut ended).await?;
+        line::free_next(&mut unit, ended.iter().filter_map(|row| row.job.session_id).collect()).await?;
+        Ok((results, unit.commit().await?))
+    }
+
+    async fn release(&self, fence: Fence, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError> {
+        let (mut unit, rows) = self.hold([fence], now).await?;
+        let mut rows: Vec<_> =
+            rows.into_values().filter(|row| row.job.state.is_terminal() && row.is_held_by(&fence)).collect();
+        if rows.is_empty() {
+            return Ok((Err(Stale), Consequences::default()));
+        }
+        for row in &mut rows {
+            row.end_lease();
+        }
+        unit.save(&mut rows).await?;
+        line::free_next(&mut unit, BTreeSet::from_iter(fence.session_id)).await?;
+        Ok((Ok(()), unit.commit().await?))
+    }
+
+    async fn history(&self, session: SessionId, job: JobId, limit: u32) -> Result<Vec<Message>, StoreError> {
+        let rows = self.dialect.read(&statement::HISTORY, params![session.uuid(), job.uuid(), limit]).await?;
+        rows.iter().rev().map(row::message).collect()
+    }
+}
+
+impl<D: Dialect> SqlStore<D> {
+    /// Locks the jobs of these fences, their sessions first.
+    async fn hold(
+        &self,
+        fences: impl IntoIterator<Item = Fence>,
+        now: Timestamp,
+    ) -> Result<(Unit<D>, BTreeMap<JobId, JobRow>), StoreError> {
+        let fences: Vec<_> = fences.into_iter().collect();
+        let sessions: BTreeSet<_> = fences.iter().filter_map(|fence| fence.session_id).collect();
+        let jobs: BTreeSet<_> = fences.iter().map(|fence| fence.job_id).collect();
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions(sessions).await?;
+        let rows = unit.lock_jobs(jobs).await?;
+        Ok((unit, rows.into_iter().map(|row| (row.job.id, row)).collect()))
+    }
+
+    /// A scheduled task's time has come, and its session may be busy.
+    async fn come_due_in_line(&self, unit: &mut Unit<D>, mut row: JobRow) -> Result<(), StoreError> {
+        let Some(session) = row.job.session_id else { return Ok(()) };
+        // One that ran before and was put off pushes nobody aside.
+        let on_busy = if row.claim > 0 { OnBusy::Enqueue } else { row.on_busy };
+        match line::admit(unit, session, on_busy, &self.interrupted_marker).await? {
+            Admission::Next => {
+                row.change(Change::ComeDue).expect("only those are promoted");
+                unit.queue(&mut row);
+            }
+            Admission::Wait(position) => {
+                row.change(Change::Block).expect("a scheduled job can wait");
+                row.position = Some(position);
+                unit.emit(&mut row, NewEvent::new(EventType::Queued, json!({"state": "blocked"})));
+            }
+            Admission::Busy(active) => {
+                let failure = Failure {
+                    class: FailureClass::Invalid,
+                    code: "SESSION_BUSY".to_owned(),
+                    message: format!("The session was busy with task {active} when this task came due"),
+                    attempt: row.job.attempt,
+                };
+                fail(unit, &mut row, failure);
+            }
+        }
+        unit.save(&mut [row]).await
+    }
+}
+
+/// Fails a job for good. A holder, if there is one, keeps its lease; the caller decides about it.
+pub(super) fn fail<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure: Failure) {
+    let data = json!({"message": failure.message, "code": failure.code, "class": failure.class});
+    unit.emit(row, NewEvent::new(EventType::Error, data));
+    row.change(Change::Fail).expect("the caller checked that it has not ended");
+    row.job.failure = Some(failure);
+    row.job.finished_at = Some(unit.now);
+    row.position = None;
+    row.pending_message = None;
+}
+
+/// Says that another attempt will follow at `run_at`, and counts it. The caller changes the state.
+pub(super) fn announce_retry<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure: Failure, run_at: Timestamp) {
+    let delay_ms = u64::try_from(run_at.since(unit.now).as_millis()).unwrap_or(u64::MAX);
+    let data = json!({
+        "class": failure.class, "code": failure.code, "message": failure.message,
+        "next_attempt": row.job.attempt + 1, "delay_ms": delay_ms, "run_at": run_at,
+    });
+    unit.emit(row, NewEvent::new(EventType::Retrying, data));
+    row.job.attempt += 1;
+    row.job.failure = Some(failure);
+    row.job.run_at = run_at;
+}
+
+fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
+    const HELD: &str = "a fence is accepted in running and waiting states only";
+    row.end_lease();
+    let snoozed_since = row.snoozed_since.take();
+    match outcome {
+        Outcome::Completed { result, message } => {
+            if let Some(message) = message.filter(|text| !text.is_empty()) {
+                unit.say(row, Role::Assistant, message);
+            }
+            unit.emit(row, NewEvent::new(EventType::Completed, result.clone()));
+            row.change(Change::Complete).expect(HELD);
+            row.job.result = Some(result);
+            row.job.failure = None;
+            row.job.finished_at = Some(unit.now);
+        }
+        Outcome::Failed { failure } => fail(unit, row, failure),
+        Outcome::Retry { failure, run_at } => {
+            announce_retry(unit, row, failure, run_at);
+            row.change(Change::Retry).expect(HELD);
+            unit.consequences.ready.extend(row.ready());
+        }
+        Outcome::Snoozed { run_at, reason } => {
+            // A snooze is no start: unless an earlier run did something, the job has not started yet.
+            if row.job.started_at == row.claimed_at {
+                row.job.started_at = None;
+            }
+            row.snoozed_since = snoozed_since.or(Some(unit.now));
+            row.job.run_at = run_at;
+            let data = json!({"state": "scheduled", "reason": reason, "run_at": run_at});
+            unit.emit(row, NewEvent::new(EventType::Queued, data));
+            row.change(Change::Snooze).expect(HELD);
+            unit.consequences.ready.extend(row.ready());
+        }
+        Outcome::HandedBack { reason } => {
+            hand_back(unit, row, &reason);
+        }
+    }
+}
+
+/// The job is due again at once, no attempt spent.
+pub(super) fn hand_back<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, reason: &str) {
+    row.end_lease();
+    unit.emit(row, NewEvent::new(EventType::Queued, json!({"state": "queued", "reason": reason})));
+    row.change(Change::HandBack).expect("only running jobs are handed back");
+    unit.consequences.ready.extend(row.ready());
+}

@@ -1,0 +1,226 @@
+//! Every statement of the store, written once for both databases (see `dialect` for the words in braces).
+//!
+//! In `(column = $2 OR $2 IS NULL)` the comparison comes first: PostgreSQL takes the parameter's type from it.
+
+use super::dialect::Sql;
+
+/// Statements by name, and the list of all for the test that prepares each on both databases.
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $($text:expr),+;)+) => {
+        $($(#[$doc])* pub(super) static $name: Sql = Sql::new(concat!($($text),+));)+
+        pub(super) static ALL: &[(&str, &Sql)] = &[$((stringify!($name), &$name)),+];
+    };
+}
+
+/// All columns of a job but its payload, which only claims and single reads need.
+macro_rules! job_columns {
+    () => {
+        "id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, timeout_ms, \
+         result, failure, progress, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, \
+         dedup_key, claim, lease_token, lease_until, worker_id, run_at, expires_at, deadline, created_at, claimed_at, \
+         started_at, finished_at, snoozed_since, text_from, version, tail_seq"
+    };
+}
+
+/// The states that occupy a session: the predicate of `jobs_active_in_session`, word for word, so that it is used.
+macro_rules! active {
+    () => {
+        "state IN ('queued', 'running', 'retrying', 'awaiting_approval', 'awaiting_answer', 'awaiting_callback', \
+         'awaiting_children')"
+    };
+}
+
+statements! {
+    EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
+    NOW = "SELECT {now} AS now";
+
+    // Jobs: lock, insert, save.
+
+    /// $1 rows of ids.
+    LOCK_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {for update}";
+    /// $1 rows of ids. Those another transaction holds are left to it.
+    LOCK_FREE_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
+    /// $1 rows of ids, $2 now.
+    LOCK_CLAIMABLE = "SELECT ", job_columns!(), ", payload, {now} AS db_now FROM jobs \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) AND state = 'queued' \
+        AND (started_at IS NOT NULL OR expires_at IS NULL OR expires_at > $2) \
+        AND (deadline IS NULL OR deadline > $2) ORDER BY id {skip locked}";
+    INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
+        backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
+        retry_of, dedup_key, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \
+        SELECT id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, \
+        timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, dedup_key, \
+        0, run_at, expires_at, deadline, created_at, 1, tail_seq \
+        FROM {rows: id uuid, tenant text, kind text, queue text, state text, priority int, attempt int, max_attempts int, \
+        backoff_base_ms int, backoff_cap_ms int, timeout_ms int, payload text, metadata text, session_id uuid, \
+        on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, run_at int, \
+        expires_at int, deadline int, created_at int, tail_seq int}";
+    /// Writes back what was loaded under a lock; `version` is the belt to those braces.
+    SAVE_JOBS = "UPDATE jobs SET state = r.state, attempt = r.attempt, result = r.result, failure = r.failure, \
+        progress = r.progress, position = r.position, pending_message = r.pending_message, claim = r.claim, \
+        lease_token = r.lease_token, lease_until = r.lease_until, worker_id = r.worker_id, run_at = r.run_at, \
+        claimed_at = r.claimed_at, started_at = r.started_at, finished_at = r.finished_at, \
+        snoozed_since = r.snoozed_since, text_from = r.text_from, version = r.old_version + 1, tail_seq = r.tail_seq \
+        FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
+        pending_message text, claim int, lease_token uuid, lease_until int, worker_id uuid, run_at int, claimed_at int, \
+        started_at int, finished_at int, snoozed_since int, text_from int, old_version int, tail_seq int} \
+        WHERE jobs.id = r.id AND jobs.version = r.old_version";
+    /// The part of `SAVE_JOBS` that appending changes.
+    SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \
+        tail_seq = r.tail_seq FROM {rows: id uuid, progress text, text_from int, old_version int, tail_seq int} \
+        WHERE jobs.id = r.id AND jobs.version = r.old_version";
+    /// $1 rows of fences, $2 the lease in microseconds. `RETURNING` can't see `r` on SQLite.
+    RENEW = "UPDATE jobs SET lease_until = {now} + $2 FROM {rows: id uuid, claim int, token uuid} \
+        WHERE jobs.id = r.id AND jobs.claim = r.claim AND jobs.lease_token = r.token AND jobs.finished_at IS NULL \
+        AND jobs.lease_until IS NOT NULL RETURNING jobs.id, jobs.claim, jobs.lease_until";
+
+    // Sessions and their lines.
+
+    /// $1 rows of ids.
+    LOCK_SESSIONS = "SELECT id, tenant, status, tail_seq, tail_message FROM sessions \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {for update}";
+    /// $1 rows of job ids.
+    LOCK_SESSIONS_OF = "SELECT id, tenant, status, tail_seq, tail_message FROM sessions WHERE id IN \
+        (SELECT session_id FROM jobs WHERE session_id IS NOT NULL AND id IN (SELECT r.id FROM {rows: id uuid})) \
+        ORDER BY id {for update}";
+    INSERT_SESSIONS = "INSERT INTO sessions (id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, \
+        tail_seq, tail_message) SELECT id, tenant, 'active', engine, system_prompt, metadata, at, at, tail_seq, tail_message \
+        FROM {rows: id uuid, tenant text, engine text, system_prompt text, metadata text, at int, tail_seq int, \
+        tail_message int}";
+    SAVE_SESSIONS = "UPDATE sessions SET tail_seq = r.tail_seq, tail_message = r.tail_message, updated_at = r.at \
+        FROM {rows: id uuid, tail_seq int, tail_message int, at int} WHERE sessions.id = r.id";
+    CLOSE_SESSION = "UPDATE sessions SET status = 'closed', updated_at = $3 WHERE tenant = $1 AND id = $2";
+    /// $1 rows of session ids: all that stands in a line, and what is in its way.
+    LINES = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
+        WHERE session_id IN (SELECT r.id FROM {rows: id uuid}) \
+        AND (state = 'blocked' OR ", active!(), " OR (finished_at IS NOT NULL AND lease_until IS NOT NULL)) \
+        ORDER BY session_id, position, id";
+    /// $1 rows of session ids: those where anybody waits.
+    WAITING_SESSIONS = "SELECT DISTINCT session_id FROM jobs WHERE state = 'blocked' \
+        AND session_id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 limit: sessions where somebody waits for nobody.
+    FREE_SESSIONS = "SELECT DISTINCT b.session_id FROM jobs b WHERE b.state = 'blocked' \
+        AND NOT EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = b.session_id AND a.", active!(), ") \
+        AND NOT EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = b.session_id AND h.finished_at IS NOT NULL \
+        AND h.lease_until IS NOT NULL) LIMIT $1";
+
+    // Messages.
+
+    INSERT_MESSAGES = "INSERT INTO messages (session_id, ordinal, id, job_id, role, content, created_at) \
+        SELECT session_id, ordinal, id, job_id, role, content, at \
+        FROM {rows: session_id uuid, ordinal int, id uuid, job_id uuid, role text, content text, at int}";
+    MESSAGES = "SELECT session_id, ordinal, id, job_id, role, content, created_at FROM messages \
+        WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal LIMIT $3";
+    /// $1 session, $2 the job whose own messages are left out, $3 limit.
+    HISTORY = "SELECT session_id, ordinal, id, job_id, role, content, created_at FROM messages \
+        WHERE session_id = $1 AND (job_id IS NULL OR job_id <> $2) ORDER BY ordinal DESC LIMIT $3";
+
+    // Events.
+
+    INSERT_EVENTS = "INSERT INTO events (job_id, seq, session_id, session_seq, ts, attempt, claim, type, data) \
+        SELECT job_id, seq, session_id, session_seq, ts, attempt, claim, type, data \
+        FROM {rows: job_id uuid, seq int, session_id uuid, session_seq int, ts int, attempt int, claim int, type text, data text}";
+    JOB_EVENTS = "SELECT job_id, seq, session_id, session_seq, ts, attempt, type, data FROM events \
+        WHERE job_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    SESSION_EVENTS = "SELECT job_id, seq, session_id, session_seq, ts, attempt, type, data FROM events \
+        WHERE session_id = $1 AND session_seq > $2 ORDER BY session_seq LIMIT $3";
+    TIMELINE = "SELECT job_id, seq, session_id, session_seq, ts, attempt, type, data FROM events \
+        WHERE job_id = $1 AND type NOT IN ('text', 'thinking', 'tool_use', 'tool_result', 'progress', 'oauth_prompt') \
+        ORDER BY seq LIMIT $2";
+    /// $1 job, $2 first number.
+    TEXT = "SELECT data FROM events WHERE job_id = $1 AND seq >= $2 AND type = 'text' ORDER BY seq";
+    JOB_TAILS = "SELECT id, tenant, tail_seq, finished_at, \
+        coalesce((SELECT min(seq) FROM events WHERE job_id = jobs.id), 1) AS first_seq \
+        FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    SESSION_TAILS = "SELECT id, tenant, tail_seq, NULL AS finished_at, \
+        coalesce((SELECT min(session_seq) FROM events WHERE session_id = sessions.id), 1) AS first_seq \
+        FROM sessions WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+
+    // Sweeps.
+
+    /// $1 after, $2 limit.
+    QUEUED = "SELECT id, tenant, queue, priority, state, run_at FROM jobs WHERE state = 'queued' AND id > $1 ORDER BY id LIMIT $2";
+    /// $1 until, $2 limit.
+    UPCOMING = "SELECT id, tenant, queue, priority, state, run_at FROM jobs \
+        WHERE state IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2";
+    /// $1 limit.
+    LAPSED = "SELECT id FROM jobs WHERE lease_until IS NOT NULL AND lease_until < {now} ORDER BY lease_until LIMIT $1";
+    /// $1 limit.
+    LEASED = "SELECT id FROM jobs WHERE lease_until IS NOT NULL ORDER BY lease_until LIMIT $1";
+    /// $1 now, $2 limit.
+    EXPIRING = "SELECT id FROM jobs WHERE expires_at IS NOT NULL AND started_at IS NULL AND finished_at IS NULL \
+        AND expires_at <= $1 ORDER BY expires_at LIMIT $2";
+    /// $1 now, $2 limit.
+    OVERDUE = "SELECT id FROM jobs WHERE deadline IS NOT NULL AND finished_at IS NULL AND deadline <= $1 \
+        ORDER BY deadline LIMIT $2";
+
+    // Lists.
+
+    /// $1 tenant, $2 id.
+    JOB = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND id = $2";
+    /// $1 tenant, $2 kind, $3 queue, $4 session, $5 since, $6 before, $7 limit, $8 states as `,a,b,`; null means any.
+    JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+    /// As `JOBS`, of those that have not ended: served by their own, small index.
+    LIVE_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND finished_at IS NULL \
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+    /// As `JOBS`, of one session: served by its index.
+    SESSION_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND session_id = $4 \
+        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+    SESSION = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
+        WHERE tenant = $1 AND id = $2";
+    /// $1 tenant, $2 before, $3 limit.
+    SESSIONS = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
+        WHERE tenant = $1 AND (id < $2 OR $2 IS NULL) ORDER BY id DESC LIMIT $3";
+    /// $1 tenant; null means all.
+    QUEUE_STATS = "SELECT queue, state, count(*) AS jobs, min(run_at) AS oldest FROM jobs \
+        WHERE finished_at IS NULL AND (tenant = $1 OR $1 IS NULL) GROUP BY queue, state ORDER BY queue, state";
+
+    // Idempotency keys.
+
+    INSERT_IDEMPOTENCY = "INSERT INTO idempotency_keys (tenant, owner, key, fingerprint, status, answer, job_ids, created_at, \
+        expires_at) SELECT tenant, owner, key, fingerprint, status, answer, job_ids, at, expires_at \
+        FROM {rows: tenant text, owner text, key text, fingerprint text, status int, answer text, job_ids text, at int, \
+        expires_at int} WHERE true ON CONFLICT DO NOTHING RETURNING tenant, owner, key";
+    RECALL = "SELECT fingerprint, status, answer FROM idempotency_keys WHERE tenant = $1 AND owner = $2 AND key = $3";
+    FORGET = "DELETE FROM idempotency_keys WHERE tenant = $1 AND owner = $2 AND key = $3";
+    /// $1 now, $2 limit.
+    STALE_IDEMPOTENCY = "SELECT tenant, owner, key, job_ids FROM idempotency_keys WHERE expires_at <= $1 \
+        ORDER BY expires_at LIMIT $2";
+    /// $1 rows of job ids.
+    UNFINISHED = "SELECT id FROM jobs WHERE finished_at IS NULL AND id IN (SELECT r.id FROM {rows: id uuid}) LIMIT 1";
+
+    // API keys.
+
+    INSERT_KEY = "INSERT INTO api_keys (id, tenant, name, prefix, hash, scopes, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (hash) DO NOTHING";
+    KEYS_BY_PREFIX = "SELECT id, tenant, name, prefix, hash, scopes, created_at, revoked_at FROM api_keys \
+        WHERE prefix = $1 AND revoked_at IS NULL";
+    KEYS = "SELECT id, tenant, name, prefix, hash, scopes, created_at, revoked_at FROM api_keys \
+        WHERE tenant = $1 ORDER BY id DESC";
+    REVOKE_KEY = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $3) WHERE tenant = $1 AND id = $2";
+
+    // Workers.
+
+    /// $9 the lease in microseconds.
+    REGISTER_WORKER = "INSERT INTO workers (id, host, version, queues, kinds, engines, concurrency, running, started_at, \
+        alive_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9) \
+        ON CONFLICT (id) DO UPDATE SET queues = excluded.queues, kinds = excluded.kinds, engines = excluded.engines, \
+        concurrency = excluded.concurrency, running = excluded.running, alive_until = excluded.alive_until";
+    RELEASE_WORKER = "UPDATE workers SET released_at = {now}, alive_until = {now} WHERE id = $1";
+    LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until \
+        FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
+    /// $1 rows of worker ids: those that live, or said good-bye.
+    ACCOUNTED_WORKERS = "SELECT id FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid}) \
+        AND (alive_until > {now} OR released_at IS NOT NULL)";
+    /// Long gone.
+    FORGET_WORKERS = "DELETE FROM workers WHERE alive_until < {now} - 86400000000";
+}

@@ -1,0 +1,330 @@
+//! What clients bring.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    SqlStore,
+    dialect::{Dialect, SqlRow, SqlTx, batch, params},
+    line::{self, Admission},
+    row::JobRow,
+    statement,
+    unit::{FreshSession, Unit},
+};
+use crate::{
+    domain::{Change, EventType, Job, JobId, JobState, NewEvent, SessionId, Timestamp},
+    port::{
+        StoreError,
+        store::{
+            CancelRequest, CancelResult, Consequences, Created, IdempotencyRecord, NewJob, NewTask, Refused,
+            StoredAnswer, Submission, Submissions, Submitted,
+        },
+    },
+};
+
+#[derive(Serialize)]
+pub(super) struct IdempotencyRow<'a> {
+    tenant: &'a str,
+    owner: &'a str,
+    key: &'a str,
+    fingerprint: &'a str,
+    status: u16,
+    answer: String,
+    job_ids: String,
+    at: i64,
+    expires_at: i64,
+}
+
+impl<'a> IdempotencyRow<'a> {
+    pub(super) fn new(record: &'a IdempotencyRecord, jobs: &[NewJob], now: Timestamp) -> Self {
+        let job_ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        Self {
+            tenant: &record.tenant,
+            owner: &record.owner,
+            key: &record.key,
+            fingerprint: &record.fingerprint,
+            status: record.status,
+            answer: record.answer.to_string(),
+            job_ids: serde_json::to_string(&job_ids).expect("ids are plain data"),
+            at: now.micros(),
+            expires_at: record.expires_at.micros(),
+        }
+    }
+}
+
+type Scope = (String, String, String);
+
+fn scope(record: &IdempotencyRecord) -> Scope {
+    (record.tenant.clone(), record.owner.clone(), record.key.clone())
+}
+
+#[async_trait]
+impl<D: Dialect> Submissions for SqlStore<D> {
+    async fn submit(
+        &self,
+        batch: Vec<Submission>,
+        now: Timestamp,
+    ) -> (Vec<Result<Submitted, StoreError>>, Consequences) {
+        let mut results = Vec::with_capacity(batch.len());
+        let mut consequences = Consequences::default();
+        // A stack instead of recursion: the left half is on top, so results come in order.
+        let mut parts = vec![batch.as_slice()];
+        while let Some(part) = parts.pop() {
+            match self.submit_together(part, now).await {
+                Ok((done, follow)) => {
+                    results.extend(done.into_iter().map(Ok));
+                    consequences.extend(follow);
+                }
+                Err(StoreError::Unavailable(cause)) => {
+                    let text = cause.to_string();
+                    results.extend(part.iter().map(|_| Err(StoreError::Unavailable(text.clone().into()))));
+                }
+                Err(error) if part.len() <= 1 => results.push(Err(error)),
+                Err(error) => {
+                    tracing::warn!(%error, submissions = part.len(), "a batch was refused; halving it");
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+            }
+        }
+        (results, consequences)
+    }
+
+    async fn cancel(&self, request: CancelRequest) -> Result<Option<(CancelResult, Consequences)>, StoreError> {
+        self.cancel_job(request).await
+    }
+
+    async fn close_session(&self, tenant: &str, id: SessionId, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.dialect.begin().await?;
+        let closed = tx.execute(&statement::CLOSE_SESSION, params![tenant, id.uuid(), now]).await?;
+        tx.commit().await?;
+        Ok(closed > 0)
+    }
+
+    async fn recall(&self, tenant: &str, owner: &str, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
+        let rows = self.dialect.read(&statement::RECALL, params![tenant, owner, key]).await?;
+        rows.first().map(stored_answer).transpose()
+    }
+
+    async fn remember(&self, record: IdempotencyRecord) -> Result<Option<StoredAnswer>, StoreError> {
+        let mut tx = self.dialect.begin().await?;
+        // An answer that is kept without jobs lives by its own time alone.
+        let now = record.expires_at;
+        let rows = [IdempotencyRow::new(&record, &[], now)];
+        let kept = tx.fetch(&statement::INSERT_IDEMPOTENCY, params![batch(&rows)]).await?;
+        if !kept.is_empty() {
+            tx.commit().await?;
+            return Ok(None);
+        }
+        let before = recall(&mut tx, &scope(&record)).await?;
+        Ok(before)
+    }
+}
+
+pub(super) fn stored_answer(row: &impl SqlRow) -> Result<StoredAnswer, StoreError> {
+    Ok(StoredAnswer {
+        fingerprint: row.text("fingerprint")?,
+        status: u16::try_from(row.int("status")?).unwrap_or(200),
+        answer: serde_json::from_str(&row.text("answer")?).unwrap_or(Value::Null),
+    })
+}
+
+pub(super) async fn recall(
+    tx: &mut impl SqlTx,
+    (tenant, owner, key): &Scope,
+) -> Result<Option<StoredAnswer>, StoreError> {
+    let rows = tx.fetch(&statement::RECALL, params![tenant.as_str(), owner.as_str(), key.as_str()]).await?;
+    rows.first().map(stored_answer).transpose()
+}
+
+impl<D: Dialect> SqlStore<D> {
+    async fn submit_together(
+        &self,
+        part: &[Submission],
+        now: Timestamp,
+    ) -> Result<(Vec<Submitted>, Consequences), StoreError> {
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        let mut settled = self.settle_keys(&mut unit, part).await?;
+        let wanted: BTreeSet<SessionId> = part
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !settled.contains_key(index))
+            .flat_map(|(_, submission)| &submission.jobs)
+            .filter_map(|job| job.task.as_ref()?.session_id)
+            .collect();
+        unit.lock_sessions(wanted).await?;
+
+        let mut results = Vec::with_capacity(part.len());
+        let mut rows = Vec::new();
+        for (index, submission) in part.iter().enumerate() {
+            if let Some(answer) = settled.remove(&index) {
+                results.push(answer);
+                continue;
+            }
+            let mut made = Vec::with_capacity(submission.jobs.len());
+            for job in &submission.jobs {
+                made.push(self.make(&mut unit, job, &mut rows).await?);
+            }
+            if let ([Err(_)], Some(record)) = (made.as_slice(), &submission.idempotency) {
+                let (tenant, owner, key) = scope(record);
+                unit.tx.execute(&statement::FORGET, params![tenant, owner, key]).await?;
+            }
+            results.push(Submitted::Done(made));
+        }
+        unit.insert(&rows).await?;
+        Ok((results, unit.commit().await?))
+    }
+
+    /// Stores the keys of this part; what it finds used before is settled: index → answer.
+    async fn settle_keys(
+        &self,
+        unit: &mut Unit<D>,
+        part: &[Submission],
+    ) -> Result<BTreeMap<usize, Submitted>, StoreError> {
+        // In order of the key, so that two batches with the same keys wait for each other instead of deadlocking.
+        let mut first_use: BTreeMap<Scope, usize> = BTreeMap::new();
+        for (index, submission) in part.iter().enumerate() {
+            if let Some(record) = &submission.idempotency {
+                first_use.entry(scope(record)).or_insert(index);
+            }
+        }
+        if first_use.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let keys: Vec<_> = first_use
+            .values()
+            .filter_map(|&index| {
+                let record = part[index].idempotency.as_ref()?;
+                Some(IdempotencyRow::new(record, &part[index].jobs, unit.now))
+            })
+            .collect();
+        let mut stored: BTreeSet<Scope> = BTreeSet::new();
+        for row in unit.tx.fetch(&statement::INSERT_IDEMPOTENCY, params![batch(&keys)]).await? {
+            stored.insert((row.text("tenant")?, row.text("owner")?, row.text("key")?));
+        }
+        let mut settled = BTreeMap::new();
+        for (index, submission) in part.iter().enumerate() {
+            let Some(record) = &submission.idempotency else { continue };
+            let scope = scope(record);
+            if first_use.get(&scope) == Some(&index) && stored.contains(&scope) {
+                continue;
+            }
+            let before = recall(&mut unit.tx, &scope).await?;
+            settled.insert(
+                index,
+                match before {
+                    Some(answer) if answer.fingerprint == record.fingerprint => Submitted::Replayed(answer),
+                    _ => Submitted::Mismatch,
+                },
+            );
+        }
+        Ok(settled)
+    }
+
+    /// Makes one job. Most are left in `rows` for one insert; those that join a session's line are inserted at once, as the
+    /// next in the same line must see them.
+    async fn make(
+        &self,
+        unit: &mut Unit<D>,
+        new: &NewJob,
+        rows: &mut Vec<JobRow>,
+    ) -> Result<Result<Created, Refused>, StoreError> {
+        let mut row = new_row(new, unit.now);
+        let mut joins_line = false;
+        if let Some(task) = &new.task {
+            let session_id = choose_session(unit, new, task);
+            joins_line = task.session_id == Some(session_id);
+            row.job.session_id = Some(session_id);
+            row.on_busy = task.on_busy;
+            row.pending_message = Some(task.prompt.clone());
+            if joins_line && row.job.state == JobState::Queued {
+                match line::admit(unit, session_id, task.on_busy, &self.interrupted_marker).await? {
+                    Admission::Next => {}
+                    Admission::Wait(position) => {
+                        row.change(Change::Block).expect("a queued job can wait");
+                        row.position = Some(position);
+                    }
+                    Admission::Busy(active) => return Ok(Err(Refused::SessionBusy { session_id, active })),
+                }
+            }
+        }
+        match row.job.state {
+            JobState::Queued => unit.queue(&mut row),
+            JobState::Scheduled => {
+                let data = json!({"state": "scheduled", "run_at": row.job.run_at});
+                unit.emit(&mut row, NewEvent::new(EventType::Queued, data));
+                unit.consequences.ready.extend(row.ready());
+            }
+            state => unit.emit(&mut row, NewEvent::new(EventType::Queued, json!({"state": state.as_str()}))),
+        }
+        let created = Created { id: row.job.id, state: row.job.state, session_id: row.job.session_id };
+        if joins_line {
+            unit.insert(&[row]).await?;
+        } else {
+            rows.push(row);
+        }
+        Ok(Ok(created))
+    }
+}
+
+/// The session asked for, if it is there, active and the tenant's own; else the fresh one.
+fn choose_session<D: Dialect>(unit: &mut Unit<D>, new: &NewJob, task: &NewTask) -> SessionId {
+    if let Some(wanted) = task.session_id
+        && unit.sessions.get(&wanted).is_some_and(|held| held.active && held.tenant == new.tenant)
+    {
+        return wanted;
+    }
+    let metadata = json!({"title": task.title, "titleSet": true, "voiceMode": task.voice_mode});
+    let fresh = FreshSession { engine: task.engine.clone(), system_prompt: task.system_prompt.clone(), metadata };
+    unit.open_session(task.fresh, &new.tenant, fresh);
+    task.fresh
+}
+
+fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
+    let run_at = new.run_at.unwrap_or(now);
+    let job = Job {
+        id: new.id,
+        tenant: new.tenant.clone(),
+        kind: new.kind.clone(),
+        queue: new.queue.clone(),
+        state: if run_at > now { JobState::Scheduled } else { JobState::Queued },
+        priority: new.priority,
+        attempt: 1,
+        max_attempts: new.retry.max_attempts,
+        payload: new.payload.clone(),
+        result: None,
+        failure: None,
+        progress: None,
+        session_id: None,
+        parent_id: None,
+        retry_of: new.retry_of,
+        worker_id: None,
+        lease_until: None,
+        run_at: run_at.max(now),
+        expires_at: new.expires_at,
+        deadline: new.deadline,
+        timeout_ms: new.timeout_ms,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        version: 1,
+        metadata: new.metadata.clone(),
+        dedup_key: None,
+        tail_seq: 0,
+    };
+    JobRow {
+        job,
+        retry: new.retry,
+        on_busy: crate::domain::OnBusy::default(),
+        position: None,
+        pending_message: None,
+        claim: 0,
+        lease_token: None,
+        claimed_at: None,
+        snoozed_since: None,
+        text_from: None,
+    }
+}

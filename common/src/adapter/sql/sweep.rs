@@ -1,0 +1,186 @@
+//! What the sweeper asks.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{
+    SqlStore,
+    dialect::{Dialect, SqlRow, SqlTx, params},
+    line,
+    row::{self, JobRow},
+    run::{announce_retry, fail, hand_back},
+    statement,
+    unit::{Unit, id_rows},
+};
+use crate::{
+    domain::{
+        Change, Failure, FailureClass, JobId, SessionId, Timestamp, WorkerId,
+        retry::{Circumstances, Decision, after_failure},
+    },
+    port::{
+        Ready, StoreError,
+        store::{Consequences, RescueScope, Sweeps},
+    },
+};
+
+#[async_trait]
+impl<D: Dialect> Sweeps for SqlStore<D> {
+    async fn queued(&self, after: Option<JobId>, limit: u32) -> Result<Vec<Ready>, StoreError> {
+        let after = after.map_or(Uuid::nil(), JobId::uuid);
+        let rows = self.dialect.read(&statement::QUEUED, params![after, limit]).await?;
+        rows.iter().map(row::ready).collect()
+    }
+
+    async fn upcoming(&self, until: Timestamp, limit: u32) -> Result<Vec<Ready>, StoreError> {
+        let rows = self.dialect.read(&statement::UPCOMING, params![until, limit]).await?;
+        rows.iter().map(row::ready).collect()
+    }
+
+    async fn rescue(
+        &self,
+        scope: RescueScope,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<(usize, Consequences), StoreError> {
+        let sql = match scope {
+            RescueScope::Lapsed => &statement::LAPSED,
+            RescueScope::All => &statement::LEASED,
+        };
+        let ids = self.ids(&self.dialect.read(sql, params![limit]).await?)?;
+        if ids.is_empty() {
+            return Ok((0, Consequences::default()));
+        }
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions_of(&ids).await?;
+        let mut rows = unit.lock_free_jobs(&ids).await?;
+        let lapsed = unit.db_now;
+        rows.retain(|row| row.job.lease_until.is_some_and(|until| scope == RescueScope::All || until < lapsed));
+        let accounted = match scope {
+            RescueScope::Lapsed => accounted_workers(&mut unit, &rows).await?,
+            RescueScope::All => BTreeSet::new(),
+        };
+        for row in &mut rows {
+            let accounted = row.job.worker_id.is_some_and(|worker| accounted.contains(&worker));
+            end_lapsed(&mut unit, row, accounted);
+        }
+        unit.save(&mut rows).await?;
+        line::free_next(&mut unit, rows.iter().filter_map(|row| row.job.session_id).collect()).await?;
+        Ok((rows.len(), unit.commit().await?))
+    }
+
+    async fn expire(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError> {
+        let mut ids = self.ids(&self.dialect.read(&statement::EXPIRING, params![now, limit]).await?)?;
+        ids.extend(self.ids(&self.dialect.read(&statement::OVERDUE, params![now, limit]).await?)?);
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok((0, Consequences::default()));
+        }
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions_of(&ids).await?;
+        let mut rows = unit.lock_free_jobs(&ids).await?;
+        rows.retain(|row| !row.job.state.is_terminal() && time_is_up(row, now));
+        for row in &mut rows {
+            end_late(&mut unit, row);
+        }
+        unit.save(&mut rows).await?;
+        line::free_next(&mut unit, rows.iter().filter_map(|row| row.job.session_id).collect()).await?;
+        Ok((rows.len(), unit.commit().await?))
+    }
+
+    async fn unblock(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError> {
+        let rows = self.dialect.read(&statement::FREE_SESSIONS, params![limit]).await?;
+        let sessions: BTreeSet<SessionId> =
+            rows.iter().map(|row| row.uuid("session_id").map(Into::into)).collect::<Result<_, _>>()?;
+        if sessions.is_empty() {
+            return Ok((0, Consequences::default()));
+        }
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions(sessions.iter().copied()).await?;
+        let freed = line::free_next(&mut unit, sessions).await?;
+        Ok((freed, unit.commit().await?))
+    }
+
+    async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        for row in self.dialect.read(&statement::STALE_IDEMPOTENCY, params![now, limit]).await? {
+            let jobs: Vec<JobId> = serde_json::from_str(&row.text("job_ids")?).unwrap_or_default();
+            let ids = id_rows(jobs.into_iter().map(JobId::uuid));
+            if !self.dialect.read(&statement::UNFINISHED, params![ids]).await?.is_empty() {
+                continue;
+            }
+            let mut tx = self.dialect.begin().await?;
+            let (tenant, owner, key) = (row.text("tenant")?, row.text("owner")?, row.text("key")?);
+            forgotten += tx.execute(&statement::FORGET, params![tenant, owner, key]).await?;
+            tx.commit().await?;
+        }
+        Ok(forgotten)
+    }
+}
+
+impl<D: Dialect> SqlStore<D> {
+    fn ids(&self, rows: &[D::Row]) -> Result<Vec<JobId>, StoreError> {
+        rows.iter().map(|row| row.uuid("id").map(Into::into)).collect()
+    }
+}
+
+/// Those of the holders that live, or said good-bye: their runs did not crash.
+async fn accounted_workers<D: Dialect>(unit: &mut Unit<D>, rows: &[JobRow]) -> Result<BTreeSet<WorkerId>, StoreError> {
+    let holders: BTreeSet<_> = rows.iter().filter_map(|row| row.job.worker_id).map(WorkerId::uuid).collect();
+    let rows = unit.tx.fetch(&statement::ACCOUNTED_WORKERS, params![id_rows(holders)]).await?;
+    rows.iter().map(|row| row.uuid("id").map(Into::into)).collect()
+}
+
+fn end_lapsed<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, accounted: bool) {
+    if row.job.state.is_terminal() {
+        row.end_lease();
+        return;
+    }
+    if accounted {
+        hand_back(unit, row, "lease_lost");
+        return;
+    }
+    row.end_lease();
+    let failure = Failure {
+        class: FailureClass::Crash,
+        code: "WORKER_LOST".to_owned(),
+        message: "The worker that ran it died".to_owned(),
+        attempt: row.job.attempt,
+    };
+    let circumstances =
+        Circumstances { policy: row.retry, deadline: row.job.deadline, retry_after: None, now: unit.now, dice: 0.0 };
+    match after_failure(&failure, &circumstances) {
+        Decision::GiveUp => fail(unit, row, failure),
+        Decision::Retry { run_at } => {
+            announce_retry(unit, row, failure, run_at);
+            row.change(Change::HandBack).expect("a leased job that has not ended is running");
+            unit.consequences.ready.extend(row.ready());
+        }
+    }
+}
+
+/// `expires_at` bounds the first start only; `deadline` the whole life.
+fn time_is_up(row: &JobRow, now: Timestamp) -> bool {
+    let unstarted = row.job.started_at.is_none() && row.job.expires_at.is_some_and(|at| at <= now);
+    unstarted || row.job.deadline.is_some_and(|at| at <= now)
+}
+
+fn end_late<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow) {
+    let never_started = row.job.started_at.is_none() && Change::Expire.apply(row.job.state).is_ok();
+    let (code, message) =
+        if never_started { ("EXPIRED", "It was not started in time") } else { ("TIMEOUT", "Its deadline has passed") };
+    let failure = Failure {
+        class: FailureClass::Timeout,
+        code: code.to_owned(),
+        message: message.to_owned(),
+        attempt: row.job.attempt,
+    };
+    let from = row.job.state;
+    fail(unit, row, failure);
+    if never_started {
+        row.job.state = Change::Expire.apply(from).expect("checked above");
+    }
+    unit.stop_holder(row);
+}

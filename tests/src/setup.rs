@@ -1,0 +1,102 @@
+//! What an [`Errand`](crate::Errand) is started with.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use crate::Errand;
+
+/// Which database holds the truth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Store {
+    /// The file that `errand dev` keeps in its data directory.
+    Sqlite,
+    /// A database of its own on the PostgreSQL of this test process.
+    Postgres,
+}
+
+/// A configuration under construction.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub(crate) program: PathBuf,
+    pub(crate) database_url: Option<String>,
+    pub(crate) variables: Vec<(String, String)>,
+    store: Store,
+    sections: BTreeMap<String, String>,
+}
+
+impl Setup {
+    /// A test's own: an `echo` engine without delay, few connections, and leases short enough to be waited for.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>, store: Store) -> Self {
+        let empty = Self {
+            program: program.into(),
+            database_url: None,
+            variables: Vec::new(),
+            store,
+            sections: BTreeMap::new(),
+        };
+        empty
+            .section("database", "max_connections = 4")
+            .section("worker", "lease_seconds = 5")
+            .engine("echo", "type = \"echo\"\nword_delay_ms = 0")
+            .default_engine("echo")
+    }
+
+    /// Which store it will run on.
+    #[must_use]
+    pub const fn store(&self) -> Store {
+        self.store
+    }
+
+    /// Replaces one table of the configuration: its name without brackets, and its lines.
+    #[must_use]
+    pub fn section(mut self, name: &str, lines: &str) -> Self {
+        self.sections.insert(name.to_owned(), lines.to_owned());
+        self
+    }
+
+    /// Adds or replaces an engine.
+    #[must_use]
+    pub fn engine(self, name: &str, lines: &str) -> Self {
+        self.section(&format!("engines.{name}"), lines)
+    }
+
+    /// Names the engine of those who name none.
+    #[must_use]
+    pub fn default_engine(self, name: &str) -> Self {
+        self.section("engines", &format!("default = {name:?}"))
+    }
+
+    /// Adds an environment variable to those the program starts with.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs on this database instead of a fresh one of the test's own server.
+    #[must_use]
+    pub fn on_database(mut self, url: String) -> Self {
+        self.database_url = Some(url);
+        self
+    }
+
+    /// Starts the program and waits until it serves.
+    ///
+    /// # Panics
+    /// If it doesn't within the harness's patience; the message holds the end of its log.
+    pub async fn start(self) -> Errand {
+        Errand::start(self).await
+    }
+
+    pub(crate) fn write(&self, file: &Path) -> std::io::Result<()> {
+        let mut text = String::new();
+        for (name, lines) in &self.sections {
+            let _ = write!(text, "[{name}]\n{lines}\n\n");
+        }
+        std::fs::write(file, text)
+    }
+}

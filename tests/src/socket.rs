@@ -1,0 +1,107 @@
+//! A watcher of streams over WebSocket.
+
+use futures::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+};
+
+use crate::{Client, wait};
+
+/// An open socket.
+#[derive(Debug)]
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+/// What came.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Incoming {
+    /// A frame of the protocol.
+    Frame(Value),
+    /// The server closed, with this code; 1006 if it just went away.
+    Closed(u16),
+}
+
+impl Socket {
+    /// Opens a socket with the client's key in the header.
+    pub async fn open(client: &Client) -> Self {
+        Self::connect(client, Some(client.key())).await
+    }
+
+    /// Opens a socket that has yet to say who it is.
+    pub async fn open_anonymous(client: &Client) -> Self {
+        Self::connect(client, None).await
+    }
+
+    async fn connect(client: &Client, key: Option<&str>) -> Self {
+        let url = format!("{}/api/v1/stream", client.base().replacen("http", "ws", 1));
+        let mut request = url.into_client_request().expect("a request");
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("errand.v1"));
+        if let Some(key) = key {
+            let value = HeaderValue::from_str(&format!("Bearer {key}")).expect("a header");
+            request.headers_mut().insert("authorization", value);
+        }
+        let (socket, response) = wait::bounded("the handshake", connect_async(request)).await.expect("a socket");
+        assert_eq!(response.headers()["sec-websocket-protocol"], "errand.v1");
+        Self(socket)
+    }
+
+    /// Sends one frame.
+    ///
+    /// # Panics
+    /// If the socket is broken.
+    pub async fn send(&mut self, frame: &Value) {
+        self.send_text(&frame.to_string()).await;
+    }
+
+    /// Sends any text.
+    ///
+    /// # Panics
+    /// If the socket is broken.
+    pub async fn send_text(&mut self, text: &str) {
+        self.0.send(Message::text(text)).await.expect("the frame is sent");
+    }
+
+    /// What comes next, pings aside.
+    ///
+    /// # Panics
+    /// If nothing comes in time.
+    pub async fn next(&mut self) -> Incoming {
+        loop {
+            match wait::bounded("the next frame", self.0.next()).await {
+                Some(Ok(Message::Text(text))) => {
+                    return Incoming::Frame(serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}")));
+                }
+                Some(Ok(Message::Close(Some(close)))) => return Incoming::Closed(close.code.into()),
+                Some(Ok(Message::Close(None)) | Err(_)) | None => return Incoming::Closed(1006),
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// The next frame of the protocol.
+    ///
+    /// # Panics
+    /// If the server closes instead.
+    pub async fn frame(&mut self) -> Value {
+        match self.next().await {
+            Incoming::Frame(frame) => frame,
+            Incoming::Closed(code) => panic!("the server closed with {code}"),
+        }
+    }
+
+    /// Frames up to and including the first of this type.
+    ///
+    /// # Panics
+    /// If the server closes before.
+    pub async fn take_until(&mut self, kind: &str) -> Vec<Value> {
+        let mut frames = Vec::new();
+        loop {
+            frames.push(self.frame().await);
+            if frames.last().is_some_and(|frame| frame["type"] == kind) {
+                return frames;
+            }
+        }
+    }
+}
