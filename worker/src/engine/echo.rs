@@ -4,12 +4,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use errand_common::{
-    config::EchoEngine,
-    domain::{EventType, FailureClass},
-};
+use errand_common::{config::EchoEngine, domain::EventType};
 
-use super::{Availability, Capabilities, Engine, Turn, TurnContext, TurnEnd, TurnFailure, code};
+use super::{Availability, Capabilities, Engine, Turn, TurnContext, TurnEnd, TurnFailure};
 
 /// The trial engine.
 pub(super) struct Echo {
@@ -27,7 +24,7 @@ impl Echo {
                 tokio::time::sleep(self.word_delay).await;
             }
             if context.must_end_by.borrow().has_passed() {
-                return Err(TurnFailure::new(FailureClass::Timeout, code::EXECUTION_ERROR, "the lease has passed"));
+                return Err(TurnFailure::lease_over());
             }
             context.say(EventType::Text, word).await?;
         }

@@ -105,8 +105,8 @@ pub struct TurnContext {
     pub events: mpsc::Sender<NewEvent>,
     /// Cancelled when the turn must stop: the engine returns soon, with everything it started gone.
     pub stop: CancellationToken,
-    /// The instant by which everything must be gone, unless the lease is renewed: engines with processes pass it to
-    /// their guard, and again whenever it changes.
+    /// The instant by which everything must be gone, unless the lease is renewed: engines with processes hand it to
+    /// their guard, which follows its changes.
     pub must_end_by: watch::Receiver<crate::guard::MonotonicInstant>,
 }
 
@@ -155,6 +155,12 @@ impl TurnFailure {
     #[must_use]
     pub fn new(class: FailureClass, code: &'static str, message: impl Into<String>) -> Self {
         Self { class, code, message: message.into(), retry_after: None }
+    }
+
+    /// The lease passed and nobody renewed it: whoever holds the job now runs it again.
+    fn lease_over() -> Self {
+        let message = "was stopped because its lease could not be renewed in time";
+        Self::new(FailureClass::Crash, code::EXECUTION_ERROR, message)
     }
 
     /// What a run that was told to stop returns; nobody looks at it.

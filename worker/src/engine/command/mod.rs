@@ -3,7 +3,7 @@
 mod output;
 mod program;
 
-use std::{ffi::OsString, path::Path, sync::Arc, time::Duration};
+use std::{ffi::OsString, io, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use errand_common::{config::CommandEngine, domain::FailureClass};
@@ -33,7 +33,7 @@ impl Command {
 
     fn spec(&self, turn: &Turn, context: &TurnContext) -> Result<Spec, TurnFailure> {
         let mut env = self.environment();
-        program::find(&self.config, &env).map_err(|reason| self.unavailable(&reason))?;
+        program::find(&self.config, &env).map_err(|reason| self.unavailable(FailureClass::Fatal, &reason))?;
         let mut mark: Vec<(OsString, OsString)> = vec![
             ("ERRAND_TASK_ID".into(), turn.job_id.to_string().into()),
             ("ERRAND_ATTEMPT".into(), turn.attempt.to_string().into()),
@@ -52,14 +52,18 @@ impl Command {
         })
     }
 
-    fn unavailable(&self, reason: &str) -> TurnFailure {
+    fn unavailable(&self, class: FailureClass, reason: &str) -> TurnFailure {
         let message = format!("engine {:?} can't run: {reason}", self.name);
-        TurnFailure::new(FailureClass::Fatal, code::ENGINE_UNAVAILABLE, message)
+        TurnFailure::new(class, code::ENGINE_UNAVAILABLE, message)
+    }
+
+    fn no_guard(&self, error: &io::Error) -> TurnFailure {
+        self.unavailable(program::start_failure(error), &format!("its guard process could not be started ({error})"))
     }
 
     /// The whole turn, but for being told to stop. Everything that the program wrote is read before its end is judged.
-    async fn talk(&self, guarded: &mut Guarded, io: Io, context: &TurnContext) -> Result<TurnEnd, TurnFailure> {
-        let Io { stdin, prompt, stdout, stderr } = io;
+    async fn talk(&self, guarded: &mut Guarded, pipes: Pipes, context: &TurnContext) -> Result<TurnEnd, TurnFailure> {
+        let Pipes { stdin, prompt, stdout, stderr } = pipes;
         let tail_limit = usize::try_from(self.config.stderr_limit_kib).unwrap_or(usize::MAX).saturating_mul(1024);
         let mut tail = Tail::new(tail_limit);
         // The first failure ends the conversation; the others need not have come to their end.
@@ -76,12 +80,13 @@ impl Command {
         let how = match exit {
             Exit::Code(0) => return Ok(TurnEnd { text, ..TurnEnd::default() }),
             Exit::Code(status) => format!("exited with status {status}"),
-            Exit::Signal(_) if lease_over => {
-                let message = "was stopped because its lease could not be renewed in time";
-                return Err(TurnFailure::new(FailureClass::Crash, code::EXECUTION_ERROR, message));
-            }
+            Exit::Signal(_) if lease_over => return Err(TurnFailure::lease_over()),
             Exit::Signal(signal) => format!("was killed by signal {signal}"),
-            Exit::NotStarted(errno) => return Err(self.unavailable(&program::start_error(&self.config, errno))),
+            Exit::NotStarted(errno) => {
+                let error = io::Error::from_raw_os_error(errno);
+                let reason = program::start_error(&self.config, &error);
+                return Err(self.unavailable(program::start_failure(&error), &reason));
+            }
             Exit::GuardLost => {
                 let message = format!("engine {:?}: its guard process was killed", self.name);
                 return Err(TurnFailure::new(FailureClass::Crash, code::EXECUTION_ERROR, message));
@@ -108,14 +113,13 @@ impl Engine for Command {
 
     async fn run(&self, turn: Turn, context: TurnContext) -> Result<TurnEnd, TurnFailure> {
         let spec = self.spec(&turn, &context)?;
-        let started = Guarded::spawn(&spec)
-            .map_err(|error| self.unavailable(&format!("its guard process could not be started ({error})")))?;
+        let started = Guarded::spawn(&spec).map_err(|error| self.no_guard(&error))?;
         let Started { mut guarded, stdin, stdout, stderr } = started;
-        let io = Io { stdin, prompt: turn.prompt, stdout, stderr };
+        let pipes = Pipes { stdin, prompt: turn.prompt, stdout, stderr };
         let end = tokio::select! {
             biased;
             () = context.stop.cancelled() => None,
-            end = self.talk(&mut guarded, io, &context) => Some(end),
+            end = self.talk(&mut guarded, pipes, &context) => Some(end),
         };
         match end {
             Some(Ok(end)) => Ok(end),
@@ -132,7 +136,7 @@ impl Engine for Command {
     }
 }
 
-struct Io {
+struct Pipes {
     stdin: Stdin,
     prompt: String,
     stdout: tokio::process::ChildStdout,

@@ -7,8 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use errand_common::config::CommandEngine;
-use rustix::fs::{Access, access};
+use errand_common::{config::CommandEngine, domain::FailureClass};
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
 
 /// Where programs are looked for by a process without `PATH`.
 const PATH_IF_UNSET: &str = "/bin:/usr/bin";
@@ -42,16 +45,25 @@ pub(super) fn find(config: &CommandEngine, env: &[(OsString, OsString)]) -> Resu
 }
 
 /// A sentence for a program that was there and still could not be started.
-pub(super) fn start_error(config: &CommandEngine, errno: i32) -> String {
+pub(super) fn start_error(config: &CommandEngine, error: &io::Error) -> String {
     let program = config.command.first().map_or("the program", String::as_str);
-    let error = io::Error::from_raw_os_error(errno);
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "; if it is a script, the interpreter in its first line is missing",
         io::ErrorKind::PermissionDenied => "; check its permissions and those of its folder",
-        _ if errno == rustix::io::Errno::NOEXEC.raw_os_error() => "; a script needs a first line such as #!/bin/sh",
+        _ if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            "; a script needs a first line such as #!/bin/sh"
+        }
         _ => "",
     };
     format!("{program} could not be started: {error}{hint}")
+}
+
+/// A machine that is out of processes, memory or descriptors, or a program that is being replaced, may do later; all
+/// else needs someone's hand.
+pub(super) fn start_failure(error: &io::Error) -> FailureClass {
+    const PASSING: [Errno; 6] = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::TXTBSY, Errno::INTR];
+    let passing = error.raw_os_error().is_some_and(|raw| PASSING.iter().any(|errno| errno.raw_os_error() == raw));
+    if passing { FailureClass::Transient } else { FailureClass::Fatal }
 }
 
 fn executable(file: &Path) -> bool {
@@ -77,6 +89,15 @@ mod tests {
         let path = |value: &str| [("PATH".into(), value.into())];
         assert_eq!(find(&shell, &path("/nowhere:/bin")), Ok("/bin/sh".into()));
         assert!(find(&shell, &path("/nowhere")).expect_err("not there").contains("/nowhere"));
+    }
+
+    #[test]
+    fn only_what_may_pass_by_itself_is_tried_again() {
+        let class = |errno: Errno| start_failure(&errno.into());
+        assert_eq!(class(Errno::AGAIN), FailureClass::Transient);
+        assert_eq!(class(Errno::TXTBSY), FailureClass::Transient);
+        assert_eq!(class(Errno::NOENT), FailureClass::Fatal);
+        assert_eq!(class(Errno::NOEXEC), FailureClass::Fatal);
     }
 
     #[test]

@@ -58,6 +58,13 @@ fn text(content: &str) -> String {
         .to_string()
 }
 
+/// A variable that every process has stands in for the one with the key.
+const KEY_VARIABLE: &str = "PATH";
+
+fn key() -> String {
+    std::env::var(KEY_VARIABLE).expect("PATH")
+}
+
 const STOP: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
 const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
 
@@ -73,7 +80,7 @@ async fn text_streams_and_tokens_are_counted() {
 #[tokio::test]
 async fn the_request_carries_the_conversation() {
     let mut fake = Fake::play(vec![Script::events(&[STOP, "[DONE]"])]).await;
-    let engine = engine(&fake.base_url, &json!({ "max_tokens": 5, "api_key_env": "CARGO_PKG_NAME" }));
+    let engine = engine(&fake.base_url, &json!({ "max_tokens": 5, "api_key_env": KEY_VARIABLE }));
     let message = |role, content: &str| Message {
         id: MessageId::new(),
         session_id: SessionId::new(),
@@ -89,7 +96,7 @@ async fn the_request_carries_the_conversation() {
     let request = fake.requests.recv().await.expect("a request");
     let (head, body) = request.split_once("\r\n\r\n").expect("a body");
     assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1"), "{head}");
-    assert!(head.contains("authorization: Bearer errand-worker"), "{head}");
+    assert!(head.contains(&format!("authorization: Bearer {}", key())), "{head}");
     let body: Value = serde_json::from_str(body).expect("JSON");
     assert_eq!(
         body,
@@ -195,8 +202,9 @@ async fn an_account_without_money_is_not_asked_again() {
 
 #[tokio::test]
 async fn a_refused_key_is_named_and_not_told() {
-    let fake = Fake::play(vec![Script::json("401 Unauthorized", &[], r#"{"error":"bad key errand-worker"}"#)]).await;
-    let engine = engine(&fake.base_url, &json!({ "api_key_env": "CARGO_PKG_NAME" }));
+    let error = json!({ "error": format!("bad key {}", key()) }).to_string();
+    let fake = Fake::play(vec![Script::json("401 Unauthorized", &[], &error)]).await;
+    let engine = engine(&fake.base_url, &json!({ "api_key_env": KEY_VARIABLE }));
     let failure = run(&engine, turn("hello")).await.0.expect_err("refused");
     assert_eq!(failure.class, FailureClass::Auth);
     assert!(failure.message.ends_with("401: bad key ***"), "{failure}");
