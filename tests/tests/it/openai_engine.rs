@@ -1,0 +1,155 @@
+//! The `openai_compatible` engine, against a server on loopback that does what such servers do.
+
+use errand_tests::{
+    Client, both_stores,
+    fake_openai::{FakeOpenAi, Gate, Reply, Step, split_inside},
+    sse::{Sse, visible_text},
+};
+use serde_json::{Value, json};
+
+const ENGINE: &str = "model";
+
+async fn run(client: &Client) -> Value {
+    let task = client.submit_task(&json!({"prompt": "hi", "engineType": ENGINE, "maxAttempts": 1})).await;
+    client.wait_for_end(&task.id).await
+}
+
+both_stores! {
+    async fn an_answer_streams_while_the_server_still_speaks(setup: Setup) {
+        let gate = Gate::new();
+        let steps = vec![
+            Step::Text("hello ".into()),
+            Step::Gate(gate.clone()),
+            Step::Text("world".into()),
+            Step::Finish("stop"),
+            Step::Usage(11, 7),
+            Step::Done,
+        ];
+        let fake = FakeOpenAi::start([Reply::Stream(steps)]).await;
+        let errand = setup.engine(ENGINE, &fake.engine()).start().await;
+        let client = errand.client();
+        let body = json!({"prompt": "hi there", "engineType": ENGINE, "systemPrompt": "Be brief."});
+        let task = client.submit_task(&body).await;
+        let mut stream = Sse::of_job(client, &task.id).await;
+        let mut frames = stream.take_until(|frame| frame.kind() == "text").await;
+        assert_eq!(visible_text(&frames), "hello ");
+        gate.open();
+        frames.extend(stream.rest().await);
+        assert_eq!(visible_text(&frames), "hello world");
+
+        let result = client.wait_for_completion(&task.id).await["result"].clone();
+        assert_eq!(result["summary"], "hello world");
+        assert_eq!((&result["inputTokens"], &result["outputTokens"]), (&json!(11), &json!(7)));
+        assert_eq!(result["tokensUsed"], 18);
+        let requests = fake.requests();
+        assert_eq!(requests.len(), 1);
+        let asked = &requests[0].body;
+        assert_eq!((&asked["model"], &asked["stream"]), (&json!("fake-model"), &json!(true)));
+        let messages = json!([
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "hi there"},
+        ]);
+        assert_eq!(asked["messages"], messages);
+        errand.finish().await;
+    }
+
+    async fn the_key_goes_to_the_server_and_nowhere_else(setup: Setup) {
+        let secret = "sk-a-secret-that-must-not-be-seen";
+        let fake = FakeOpenAi::start([Reply::error(401, "invalid_api_key", "Incorrect API key provided")]).await;
+        let lines = format!("{}\napi_key_env = \"MODEL_KEY\"", fake.engine());
+        let errand = setup.engine(ENGINE, &lines).variable("MODEL_KEY", secret).start().await;
+        let job = run(errand.client()).await;
+        assert_eq!(fake.requests()[0].headers["authorization"], format!("Bearer {secret}"));
+        assert_eq!((&job["state"], &job["failure"]["class"]), (&json!("failed"), &json!("auth")), "{job:#}");
+        assert!(!job.to_string().contains(secret) && !errand.log().contains(secret));
+        errand.finish().await;
+    }
+
+    async fn a_character_split_between_two_packets_arrives_whole(setup: Setup) {
+        let [head, tail] = split_inside("größer 字", 3);
+        let reply = Reply::Stream(vec![head, tail, Step::Finish("stop"), Step::Done]);
+        let fake = FakeOpenAi::start([reply]).await;
+        let errand = setup.engine(ENGINE, &fake.engine()).start().await;
+        assert_eq!(run(errand.client()).await["result"]["summary"], "größer 字");
+        errand.finish().await;
+    }
+
+    async fn comments_reasoning_and_a_missing_end_mark_are_put_up_with(setup: Setup) {
+        let reply = Reply::Stream(vec![
+            Step::Bytes(b": PROCESSING\n\n".to_vec()),
+            Step::Reasoning("let me think".into()),
+            Step::Text("done".into()),
+            Step::Finish("stop"),
+        ]);
+        let fake = FakeOpenAi::start([reply]).await;
+        let errand = setup.engine(ENGINE, &fake.engine()).start().await;
+        let client = errand.client();
+        let job = run(client).await;
+        assert_eq!(job["result"]["summary"], "done", "{job:#}");
+        let frames = client.events(job["id"].as_str().expect("an id")).await;
+        let thinking = frames.iter().find(|frame| frame.kind() == "thinking").expect("a thought");
+        assert_eq!(thinking.data["content"], "let me think");
+        errand.finish().await;
+    }
+
+    async fn an_error_in_the_stream_fails_the_attempt_with_the_servers_words(setup: Setup) {
+        let error = json!({"error": {"message": "the GPU melted", "type": "server_error", "code": null}});
+        let fake = FakeOpenAi::start([Reply::Stream(vec![Step::Text("par".into()), Step::Data(error)])]).await;
+        let errand = setup.engine(ENGINE, &fake.engine()).start().await;
+        let job = run(errand.client()).await;
+        assert_eq!(job["state"], "failed", "{job:#}");
+        assert!(job["failure"]["message"].as_str().expect("text").contains("the GPU melted"), "{job:#}");
+        errand.finish().await;
+    }
+
+    async fn an_answer_that_breaks_off_is_asked_for_again_and_its_text_retracted(setup: Setup) {
+        let fake = FakeOpenAi::start([
+            Reply::Stream(vec![Step::Text("half an ans".into()), Step::Cut]),
+            Reply::text(&["a whole ", "answer"]),
+        ])
+        .await;
+        let errand = setup.engine(ENGINE, &fake.engine()).start().await;
+        let client = errand.client();
+        let task = client.submit_task(&json!({"prompt": "hi", "engineType": ENGINE})).await;
+        let job = client.wait_for_completion(&task.id).await;
+        assert_eq!(job["attempt"], 2);
+        assert_eq!(visible_text(&client.events(&task.id).await), "a whole answer");
+        errand.finish().await;
+    }
+
+    async fn a_server_that_never_answers_is_given_up(setup: Setup) {
+        let fake = FakeOpenAi::start([Reply::Hang]).await;
+        let lines = format!("{}\nfirst_byte_timeout_seconds = 1", fake.engine());
+        let errand = setup.engine(ENGINE, &lines).start().await;
+        let job = run(errand.client()).await;
+        assert_eq!((&job["state"], &job["failure"]["class"]), (&json!("failed"), &json!("transient")), "{job:#}");
+        errand.finish().await;
+    }
+
+    async fn a_server_that_is_not_there_is_named_in_the_failure(setup: Setup) {
+        let lines = "type = \"openai_compatible\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"";
+        let errand = setup.engine(ENGINE, lines).start().await;
+        let job = run(errand.client()).await;
+        assert_eq!((&job["state"], &job["failure"]["class"]), (&json!("failed"), &json!("transient")), "{job:#}");
+        assert!(job["failure"]["message"].as_str().expect("text").contains("127.0.0.1:9"), "{job:#}");
+        errand.finish().await;
+    }
+
+    async fn the_conversation_so_far_is_part_of_the_question(setup: Setup) {
+        let fake = FakeOpenAi::start([Reply::text(&["first answer"]), Reply::text(&["second answer"])]).await;
+        let errand = setup.engine(ENGINE, &fake.engine()).start().await;
+        let client = errand.client();
+        let first = client.submit_task(&json!({"prompt": "first", "engineType": ENGINE})).await;
+        client.wait_for_completion(&first.id).await;
+        let body = json!({"prompt": "second", "engineType": ENGINE, "sessionId": first.session_id});
+        let second = client.submit_task(&body).await;
+        client.wait_for_completion(&second.id).await;
+        let messages = json!([
+            {"role": "user", "content": "first"},
+            {"role": "assistant", "content": "first answer"},
+            {"role": "user", "content": "second"},
+        ]);
+        assert_eq!(fake.requests()[1].body["messages"], messages);
+        errand.finish().await;
+    }
+}
