@@ -52,16 +52,8 @@ fn add(engines: &mut Engines, name: &str, engine: Engine) {
 }
 
 fn server(base_url: String, model: String, api_key_env: Option<&str>) -> Engine {
-    Engine::OpenaiCompatible(OpenAiCompatibleEngine {
-        base_url,
-        model,
-        api_key_env: api_key_env.map(str::to_owned),
-        queue: "default".to_owned(),
-        max_tokens: None,
-        connect_timeout_seconds: 10,
-        first_byte_timeout_seconds: 120,
-        idle_timeout_seconds: 90,
-    })
+    let api_key_env = api_key_env.map(str::to_owned);
+    Engine::OpenaiCompatible(OpenAiCompatibleEngine { api_key_env, ..OpenAiCompatibleEngine::at(base_url, model) })
 }
 
 /// The first model of a server, or why there is none.

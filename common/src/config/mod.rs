@@ -349,6 +349,24 @@ pub struct OpenAiCompatibleEngine {
     pub answer_limit_kib: u32,
 }
 
+impl OpenAiCompatibleEngine {
+    /// A server with the default limits.
+    #[must_use]
+    pub fn at(base_url: String, model: String) -> Self {
+        Self {
+            base_url,
+            model,
+            api_key_env: None,
+            queue: default_queue(),
+            max_tokens: None,
+            connect_timeout_seconds: default_connect_timeout_seconds(),
+            first_byte_timeout_seconds: default_first_byte_timeout_seconds(),
+            idle_timeout_seconds: default_idle_timeout_seconds(),
+            answer_limit_kib: default_answer_limit_kib(),
+        }
+    }
+}
+
 impl Engine {
     /// The `type` it is configured with.
     #[must_use]

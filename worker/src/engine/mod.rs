@@ -218,19 +218,3 @@ pub async fn describe(table: &EngineTable, engines: &config::Engines) -> Vec<Eng
 
 /// The engines of a worker, by name.
 pub type EngineTable = std::collections::BTreeMap<String, Arc<dyn Engine>>;
-
-/// The engines as configured.
-#[must_use]
-pub fn build(config: &errand_common::config::Engines, guard_program: std::path::PathBuf) -> EngineTable {
-    let _ = (config, guard_program);
-    EngineTable::new()
-}
-
-/// The engines as they are announced.
-pub async fn describe(
-    table: &EngineTable,
-    config: &errand_common::config::Engines,
-) -> Vec<errand_common::wire::engine::EngineInfo> {
-    let _ = (table, config);
-    Vec::new()
-}

@@ -99,6 +99,3 @@ impl MonotonicInstant {
         Self(nanos)
     }
 }
-
-/// Becomes a guard if the process was started as one; then it does not return.
-pub fn run_if_guard() {}
