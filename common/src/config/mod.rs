@@ -362,7 +362,7 @@ impl OpenAiCompatibleEngine {
             connect_timeout_seconds: default_connect_timeout_seconds(),
             first_byte_timeout_seconds: default_first_byte_timeout_seconds(),
             idle_timeout_seconds: default_idle_timeout_seconds(),
-            answer_limit_kib: default_answer_limit_kib(),
+            answer_limit_kib: default_output_limit_kib(),
         }
     }
 }
