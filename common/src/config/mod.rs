@@ -56,6 +56,8 @@ pub struct Server {
     pub attachment_limit_mib: u32,
     /// Largest request head (request line and headers), in KiB.
     pub header_limit_kib: u32,
+    /// How long a stopping server lets requests in flight finish, in seconds.
+    pub drain_seconds: u32,
 }
 
 impl Default for Server {
@@ -66,6 +68,7 @@ impl Default for Server {
             body_limit_kib: 1024,
             attachment_limit_mib: 20,
             header_limit_kib: 32,
+            drain_seconds: 10,
         }
     }
 }
