@@ -37,6 +37,7 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("server.body_limit_kib", Whole(1, 65_536)),
     ("server.attachment_limit_mib", Whole(0, 1_024)),
     ("server.header_limit_kib", Whole(4, 1_024)),
+    ("server.drain_seconds", Whole(0, 3_600)),
     ("metrics.listen", Address),
     ("database.url", Url(&["postgres", "postgresql", "sqlite"])),
     ("database.max_connections", Whole(1, 1_000)),
