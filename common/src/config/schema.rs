@@ -97,6 +97,7 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("output_limit_kib", Whole(1, 1_048_576)),
             may("stop_grace_ms", Whole(0, 60_000)),
             may("stderr_limit_kib", Whole(0, 1_024)),
+            may("stop_grace_ms", Whole(0, 60_000)),
         ],
     ),
     (
@@ -107,6 +108,7 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("api_key_env", Text),
             may("queue", Text),
             may("max_tokens", Whole(1, 10_000_000)),
+            may("answer_limit_kib", Whole(1, 1_048_576)),
             may("connect_timeout_seconds", Whole(1, DAY)),
             may("first_byte_timeout_seconds", Whole(1, DAY)),
             may("idle_timeout_seconds", Whole(1, DAY)),

@@ -29,7 +29,7 @@ pub(crate) struct Create {
     #[arg(long, default_value = "cli")]
     name: String,
     /// What it may do: jobs:read jobs:write jobs:cancel approve admin fleet
-    #[arg(long, value_delimiter = ',', num_args = 1.., default_value = "jobs:read,jobs:write,jobs:cancel")]
+    #[arg(long, value_delimiter = ',', num_args = 1.., default_value = "jobs:read,jobs:write,jobs:cancel,approve")]
     scopes: Vec<Scope>,
     /// Work straight on this database, without a server [default: the configured one, unless a URL is given]
     #[arg(long, value_name = "URL")]
