@@ -1,6 +1,7 @@
 //! The library every part of Errand stands on: no HTTP, no handlers, no `main`.
 //!
-//! Direction of imports: `domain ← wire ← port ← adapter ← backend`. `config` and `telemetry` are leaves.
+//! Direction of imports: `domain ← wire ← port ← adapter ← backend`. `config` and `telemetry` are leaves
+//! (`config` knows the form of a key, to check one).
 //!
 //! * [`domain`]: what a job is and how it may change; pure, no I/O.
 //! * [`wire`]: what crosses a process boundary (payloads of the kinds, bus messages, answers).

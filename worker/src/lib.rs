@@ -1,4 +1,27 @@
 //! Workers: claim jobs, run them, write what came of it.
+//!
+//! ```text
+//! queue ─► fetch ─► runner (apalis) ─► execute ─► handler ─► engine
+//!            │                            │           │
+//!          store ◄── lease, control    writer ◄── events, end
+//! ```
+//!
+//! * [`run()`]: puts it together and drains it.
+//! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
 
+mod control;
 pub mod engine;
+mod execute;
+mod fetch;
 pub mod guard;
+mod handler;
+mod lease;
+mod outcome;
+mod pace;
+mod registry;
+mod run;
+mod runner;
+mod sweep;
+mod writer;
+
+pub use run::{RunError, RunOptions, run};

@@ -2,12 +2,18 @@
 //!
 //! Field docs are the reference; units are in the names.
 
+mod environment;
+mod fault;
+mod load;
+mod schema;
 mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use fault::{Fault, Faults, Origin};
+pub use load::{File, load};
 pub use secret::Secret;
 
 /// All of it.
@@ -116,6 +122,20 @@ pub struct Worker {
     pub sweep_interval_ms: u32,
     /// Events of one run are committed at most this often at rest, in milliseconds.
     pub event_flush_ms: u32,
+    /// The same under load, when a commit takes longer than that: at most so long, in milliseconds.
+    pub event_flush_max_ms: u32,
+    /// Events of one run that wait for their commit, in KiB; beyond it the engine waits.
+    pub event_buffer_kib: u32,
+    /// How long a run that is told to stop may take before it is dropped, in milliseconds.
+    pub stop_grace_ms: u32,
+    /// How often a worker looks for work that nobody told it of, in milliseconds.
+    pub poll_interval_ms: u32,
+    /// How long a job that this worker can't run is put off, in seconds.
+    pub snooze_seconds: u32,
+    /// How far ahead the sweep tells the queue of delayed jobs, in seconds.
+    pub sweep_horizon_seconds: u32,
+    /// Most rows that one step of the sweep touches.
+    pub sweep_batch: u32,
 }
 
 impl Default for Worker {
@@ -128,6 +148,13 @@ impl Default for Worker {
             unknown_kind_seconds: 600,
             sweep_interval_ms: 1_000,
             event_flush_ms: 20,
+            event_flush_max_ms: 200,
+            event_buffer_kib: 256,
+            stop_grace_ms: 1_000,
+            poll_interval_ms: 1_000,
+            snooze_seconds: 5,
+            sweep_horizon_seconds: 60,
+            sweep_batch: 1_000,
         }
     }
 }
@@ -275,6 +302,9 @@ pub struct CommandEngine {
     /// How much of the end of its standard error a failure keeps, in KiB.
     #[serde(default = "default_stderr_limit_kib")]
     pub stderr_limit_kib: u32,
+    /// How long a run that is stopped may take to end after SIGTERM before it is killed, in milliseconds.
+    #[serde(default = "default_stop_grace_ms")]
+    pub stop_grace_ms: u32,
 }
 
 /// What may follow a run that was cut off.
@@ -314,6 +344,27 @@ pub struct OpenAiCompatibleEngine {
     /// Longest silence within an answer, in seconds.
     #[serde(default = "default_idle_timeout_seconds")]
     pub idle_timeout_seconds: u32,
+    /// Most text and reasoning of one answer, in KiB; beyond it the run fails.
+    #[serde(default = "default_output_limit_kib")]
+    pub answer_limit_kib: u32,
+}
+
+impl OpenAiCompatibleEngine {
+    /// A server with the default limits.
+    #[must_use]
+    pub fn at(base_url: String, model: String) -> Self {
+        Self {
+            base_url,
+            model,
+            api_key_env: None,
+            queue: default_queue(),
+            max_tokens: None,
+            connect_timeout_seconds: default_connect_timeout_seconds(),
+            first_byte_timeout_seconds: default_first_byte_timeout_seconds(),
+            idle_timeout_seconds: default_idle_timeout_seconds(),
+            answer_limit_kib: default_output_limit_kib(),
+        }
+    }
 }
 
 impl Engine {
@@ -352,6 +403,10 @@ const fn default_output_limit_kib() -> u32 {
 
 const fn default_stderr_limit_kib() -> u32 {
     8
+}
+
+const fn default_stop_grace_ms() -> u32 {
+    500
 }
 
 const fn default_connect_timeout_seconds() -> u32 {

@@ -3,11 +3,22 @@
 //! An engine turns a [`Turn`] into events and an end. It knows nothing of jobs' states, leases or stores: the task
 //! handler writes its events under the fence, decides what follows a failure, and tells it to stop.
 
-use std::{sync::Arc, time::Duration};
+mod command;
+mod echo;
+mod openai_compatible;
+mod text;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use errand_common::domain::{FailureClass, JobId, Message, NewEvent, SessionId};
+use errand_common::{
+    config,
+    domain::{EventType, FailureClass, JobId, Message, NewEvent, SessionId},
+    wire::engine::EngineInfo,
+};
+use futures::future::join_all;
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -115,6 +126,94 @@ pub trait Engine: Send + Sync {
     /// [`TurnFailure`], with a class that says whether another attempt may help. After `stop` any result will do: it is
     /// not looked at.
     async fn run(&self, turn: Turn, context: TurnContext) -> Result<TurnEnd, TurnFailure>;
+}
+
+/// Codes of failures that engines have in common, for programs.
+pub mod code {
+    /// The run went wrong.
+    pub const EXECUTION_ERROR: &str = "EXECUTION_ERROR";
+    /// The engine is missing, misconfigured or can't be reached.
+    pub const ENGINE_UNAVAILABLE: &str = "ENGINE_UNAVAILABLE";
+    /// More output than its limit allows.
+    pub const OUTPUT_LIMIT: &str = "OUTPUT_LIMIT";
+    /// The engine's credentials were refused.
+    pub const ENGINE_AUTH: &str = "ENGINE_AUTH";
+    /// The engine's server asks to slow down.
+    pub const RATE_LIMITED: &str = "RATE_LIMITED";
+    /// The account behind the engine's credentials has nothing left to spend.
+    pub const QUOTA_EXHAUSTED: &str = "QUOTA_EXHAUSTED";
+    /// The engine's server does not accept the request.
+    pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
+    /// The engine's server withheld the answer.
+    pub const CONTENT_FILTERED: &str = "CONTENT_FILTERED";
+    /// A wait for the engine's server was in vain.
+    pub const ENGINE_TIMEOUT: &str = "ENGINE_TIMEOUT";
+}
+
+impl TurnFailure {
+    /// A failure without a time to come again.
+    #[must_use]
+    pub fn new(class: FailureClass, code: &'static str, message: impl Into<String>) -> Self {
+        Self { class, code, message: message.into(), retry_after: None }
+    }
+
+    /// What a run that was told to stop returns; nobody looks at it.
+    fn stopped() -> Self {
+        Self::new(FailureClass::Cancelled, code::EXECUTION_ERROR, "stopped")
+    }
+}
+
+impl TurnContext {
+    /// Sends an event that carries text.
+    ///
+    /// # Errors
+    /// The run is over and nobody listens: as good as a stop.
+    async fn say(&self, kind: EventType, content: &str) -> Result<(), TurnFailure> {
+        self.events.send(NewEvent::new(kind, json!({ "content": content }))).await.map_err(|_| TurnFailure::stopped())
+    }
+}
+
+/// Makes the engines of a configuration. `guard_program` is what guards are made of:
+/// [`crate::guard::default_program`] as a rule.
+#[must_use]
+pub fn build(engines: &config::Engines, guard_program: PathBuf) -> EngineTable {
+    let guard_program: Arc<std::path::Path> = guard_program.into();
+    let make = |(name, engine): (&String, &config::Engine)| {
+        let engine: Arc<dyn Engine> = match engine {
+            config::Engine::Echo(echo) => Arc::new(echo::Echo::new(echo)),
+            config::Engine::Command(command) => {
+                Arc::new(command::Command::new(name, command, Arc::clone(&guard_program)))
+            }
+            config::Engine::OpenaiCompatible(server) => {
+                Arc::new(openai_compatible::OpenAiCompatible::new(name, server))
+            }
+        };
+        (name.clone(), engine)
+    };
+    engines.table.iter().map(make).collect()
+}
+
+/// What `GET /agent/engines` shows of a worker's engines, sorted by name. Asks all of them at once whether they could
+/// run; takes a few seconds at most.
+pub async fn describe(table: &EngineTable, engines: &config::Engines) -> Vec<EngineInfo> {
+    let described = engines.table.iter().filter_map(|(name, configured)| {
+        let engine = table.get(name)?;
+        Some(async move {
+            let reason = match engine.availability().await {
+                Availability::Available => None,
+                Availability::Unavailable(reason) => Some(reason),
+            };
+            EngineInfo {
+                name: name.clone(),
+                engine_type: configured.type_name().to_owned(),
+                available: reason.is_none(),
+                reason,
+                queue: configured.queue().to_owned(),
+                capabilities: json!(engine.capabilities()),
+            }
+        })
+    });
+    join_all(described).await
 }
 
 /// The engines of a worker, by name.

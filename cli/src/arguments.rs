@@ -1,0 +1,95 @@
+//! What may be asked of the program.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use errand_common::telemetry::log;
+
+use crate::command::{dev, doctor, jobs, keys, migrate, submit};
+
+/// Errand runs jobs for fleets of AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "errand", version, about, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Said before or after any command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: errand.toml, if it is there]
+    #[arg(long, global = true, env = "ERRAND_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What is logged: a level, or directives such as errand_worker=debug,info
+    #[arg(long, global = true, env = "ERRAND_LOG", value_name = "FILTER", default_value = "info", hide = true)]
+    pub(crate) log: String,
+    /// How the log looks
+    #[arg(long, global = true, env = "ERRAND_LOG_FORMAT", value_enum, default_value = "text", hide = true)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl From<LogFormat> for log::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process, on an embedded database
+    Dev(dev::Dev),
+    /// Submit work
+    #[command(subcommand)]
+    Submit(submit::Submit),
+    /// Look at jobs, follow, cancel and retry them
+    #[command(subcommand)]
+    Jobs(jobs::Jobs),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Check configuration, database, engines and server, and say what to do
+    Doctor(doctor::Doctor),
+    /// Bring a database's schema up to date
+    Migrate(migrate::Migrate),
+}
+
+/// Which server, with which key.
+#[derive(Debug, Args)]
+pub(crate) struct ClientOptions {
+    /// Where Errand is [default: http://127.0.0.1:8080]
+    #[arg(long, env = "ERRAND_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// API key [default: that of `errand dev` in the data directory]
+    #[arg(long, env = "ERRAND_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Data directory of `errand dev`
+    #[arg(long, value_name = "DIR", default_value = dev::DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// Print the server's JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

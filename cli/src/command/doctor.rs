@@ -1,0 +1,153 @@
+//! `errand doctor`: one line a check, with what to do about each fault.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use errand_common::{
+    backend::Backend,
+    config::{Config, Secret},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    arguments::{ClientOptions, Global},
+    client::{Client, Request},
+    dev, exit,
+    screen::Screen,
+    settings,
+};
+
+/// No check takes longer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The database [default: ERRAND_DATABASE_URL, database.url, or the file of `errand dev`]
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+/// What one check found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct Check {
+    name: String,
+    ok: bool,
+    detail: String,
+}
+
+impl Check {
+    fn new(name: impl Into<String>, result: Result<String, String>) -> Self {
+        let (ok, detail) = match result {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        Self { name: name.into(), ok, detail }
+    }
+
+    fn line(&self) -> String {
+        format!("{} {}: {}", if self.ok { '✓' } else { '✗' }, self.name, self.detail)
+    }
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, global: &Global, mut screen: Screen) -> anyhow::Result<ExitCode> {
+        let mut checks = Vec::new();
+        match settings::load(global) {
+            Ok(config) => {
+                checks.push(Check::new("configuration", Ok("valid".to_owned())));
+                checks.extend(self.database(&config).await);
+                checks.extend(engines(config).await);
+            }
+            Err(faults) => {
+                checks.extend(faults.list().iter().map(|fault| Check::new("configuration", Err(fault.to_string()))));
+            }
+        }
+        checks.push(Check::new("server", self.server().await));
+        let healthy = checks.iter().all(|check| check.ok);
+        if self.client.json {
+            screen.line(&json!({"ok": healthy, "checks": checks}).to_string())?;
+        } else {
+            for check in &checks {
+                screen.line(&check.line())?;
+            }
+        }
+        Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+    }
+
+    async fn database(&self, config: &Config) -> Vec<Check> {
+        let configured = self.database_url.as_deref().or_else(|| config.database.url.as_ref().map(Secret::expose));
+        let (what, url) = match configured {
+            Some(url) => ("the configured one", url.to_owned()),
+            None => {
+                let file = self.client.data_dir.join("errand.db");
+                if !file.exists() {
+                    let detail = format!("none yet; `errand dev` makes {}", file.display());
+                    return vec![Check::new("database", Ok(detail))];
+                }
+                let file = std::path::absolute(&file).unwrap_or(file);
+                ("the file of `errand dev`", dev::sqlite_url(&file))
+            }
+        };
+        let opened = tokio::time::timeout(PATIENCE, Backend::open(config, &url)).await;
+        let backend = match opened {
+            Ok(Ok(backend)) => backend,
+            Ok(Err(error)) => {
+                let error = anyhow::Error::from(error);
+                let detail = format!("{error:#}; check that it runs, and the address and password in database.url");
+                return vec![Check::new("database", Err(detail))];
+            }
+            Err(_) => {
+                let detail =
+                    format!("no answer within {} s; check that it runs and can be reached", PATIENCE.as_secs());
+                return vec![Check::new("database", Err(detail))];
+            }
+        };
+        let schema = match backend.store.ping().await {
+            Ok(()) => Ok("up to date".to_owned()),
+            Err(error) => Err(format!("{:#}; run `errand migrate`", anyhow::Error::from(error))),
+        };
+        vec![Check::new("database", Ok(format!("{what} opens"))), Check::new("migrations", schema)]
+    }
+
+    async fn server(&self) -> Result<String, String> {
+        let client = Client::new(&self.client).map_err(|error| format!("{error:#}"))?;
+        match client.send(Request::get("/livez")).await {
+            Ok(_) => Ok(format!("answers at {}", client.base().as_str().trim_end_matches('/'))),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    }
+}
+
+async fn engines(mut config: Config) -> Vec<Check> {
+    let absent = dev::detect(&mut config.engines, settings::variable).await;
+    let guard = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("errand"));
+    let table = errand_worker::engine::build(&config.engines, guard);
+    let engines = errand_worker::engine::describe(&table, &config.engines);
+    let Ok(found) = tokio::time::timeout(PATIENCE, engines).await else {
+        return vec![Check::new("engines", Err("did not say in time whether they are available".to_owned()))];
+    };
+    let known = found.into_iter().map(|engine| {
+        let name = format!("engine {}", engine.name);
+        let reason = engine.reason.unwrap_or_else(|| "not available".to_owned());
+        Check::new(name, if engine.available { Ok("available".to_owned()) } else { Err(reason) })
+    });
+    // What nobody configured is not missed.
+    let missing = absent.iter().map(|absent| {
+        Check::new(format!("engine {}", absent.name), Ok(format!("not configured and not found: {}", absent.reason)))
+    });
+    known.chain(missing).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_one_line_with_its_mark() {
+        assert_eq!(Check::new("database", Ok("opens".to_owned())).line(), "✓ database: opens");
+        assert_eq!(Check::new("server", Err("no Errand".to_owned())).line(), "✗ server: no Errand");
+    }
+}

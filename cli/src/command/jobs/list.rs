@@ -1,0 +1,146 @@
+//! `errand jobs list`
+
+use std::process::ExitCode;
+
+use chrono::Utc;
+use clap::Args;
+use serde::Deserialize;
+
+use crate::{
+    arguments::ClientOptions,
+    client::{Client, Request},
+    screen::Screen,
+    table,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only in these states, comma-separated; live means every one that is not final
+    #[arg(long)]
+    state: Option<String>,
+    /// Only of this kind
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only in this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Jobs a page, up to 200
+    #[arg(long)]
+    limit: Option<u32>,
+    /// All pages, not only the first
+    #[arg(long)]
+    all_pages: bool,
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    items: Vec<Row>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    id: String,
+    kind: String,
+    state: String,
+    queue: String,
+    attempt: u32,
+    max_attempts: u32,
+    created_at: String,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Failure {
+    message: String,
+}
+
+impl List {
+    pub(crate) async fn run(self, mut screen: Screen) -> anyhow::Result<ExitCode> {
+        let client = Client::new(&self.client)?;
+        let mut cursor = None;
+        let mut rows = Vec::new();
+        loop {
+            let answer = client.send(self.request(cursor)).await?;
+            let page: Page = answer.read()?;
+            if self.client.json {
+                screen.line(answer.body.trim_end())?;
+            }
+            rows.extend(page.items);
+            cursor = page.next_cursor;
+            if cursor.is_none() || !self.all_pages {
+                break;
+            }
+        }
+        if !self.client.json {
+            screen.answer(&text(&screen, &rows))?;
+            if rows.is_empty() {
+                screen.note("no jobs")?;
+            } else if cursor.is_some() {
+                screen.note("there are more; --all-pages shows them")?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn request(&self, cursor: Option<String>) -> Request<'static> {
+        let limit = self.limit.map(|limit| limit.to_string());
+        let filters = [
+            ("state", self.state.clone()),
+            ("kind", self.kind.clone()),
+            ("queue", self.queue.clone()),
+            ("limit", limit),
+            ("cursor", cursor),
+        ];
+        filters.into_iter().fold(Request::get("/api/v1/jobs"), |request, (name, value)| match value {
+            Some(value) => request.with(name, value),
+            None => request,
+        })
+    }
+}
+
+fn text(screen: &Screen, rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let now = Utc::now();
+    let mut table = table::new(screen, &["ID", "KIND", "STATE", "QUEUE", "ATTEMPT", "AGE", "FAILURE"]);
+    for row in rows {
+        let failure = row.failure.as_ref().map(|failure| failure.message.lines().next().unwrap_or_default());
+        table.add_row([
+            row.id.clone(),
+            row.kind.clone(),
+            row.state.clone(),
+            row.queue.clone(),
+            format!("{}/{}", row.attempt, row.max_attempts),
+            table::age(&row.created_at, now),
+            failure.unwrap_or_default().chars().take(80).collect(),
+        ]);
+    }
+    table::text(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::screen::tests::screen;
+
+    #[test]
+    fn a_row_says_what_a_person_looks_for() {
+        let row: Row = serde_json::from_value(json!({
+            "id": "01", "kind": "task", "state": "failed", "queue": "default", "attempt": 3, "max_attempts": 3,
+            "created_at": Utc::now().to_rfc3339(), "failure": {"class": "fatal", "message": "exit status 3\nmore"},
+        }))
+        .expect("a row");
+        let (screen, ..) = screen(false);
+        let text = text(&screen, &[row]);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["ID", "KIND", "STATE", "QUEUE", "ATTEMPT", "AGE", "FAILURE"]);
+        assert_eq!(lines[1], ["01", "task", "failed", "default", "3/3", "0s", "exit", "status", "3"]);
+        assert_eq!(lines.len(), 2);
+    }
+}

@@ -1,0 +1,38 @@
+//! One file a command.
+
+pub(crate) mod database;
+pub(crate) mod dev;
+pub(crate) mod doctor;
+pub(crate) mod jobs;
+pub(crate) mod keys;
+pub(crate) mod migrate;
+pub(crate) mod submit;
+
+use std::process::ExitCode;
+
+use errand_common::telemetry::log;
+
+use crate::{
+    arguments::{Arguments, Command, Global},
+    exit::Usage,
+    screen::Screen,
+};
+
+/// Does what was asked.
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { global, command } = arguments;
+    let screen = Screen::standard();
+    start_log(&global, &screen)?;
+    match command {
+        Command::Dev(dev) => dev.run(&global, screen).await,
+        Command::Submit(submit) => submit.run(screen).await,
+        Command::Jobs(jobs) => jobs.run(screen).await,
+        Command::Keys(keys) => keys.run(&global, screen).await,
+        Command::Doctor(doctor) => doctor.run(&global, screen).await,
+        Command::Migrate(migrate) => migrate.run(&global, screen).await,
+    }
+}
+
+fn start_log(global: &Global, screen: &Screen) -> anyhow::Result<()> {
+    log::init(global.log_format.into(), &global.log, screen.colours()).map_err(|error| Usage(error.to_string()).into())
+}

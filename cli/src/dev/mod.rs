@@ -1,0 +1,9 @@
+//! The pieces of `errand dev`: its data directory, the engines it finds, what it prints.
+
+mod banner;
+mod data_dir;
+mod detect;
+
+pub(crate) use banner::{Banner, local_url};
+pub(crate) use data_dir::{DataDir, sqlite_url};
+pub(crate) use detect::{Absent, detect};

@@ -1,0 +1,59 @@
+//! Exit statuses, and how an error becomes one.
+
+use std::{io, process::ExitCode};
+
+use errand_common::config::Faults;
+
+use crate::screen::Screen;
+
+/// What the help of following commands says about them.
+pub(crate) const HELP: &str = "Exit status:\n  0  the job completed\n  1  the job failed, or an error occurred\n  \
+    2  usage or configuration\n  3  the job was cancelled\n  4  the job expired before it started";
+
+/// The job failed, or an error occurred.
+pub(crate) const FAILED: u8 = 1;
+/// Wrong arguments or configuration.
+pub(crate) const USAGE: u8 = 2;
+/// The job was cancelled.
+pub(crate) const CANCELLED: u8 = 3;
+/// The job expired.
+pub(crate) const EXPIRED: u8 = 4;
+/// Stopped by Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// The arguments don't make sense together.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The exit status of a job that ended in `state`; `None`: it has not ended.
+pub(crate) fn of_state(state: &str) -> Option<ExitCode> {
+    match state {
+        "completed" => Some(ExitCode::SUCCESS),
+        "failed" | "partial" => Some(ExitCode::from(FAILED)),
+        "cancelled" => Some(ExitCode::from(CANCELLED)),
+        "expired" => Some(ExitCode::from(EXPIRED)),
+        _ => None,
+    }
+}
+
+/// Tells the person what went wrong. A reader that has closed its pipe has seen enough: nothing is said.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if error.chain().any(is_closed_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    Screen::standard().error(&format!("{error:#}"));
+    let usage = error.is::<Usage>() || error.is::<Faults>();
+    ExitCode::from(if usage { USAGE } else { FAILED })
+}
+
+fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

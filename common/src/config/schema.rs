@@ -1,0 +1,214 @@
+//! Every setting by its name, and what is allowed in it. A test holds this table against the structs.
+
+use std::net::SocketAddr;
+
+use toml::Value;
+
+use crate::wire::credential;
+
+/// What a setting may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rule {
+    /// A whole number within bounds, both included.
+    Whole(i64, i64),
+    /// Text that is not blank.
+    Text,
+    /// An address with a port.
+    Address,
+    /// A URL with one of these schemes. It may hold a password, so it is never shown.
+    Url(&'static [&'static str]),
+    /// A key of Errand's form; never shown.
+    ApiKey,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of texts, none blank, at least so many.
+    List(usize),
+}
+
+use Rule::{Address, ApiKey, Choice, List, Text, Url, Whole};
+
+const HTTP: Rule = Url(&["http", "https"]);
+const DAY: i64 = 86_400;
+
+/// The settings outside `[engines]`.
+pub(super) const SETTINGS: &[(&str, Rule)] = &[
+    ("server.listen", Address),
+    ("server.public_url", HTTP),
+    ("server.body_limit_kib", Whole(1, 65_536)),
+    ("server.attachment_limit_mib", Whole(0, 1_024)),
+    ("server.header_limit_kib", Whole(4, 1_024)),
+    ("metrics.listen", Address),
+    ("database.url", Url(&["postgres", "postgresql", "sqlite"])),
+    ("database.max_connections", Whole(1, 1_000)),
+    ("database.acquire_timeout_seconds", Whole(1, 300)),
+    ("redis.url", Url(&["redis", "rediss", "redis+sentinel"])),
+    ("worker.concurrency", Whole(1, 10_000)),
+    ("worker.queues", List(1)),
+    ("worker.lease_seconds", Whole(2, 3_600)),
+    ("worker.drain_seconds", Whole(0, 3_600)),
+    ("worker.unknown_kind_seconds", Whole(0, 30 * DAY)),
+    ("worker.sweep_interval_ms", Whole(10, 60_000)),
+    ("worker.event_flush_ms", Whole(0, 1_000)),
+    ("worker.event_flush_max_ms", Whole(0, 10_000)),
+    ("worker.event_buffer_kib", Whole(1, 65_536)),
+    ("worker.stop_grace_ms", Whole(0, 60_000)),
+    ("worker.poll_interval_ms", Whole(10, 60_000)),
+    ("worker.snooze_seconds", Whole(1, 3_600)),
+    ("worker.sweep_horizon_seconds", Whole(1, 86_400)),
+    ("worker.sweep_batch", Whole(1, 10_000)),
+    ("auth.bootstrap_key", ApiKey),
+    ("auth.failures_per_minute", Whole(1, 10_000)),
+    ("retention.idempotency_hours", Whole(24, 8_760)),
+    ("texts.locale", Choice(&["en", "zh"])),
+    ("relay.max_connections", Whole(1, 1_000_000)),
+    ("relay.max_subscriptions", Whole(1, 10_000)),
+    ("relay.buffer_frames", Whole(16, 65_536)),
+    ("relay.frame_limit_kib", Whole(1, 16_384)),
+];
+
+/// One setting of an engine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EngineSetting {
+    pub(super) key: &'static str,
+    pub(super) rule: Rule,
+    pub(super) required: bool,
+}
+
+const fn may(key: &'static str, rule: Rule) -> EngineSetting {
+    EngineSetting { key, rule, required: false }
+}
+
+const fn must(key: &'static str, rule: Rule) -> EngineSetting {
+    EngineSetting { key, rule, required: true }
+}
+
+/// The types of engines, each with its settings beside `type`.
+pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
+    ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000))]),
+    (
+        "command",
+        &[
+            must("command", List(1)),
+            may("env", List(0)),
+            may("cwd", Text),
+            may("queue", Text),
+            may("rerun", Choice(&["allowed", "never"])),
+            may("output_limit_kib", Whole(1, 1_048_576)),
+            may("stderr_limit_kib", Whole(0, 1_024)),
+        ],
+    ),
+    (
+        "openai_compatible",
+        &[
+            must("base_url", HTTP),
+            must("model", Text),
+            may("api_key_env", Text),
+            may("queue", Text),
+            may("max_tokens", Whole(1, 10_000_000)),
+            may("connect_timeout_seconds", Whole(1, DAY)),
+            may("first_byte_timeout_seconds", Whole(1, DAY)),
+            may("idle_timeout_seconds", Whole(1, DAY)),
+        ],
+    ),
+];
+
+/// The settings of a type of engine.
+pub(super) fn engine_settings(engine_type: &str) -> Option<&'static [EngineSetting]> {
+    ENGINES.iter().find(|(name, _)| *name == engine_type).map(|(_, settings)| *settings)
+}
+
+/// The rule of a setting outside `[engines]`.
+pub(super) fn rule(key: &str) -> Option<Rule> {
+    SETTINGS.iter().find(|(name, _)| *name == key).map(|(_, rule)| *rule)
+}
+
+/// The sections, `engines` included.
+pub(super) fn sections() -> impl Iterator<Item = &'static str> {
+    let mut last = "";
+    let of_settings = SETTINGS.iter().filter_map(move |(key, _)| {
+        let section = key.split('.').next().unwrap_or_default();
+        (std::mem::replace(&mut last, section) != section).then_some(section)
+    });
+    of_settings.chain(["engines"])
+}
+
+/// The known name that was probably meant.
+pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase();
+    let bound = (wrong.len() / 3).clamp(1, 4);
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_lowercase()), name))
+        .filter(|(distance, _)| *distance <= bound)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+impl Rule {
+    /// Whether the setting is a text, so that a variable's raw text is its value.
+    pub(super) const fn takes_text(self) -> bool {
+        matches!(self, Text | Address | Url(_) | ApiKey | Choice(_))
+    }
+
+    /// In words.
+    pub(super) fn allowed(self) -> String {
+        match self {
+            Whole(min, max) => format!("a whole number from {min} to {max}"),
+            Text => "text that is not blank".to_owned(),
+            Address => "an IP address with a port, such as 127.0.0.1:8080".to_owned(),
+            Url(schemes) => format!("a URL that begins with {}://", schemes.join(":// or ")),
+            ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
+            Choice(words) => words.join(" or "),
+            List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
+            List(_) => "a list of one or more texts such as [\"a\", \"b\"]".to_owned(),
+        }
+    }
+
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// What is wrong and what is allowed; without the value where that may be a secret.
+    pub(super) fn check(self, value: &Value) -> Result<(), String> {
+        let fits = match (self, value) {
+            (Whole(min, max), Value::Integer(number)) => (min..=max).contains(number),
+            (Text, Value::String(text)) => !text.trim().is_empty(),
+            (Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
+            (Url(schemes), Value::String(text)) => text
+                .split_once("://")
+                .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.trim().is_empty()),
+            (ApiKey, Value::String(text)) => credential::is_key(text),
+            (Choice(words), Value::String(text)) => words.contains(&text.as_str()),
+            (List(least), Value::Array(items)) => {
+                items.len() >= least
+                    && items.iter().all(|item| item.as_str().is_some_and(|text| !text.trim().is_empty()))
+            }
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(format!("{}; allowed: {}", self.found(value), self.allowed())) }
+    }
+
+    /// What was there, shortened.
+    fn found(self, value: &Value) -> String {
+        match (self, value) {
+            (Url(schemes), Value::String(text)) => match text.split_once("://") {
+                Some((scheme, _)) if schemes.contains(&scheme) => "names no place".to_owned(),
+                Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
+                    format!("has the scheme {scheme:?}")
+                }
+                _ => "is no such URL".to_owned(),
+            },
+            (ApiKey, _) => "does not have the form of a key".to_owned(),
+            (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
+            (Url(_), _) => "is not text".to_owned(),
+            (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),
+            (_, Value::Integer(number)) => format!("is {number}"),
+            (_, Value::Float(number)) => format!("is {number}"),
+            (_, Value::Boolean(flag)) => format!("is {flag}"),
+            (_, Value::Datetime(_)) => "is a date".to_owned(),
+            (_, Value::Array(items)) if items.is_empty() => "is an empty list".to_owned(),
+            (List(_), Value::Array(_)) => "holds something that is not text, or blank text".to_owned(),
+            (_, Value::Array(_)) => "is a list".to_owned(),
+            (_, Value::Table(_)) => "is a table".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Finding the program, as the kernel will when it is started.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    io,
+    path::{Path, PathBuf},
+};
+
+use errand_common::config::CommandEngine;
+use rustix::fs::{Access, access};
+
+/// Where programs are looked for by a process without `PATH`.
+const PATH_IF_UNSET: &str = "/bin:/usr/bin";
+
+/// The file that the configured command will run in the environment `env`, or a sentence that says what to do.
+pub(super) fn find(config: &CommandEngine, env: &[(OsString, OsString)]) -> Result<PathBuf, String> {
+    let Some(program) = config.command.first().filter(|program| !program.is_empty()) else {
+        return Err("its command is empty; name a program in its `command`".to_owned());
+    };
+    if let Some(cwd) = config.cwd.as_deref().filter(|cwd| !cwd.is_dir()) {
+        return Err(format!("its working directory {} does not exist; create it, or correct its `cwd`", cwd.display()));
+    }
+    let here = config.cwd.as_deref().unwrap_or(Path::new("."));
+    if program.contains('/') {
+        let file = here.join(program);
+        return match file {
+            file if executable(&file) => Ok(file),
+            file if file.exists() => Err(format!("{program} is not executable; try `chmod +x`")),
+            _ => Err(format!("{program} does not exist; install it, or correct its `command`")),
+        };
+    }
+    let path = env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(PATH_IF_UNSET), |(_, value)| value);
+    let found = env::split_paths(path).map(|folder| here.join(folder).join(program)).find(|file| executable(file));
+    found.ok_or_else(|| {
+        format!(
+            "{program} was not found on the PATH that it is given ({}); install it, name it by its full path in \
+             `command`, or let PATH through in `env`",
+            path.to_string_lossy()
+        )
+    })
+}
+
+/// A sentence for a program that was there and still could not be started.
+pub(super) fn start_error(config: &CommandEngine, errno: i32) -> String {
+    let program = config.command.first().map_or("the program", String::as_str);
+    let error = io::Error::from_raw_os_error(errno);
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "; if it is a script, the interpreter in its first line is missing",
+        io::ErrorKind::PermissionDenied => "; check its permissions and those of its folder",
+        _ if errno == rustix::io::Errno::NOEXEC.raw_os_error() => "; a script needs a first line such as #!/bin/sh",
+        _ => "",
+    };
+    format!("{program} could not be started: {error}{hint}")
+}
+
+fn executable(file: &Path) -> bool {
+    file.is_file() && access(file, Access::EXEC_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &serde_json::Value) -> CommandEngine {
+        serde_json::from_value(json.clone()).expect("a configuration")
+    }
+
+    fn refusal(json: &serde_json::Value, env: &[(OsString, OsString)]) -> String {
+        find(&config(json), env).expect_err("refused")
+    }
+
+    #[test]
+    fn a_program_is_found_on_the_path_that_it_is_given() {
+        let shell = config(&serde_json::json!({ "command": ["sh"] }));
+        assert!(find(&shell, &[]).expect("without PATH").ends_with("sh"));
+        let path = |value: &str| [("PATH".into(), value.into())];
+        assert_eq!(find(&shell, &path("/nowhere:/bin")), Ok("/bin/sh".into()));
+        assert!(find(&shell, &path("/nowhere")).expect_err("not there").contains("/nowhere"));
+    }
+
+    #[test]
+    fn each_fault_says_what_to_do() {
+        let missing = refusal(&serde_json::json!({ "command": ["/no/such/program"] }), &[]);
+        assert!(missing.contains("does not exist; install it"), "{missing}");
+        let plain = refusal(&serde_json::json!({ "command": ["/etc/passwd"] }), &[]);
+        assert!(plain.contains("not executable"), "{plain}");
+        let folder = refusal(&serde_json::json!({ "command": ["sh"], "cwd": "/no/such/folder" }), &[]);
+        assert!(folder.contains("/no/such/folder does not exist; create it"), "{folder}");
+        let empty = refusal(&serde_json::json!({ "command": [] }), &[]);
+        assert!(empty.contains("name a program"), "{empty}");
+    }
+}

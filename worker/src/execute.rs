@@ -1,0 +1,296 @@
+//! One attempt: from a claim to a written end.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use errand_common::{
+    backend::Backend,
+    config,
+    domain::FailureClass,
+    port::{
+        StoreError,
+        store::{Claimed, Outcome},
+    },
+    telemetry::metric,
+};
+use futures::FutureExt;
+use tracing::Instrument;
+
+use crate::{
+    handler::{Completion, Handler, HandlerFailure, HandlerTable, Missing, RunContext},
+    outcome::{self, Moment, Patience},
+    pace::{Backoff, within},
+    registry::{Held, Run, StopReason},
+    writer::{Finished, Outbox, Writer},
+};
+
+/// After a run was dropped rather than ended, its guards need so long to kill what it had started.
+const DROPPED_SETTLES: Duration = Duration::from_secs(1);
+
+/// A claim on its way to its attempt.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    /// What to do.
+    pub(crate) claimed: Claimed,
+    /// Its place in the registry and its slot, given up when the attempt is over.
+    pub(crate) held: Held,
+}
+
+/// Makes attempts.
+pub(crate) struct Executor {
+    backend: Backend,
+    handlers: HandlerTable,
+    writer: Writer,
+    stop_grace: Duration,
+    /// Bounds one call to the store.
+    call_limit: Duration,
+    patience: Patience,
+}
+
+/// How the work of an attempt ended.
+enum Ended {
+    /// By itself.
+    Itself(Result<Completion, HandlerFailure>),
+    /// It was told to stop.
+    Stopped(StopReason),
+    /// It panicked.
+    Panicked(String),
+}
+
+impl Executor {
+    pub(crate) fn new(backend: Backend, handlers: HandlerTable, writer: Writer, config: &config::Worker) -> Self {
+        Self {
+            backend,
+            handlers,
+            writer,
+            stop_grace: Duration::from_millis(config.stop_grace_ms.into()),
+            call_limit: Duration::from_secs(config.lease_seconds.into()),
+            patience: Patience {
+                total: Duration::from_secs(config.unknown_kind_seconds.into()),
+                step: Duration::from_secs(config.snooze_seconds.max(1).into()),
+            },
+        }
+    }
+
+    /// Makes one attempt and writes its end. Returns when nothing of it is left to do.
+    pub(crate) async fn execute(&self, assignment: Assignment) {
+        let Assignment { claimed, held } = assignment;
+        let job = &claimed.job;
+        let span = tracing::info_span!("run", job_id = %job.id, kind = %job.kind, attempt = job.attempt);
+        self.attempt(&claimed, held.run()).instrument(span).await;
+        drop(held);
+    }
+
+    async fn attempt(&self, claimed: &Claimed, run: &Arc<Run>) {
+        let started = Instant::now();
+        let outbox = self.writer.outbox(run.clone());
+        let ended = match self.handlers.get(&claimed.job.kind) {
+            Some(handler) => self.work(handler.as_ref(), claimed, run, &outbox).await,
+            None => Ended::Itself(Err(HandlerFailure::Missing(Missing::Kind(claimed.job.kind.clone())))),
+        };
+        if !run.is_revoked() && !run.lease_holds() {
+            lease_lost(run);
+            return;
+        }
+        if run.is_revoked() {
+            self.release(run).await;
+            return;
+        }
+        let Some(outcome) = self.decide(claimed, run, ended).await else { return };
+        match self.write(claimed, outbox, outcome.clone()).await {
+            Finished::Written => count(claimed, &outcome, started.elapsed()),
+            // Whether it was cancelled or claimed by another is not known here; the store is.
+            Finished::Stale => self.release(run).await,
+            Finished::LeaseLost => lease_lost(run),
+            Finished::Refused => tracing::error!("the end of the run could not be written; its lease will pass"),
+        }
+    }
+
+    /// Runs the handler until it ends, its time is up, or it is told to stop and its grace is over.
+    async fn work(&self, handler: &dyn Handler, claimed: &Claimed, run: &Arc<Run>, outbox: &Arc<Outbox>) -> Ended {
+        if let Some(reason) = run.stop_reason() {
+            return Ended::Stopped(reason);
+        }
+        let context = RunContext::new(self.backend.clone(), run.clone(), self.writer.clone(), outbox.clone());
+        let limit = time_limit(claimed, handler);
+        let mut work = Box::pin(AssertUnwindSafe(handler.run(claimed, &context)).catch_unwind());
+        tokio::select! {
+            biased;
+            () = run.stop_token().cancelled() => {}
+            ended = &mut work => return match ended {
+                Ok(result) => Ended::Itself(result),
+                Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
+            },
+            () = tokio::time::sleep(limit) => run.stop(StopReason::Timeout),
+        }
+        let reason = run.stop_reason().unwrap_or(StopReason::Revoked);
+        // A run without a lease has no grace: another may begin.
+        let grace = if reason == StopReason::LeaseLost { Duration::ZERO } else { self.stop_grace };
+        let returned = tokio::time::timeout(grace, &mut work).await.is_ok();
+        drop(work);
+        if !returned && reason != StopReason::LeaseLost {
+            tracing::warn!("the run did not stop within its grace and was dropped");
+            tokio::time::sleep(DROPPED_SETTLES).await;
+        }
+        Ended::Stopped(reason)
+    }
+
+    /// What to write. `None`: nothing may be written.
+    async fn decide(&self, claimed: &Claimed, run: &Run, ended: Ended) -> Option<Outcome> {
+        let moment = Moment { now: self.backend.clock.now(), dice: rand::random() };
+        let failed = |failure| outcome::of_failure(claimed, failure, None, moment);
+        Some(match ended {
+            Ended::Itself(result) => match outcome::of_handler(claimed, result, moment) {
+                Ok(outcome) => outcome,
+                Err(missing) => self.missing(claimed, &missing).await,
+            },
+            Ended::Panicked(message) => {
+                tracing::error!(panic = %message, "a handler panicked; its job fails");
+                let message = format!("the handler of this kind panicked: {message}");
+                failed(outcome::failure(claimed, FailureClass::Fatal, "PANIC", message))
+            }
+            Ended::Stopped(StopReason::Timeout) => {
+                let limit = self.handlers.get(&claimed.job.kind).map(|handler| time_limit(claimed, handler.as_ref()));
+                failed(outcome::timed_out(claimed, limit.unwrap_or_default()))
+            }
+            Ended::Stopped(StopReason::Drain) => outcome::drained(claimed, run.rerun_is_forbidden()),
+            Ended::Stopped(StopReason::EventsRefused) => failed(events_refused(claimed)),
+            Ended::Stopped(StopReason::Revoked | StopReason::LeaseLost) => return None,
+        })
+    }
+
+    async fn missing(&self, claimed: &Claimed, missing: &Missing) -> Outcome {
+        let elsewhere = match within(self.call_limit, self.backend.store.live_workers()).await {
+            Ok(workers) => workers.iter().any(|worker| missing.is_at(worker)),
+            Err(error) => {
+                tracing::warn!(%error, "could not ask which workers live; the job waits on");
+                true
+            }
+        };
+        outcome::missing(claimed, missing, elsewhere, self.patience, self.backend.clock.now())
+    }
+
+    /// Writes the end; one that the store refuses is replaced by a failure that says so.
+    async fn write(&self, claimed: &Claimed, outbox: Arc<Outbox>, outcome: Outcome) -> Finished {
+        match self.writer.finish(outbox.clone(), outcome).await {
+            Finished::Refused => {
+                let message = "the database refused the result; the worker's log says why".to_owned();
+                let failure = outcome::failure(claimed, FailureClass::Fatal, "RESULT_REFUSED", message);
+                self.writer.finish(outbox, Outcome::Failed { failure }).await
+            }
+            finished => finished,
+        }
+    }
+
+    /// Tells the store that nothing of a revoked run is left. Tried while the lease holds; afterwards it doesn't matter.
+    async fn release(&self, run: &Run) {
+        let mut backoff = Backoff::new();
+        while run.lease_holds() {
+            match within(self.call_limit, self.backend.store.release(run.fence(), self.backend.clock.now())).await {
+                Ok((Ok(()), consequences)) => return self.backend.dispatch(consequences).await,
+                // Not cancelled, but another's by now: there is nothing to release.
+                Ok((Err(_), consequences)) => return self.backend.dispatch(consequences).await,
+                Err(StoreError::Unavailable(_)) => tokio::time::sleep(backoff.pause()).await,
+                Err(error) => {
+                    tracing::error!(%error, "a cancelled run could not be released; its lease will pass");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Bounds this attempt.
+fn time_limit(claimed: &Claimed, handler: &dyn Handler) -> Duration {
+    let asked = claimed.job.timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
+    asked.unwrap_or_else(|| handler.default_timeout())
+}
+
+fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {
+    let message = "the database refused an event of this run; the worker's log says why".to_owned();
+    outcome::failure(claimed, FailureClass::Fatal, "EVENT_REFUSED", message)
+}
+
+fn lease_lost(run: &Run) {
+    metrics::counter!(metric::LEASES_LOST_TOTAL).increment(1);
+    tracing::debug!(job_id = %run.fence().job_id, "the run was stopped without a word: its lease has passed");
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+fn count(claimed: &Claimed, outcome: &Outcome, took: Duration) {
+    let (class, job_outcome) = match outcome {
+        Outcome::Completed { .. } => ("ok", Some("completed")),
+        Outcome::Failed { failure } => (failure.class.as_str(), Some("failed")),
+        Outcome::Retry { failure, .. } => (failure.class.as_str(), None),
+        Outcome::Snoozed { .. } | Outcome::HandedBack { .. } => return,
+    };
+    let kind = claimed.job.kind.clone();
+    metrics::counter!(metric::ATTEMPTS_TOTAL, "kind" => kind.clone(), "class" => class).increment(1);
+    metrics::histogram!(metric::ATTEMPT_SECONDS).record(took.as_secs_f64());
+    if let Some(job_outcome) = job_outcome {
+        metrics::counter!(metric::JOBS_TOTAL, "kind" => kind, "outcome" => job_outcome).increment(1);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use errand_common::domain::{Job, JobState, Priority, RetryPolicy, Timestamp};
+
+    use super::*;
+    use crate::registry::tests::fence;
+
+    pub(crate) fn claimed() -> Claimed {
+        let fence = fence();
+        let created = Timestamp::from_micros(1_000_000);
+        let job = Job {
+            id: fence.job_id,
+            tenant: "dev".into(),
+            kind: "task".into(),
+            queue: "default".into(),
+            state: JobState::Running,
+            priority: Priority::default(),
+            attempt: 1,
+            max_attempts: 3,
+            payload: serde_json::json!({}),
+            result: None,
+            failure: None,
+            progress: None,
+            session_id: None,
+            parent_id: None,
+            retry_of: None,
+            worker_id: None,
+            lease_until: None,
+            run_at: created,
+            expires_at: None,
+            deadline: None,
+            timeout_ms: None,
+            created_at: created,
+            started_at: Some(created),
+            finished_at: None,
+            version: 1,
+            metadata: None,
+            dedup_key: None,
+            tail_seq: 0,
+        };
+        Claimed { job, fence, retry: RetryPolicy::TASK, snoozed_since: None }
+    }
+
+    #[test]
+    fn a_panic_keeps_its_words() {
+        let text = std::panic::catch_unwind(|| panic!("number {}", 7)).expect_err("it panics");
+        assert_eq!(panic_message(text.as_ref()), "number 7");
+        let literal = std::panic::catch_unwind(|| panic!("plain")).expect_err("it panics");
+        assert_eq!(panic_message(literal.as_ref()), "plain");
+    }
+}

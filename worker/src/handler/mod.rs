@@ -1,0 +1,137 @@
+//! What does the work of each kind.
+
+pub(crate) mod task;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use errand_common::{
+    backend::Backend,
+    config,
+    domain::{FailureClass, NewEvent},
+    port::store::{Claimed, WorkerInfo},
+    wire,
+};
+use serde_json::Value;
+
+use crate::{
+    engine::EngineTable,
+    registry::Run,
+    writer::{Outbox, Writer},
+};
+
+/// What a handler brings home.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Completion {
+    /// The job's result: an object.
+    pub(crate) result: Value,
+    /// What the assistant said, for the history of the job's session.
+    pub(crate) message: Option<String>,
+}
+
+/// Why a handler brings nothing home.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum HandlerFailure {
+    /// The attempt failed.
+    Failed {
+        /// Whether another may help.
+        class: FailureClass,
+        /// For programs.
+        code: &'static str,
+        /// For people.
+        message: String,
+        /// The destination said when to come again.
+        retry_after: Option<Duration>,
+    },
+    /// This worker lacks what the job needs; another may have it.
+    Missing(Missing),
+}
+
+/// Something a worker must have for a job.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Missing {
+    /// A handler for this kind.
+    Kind(String),
+    /// The engine with this name.
+    Engine(String),
+}
+
+impl Missing {
+    /// One word for the timeline while the job waits.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Kind(_) => "unknown_kind",
+            Self::Engine(_) => "unknown_engine",
+        }
+    }
+
+    /// For programs, when the job has waited long enough.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::Kind(_) => "UNKNOWN_KIND",
+            Self::Engine(_) => "UNKNOWN_ENGINE",
+        }
+    }
+
+    /// For people, when the job has waited long enough.
+    pub(crate) fn message(&self, waited: Duration) -> String {
+        let seconds = waited.as_secs();
+        match self {
+            Self::Kind(kind) => {
+                format!("no worker knows the kind {kind:?}; waited {seconds} s for one that does")
+            }
+            Self::Engine(name) => {
+                format!("no worker has the engine {name:?}; waited {seconds} s for one that has it (see [engines])")
+            }
+        }
+    }
+
+    /// Whether `worker` has it.
+    pub(crate) fn is_at(&self, worker: &WorkerInfo) -> bool {
+        match self {
+            Self::Kind(kind) => worker.kinds.contains(kind),
+            Self::Engine(name) => worker.engines.iter().any(|engine| engine.name == *name),
+        }
+    }
+}
+
+/// The link between a handler and its run.
+pub(crate) struct RunContext {
+    /// Truth, for what a handler must read.
+    pub(crate) backend: Backend,
+    /// Told when to stop, and until when the lease holds.
+    pub(crate) run: Arc<Run>,
+    writer: Writer,
+    outbox: Arc<Outbox>,
+}
+
+impl RunContext {
+    pub(crate) const fn new(backend: Backend, run: Arc<Run>, writer: Writer, outbox: Arc<Outbox>) -> Self {
+        Self { backend, run, writer, outbox }
+    }
+
+    /// Shows an event; waits while too many of this run's are on their way.
+    pub(crate) async fn event(&self, event: NewEvent) {
+        self.writer.event(&self.outbox, event).await;
+    }
+}
+
+/// Does the work of one kind. One value serves all runs of a worker.
+#[async_trait]
+pub(crate) trait Handler: Send + Sync {
+    /// Bounds one attempt of a job that says nothing about it.
+    fn default_timeout(&self) -> Duration;
+
+    /// Makes one attempt. After the run's stop token is cancelled it returns soon. Dropping its future leaves nothing
+    /// running.
+    async fn run(&self, claimed: &Claimed, context: &RunContext) -> Result<Completion, HandlerFailure>;
+}
+
+/// Handlers by kind.
+pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
+
+/// All handlers of this version.
+pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Engines) -> HandlerTable {
+    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, config));
+    BTreeMap::from([(wire::task::KIND.to_owned(), task)])
+}

@@ -1,0 +1,233 @@
+//! `task`: one prompt on one engine.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use errand_common::{
+    config::{self, Rerun},
+    domain::{FailureClass, Message, NewEvent},
+    port::{StoreError, store::Claimed},
+    telemetry::metric,
+    wire::task::TaskPayload,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
+use crate::{
+    engine::{Engine, EngineTable, Turn, TurnContext, TurnEnd, TurnFailure},
+    pace::Backoff,
+};
+
+/// Events an engine may emit before it waits for the writer to take them.
+const EVENTS_AHEAD: usize = 64;
+/// Bounds an attempt of a task that says nothing about it.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// Runs prompts.
+pub(crate) struct TaskHandler {
+    engines: Arc<EngineTable>,
+    /// Engines that must not run twice for one task.
+    run_once: BTreeSet<String>,
+}
+
+impl TaskHandler {
+    pub(crate) fn new(engines: Arc<EngineTable>, config: &config::Engines) -> Self {
+        let run_once = config
+            .table
+            .iter()
+            .filter(|(_, engine)| matches!(engine, config::Engine::Command(command) if command.rerun == Rerun::Never))
+            .map(|(name, _)| name.clone())
+            .collect();
+        Self { engines, run_once }
+    }
+}
+
+#[async_trait]
+impl Handler for TaskHandler {
+    fn default_timeout(&self) -> Duration {
+        ATTEMPT_LIMIT
+    }
+
+    async fn run(&self, claimed: &Claimed, context: &RunContext) -> Result<Completion, HandlerFailure> {
+        let payload = TaskPayload::deserialize(&claimed.job.payload).map_err(|error| {
+            failed(FailureClass::Invalid, "INVALID_PAYLOAD", format!("the payload is not that of a task: {error}"))
+        })?;
+        let Some(engine) = self.engines.get(&payload.engine_type) else {
+            return Err(HandlerFailure::Missing(Missing::Engine(payload.engine_type)));
+        };
+        if self.run_once.contains(&payload.engine_type) {
+            if may_have_been_cut_off(claimed) {
+                return Err(failed(
+                    FailureClass::Ambiguous,
+                    "OUTCOME_UNKNOWN",
+                    format!("an earlier run was cut off, and engine {:?} must not run again", payload.engine_type),
+                ));
+            }
+            context.run.forbid_rerun();
+        }
+        let history = history(claimed, payload.max_context_messages, context).await?;
+        let name = payload.engine_type.clone();
+        match run_turn(engine.as_ref(), turn(claimed, payload, history), context).await {
+            Ok(end) => Ok(completion(&name, end)),
+            Err(TurnFailure { class, code, message, retry_after }) => {
+                Err(HandlerFailure::Failed { class, code, message, retry_after })
+            }
+        }
+    }
+}
+
+const fn failed(class: FailureClass, code: &'static str, message: String) -> HandlerFailure {
+    HandlerFailure::Failed { class, code, message, retry_after: None }
+}
+
+/// Whether an earlier run may have been ended in its middle. Attempts grow with failures that were reported and with
+/// crashes; claims also with snoozes, hand-backs and lost leases. So a crash shows as the last failure, and more claims
+/// than attempts mean that a run was cut off, unless they were snoozes.
+fn may_have_been_cut_off(claimed: &Claimed) -> bool {
+    let crashed = claimed.job.failure.as_ref().is_some_and(|failure| failure.class == FailureClass::Crash);
+    let cut_off = claimed.fence.claim > i64::from(claimed.job.attempt) && claimed.snoozed_since.is_none();
+    crashed || cut_off
+}
+
+/// The session's earlier messages. Waits while the store is away: the lease bounds that.
+async fn history(claimed: &Claimed, limit: u32, context: &RunContext) -> Result<Vec<Message>, HandlerFailure> {
+    let Some(session) = claimed.job.session_id else { return Ok(Vec::new()) };
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let mut backoff = Backoff::new();
+    loop {
+        match context.backend.store.history(session, claimed.job.id, limit).await {
+            Ok(messages) => return Ok(messages),
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(backoff.pause()).await,
+            Err(error) => {
+                tracing::error!(%error, "the history of a session can't be read");
+                return Err(failed(
+                    FailureClass::Fatal,
+                    "HISTORY_UNREADABLE",
+                    "the history of the session can't be read; the worker's log says why".to_owned(),
+                ));
+            }
+        }
+    }
+}
+
+fn turn(claimed: &Claimed, payload: TaskPayload, history: Vec<Message>) -> Turn {
+    Turn {
+        job_id: claimed.job.id,
+        session_id: claimed.job.session_id,
+        attempt: claimed.job.attempt,
+        prompt: payload.prompt,
+        system_prompt: payload.system_prompt,
+        max_turns: payload.max_turns,
+        allowed_tools: payload.allowed_tools,
+        history,
+    }
+}
+
+/// Runs the engine and forwards its events, all of them before this returns.
+async fn run_turn(engine: &dyn Engine, turn: Turn, context: &RunContext) -> Result<TurnEnd, TurnFailure> {
+    let (events, emitted) = mpsc::channel(EVENTS_AHEAD);
+    let link = TurnContext { events, stop: context.run.stop_token().clone(), must_end_by: context.run.must_end_by() };
+    let over = CancellationToken::new();
+    let work = async {
+        let end = engine.run(turn, link).await;
+        over.cancel();
+        end
+    };
+    let (end, ()) = tokio::join!(work, forward(emitted, &over, context));
+    end
+}
+
+/// Hands events on until the turn is over and none is left.
+async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken, context: &RunContext) {
+    loop {
+        tokio::select! {
+            biased;
+            event = emitted.recv() => match event {
+                Some(event) => context.event(event).await,
+                None => return,
+            },
+            () = over.cancelled() => break,
+        }
+    }
+    // An engine that kept its sender must not keep the run.
+    emitted.close();
+    while let Some(event) = emitted.recv().await {
+        context.event(event).await;
+    }
+}
+
+fn completion(engine: &str, end: TurnEnd) -> Completion {
+    for (direction, tokens) in [("input", end.input_tokens), ("output", end.output_tokens)] {
+        if let Some(tokens) = tokens {
+            let labels = [("engine", engine.to_owned()), ("direction", direction.to_owned())];
+            metrics::counter!(metric::ENGINE_TOKENS_TOTAL, &labels).increment(tokens);
+        }
+    }
+    Completion { result: result(&end), message: Some(end.text) }
+}
+
+/// What the job's result and its `completed` event say; what the engine doesn't tell is null.
+fn result(end: &TurnEnd) -> Value {
+    let total = match (end.input_tokens, end.output_tokens) {
+        (None, None) => None,
+        (input, output) => Some(input.unwrap_or(0) + output.unwrap_or(0)),
+    };
+    json!({
+        "summary": end.text,
+        "tokensUsed": total,
+        "inputTokens": end.input_tokens,
+        "outputTokens": end.output_tokens,
+        "costUsd": end.cost_usd,
+        "model": end.model,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use errand_common::domain::Failure;
+
+    use super::*;
+    use crate::execute::tests::claimed;
+
+    fn claim(number: i64, attempt: u32) -> Claimed {
+        let mut claimed = claimed();
+        claimed.fence.claim = number;
+        claimed.job.attempt = attempt;
+        claimed
+    }
+
+    fn last_failed(mut claimed: Claimed, class: FailureClass) -> Claimed {
+        let attempt = claimed.job.attempt - 1;
+        claimed.job.failure = Some(Failure { class, code: "X".into(), message: "x".into(), attempt });
+        claimed
+    }
+
+    #[test]
+    fn an_engine_that_must_not_rerun_is_held_back_only_after_a_run_was_cut_off() {
+        assert!(!may_have_been_cut_off(&claim(1, 1)), "the first run");
+        assert!(may_have_been_cut_off(&claim(2, 1)), "handed back, or its lease was lost");
+        assert!(may_have_been_cut_off(&last_failed(claim(2, 2), FailureClass::Crash)), "crashed");
+        assert!(!may_have_been_cut_off(&last_failed(claim(2, 2), FailureClass::Transient)), "failed and said so");
+        assert!(may_have_been_cut_off(&last_failed(claim(3, 2), FailureClass::Transient)), "failed, then handed back");
+        let mut snoozed = claim(4, 1);
+        snoozed.snoozed_since = Some(snoozed.job.created_at);
+        assert!(!may_have_been_cut_off(&snoozed), "only put off");
+        assert!(may_have_been_cut_off(&last_failed(snoozed, FailureClass::Crash)), "crashed, then put off");
+    }
+
+    #[test]
+    fn what_the_engine_does_not_tell_is_null_in_the_result() {
+        let silent = result(&TurnEnd { text: "hi".into(), ..TurnEnd::default() });
+        assert_eq!(silent["summary"], "hi");
+        for field in ["tokensUsed", "inputTokens", "outputTokens", "costUsd", "model"] {
+            assert!(silent[field].is_null() && silent.get(field).is_some(), "{field}");
+        }
+        let told = result(&TurnEnd { input_tokens: Some(3), output_tokens: Some(4), ..TurnEnd::default() });
+        assert_eq!(told["tokensUsed"], 7);
+    }
+}

@@ -1,0 +1,123 @@
+//! A store that can be away, in front of a real one.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use errand_common::{
+    domain::{ApiKeyId, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId},
+    port::{Ready, Store, StoreError, store::*},
+};
+
+/// Delegates, unless it is away.
+pub(super) struct Faulty {
+    inner: Arc<dyn Store>,
+    away: AtomicBool,
+}
+
+impl Faulty {
+    pub(super) fn new(inner: Arc<dyn Store>) -> Self {
+        Self { inner, away: AtomicBool::new(false) }
+    }
+
+    pub(super) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    fn reach(&self) -> Result<&dyn Store, StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("told to be away".into()));
+        }
+        Ok(self.inner.as_ref())
+    }
+}
+
+macro_rules! delegate {
+    ($port:ident { $($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)* }) => {
+        #[async_trait]
+        impl $port for Faulty {
+            $(async fn $name(&self, $($arg: $ty),*) -> Result<$ret, StoreError> {
+                self.reach()?.$name($($arg),*).await
+            })*
+        }
+    };
+}
+
+#[async_trait]
+impl Submissions for Faulty {
+    async fn submit(
+        &self,
+        batch: Vec<Submission>,
+        now: Timestamp,
+    ) -> (Vec<Result<Submitted, StoreError>>, Consequences) {
+        self.inner.submit(batch, now).await
+    }
+
+    async fn cancel(&self, request: CancelRequest) -> Result<Option<(CancelResult, Consequences)>, StoreError> {
+        self.reach()?.cancel(request).await
+    }
+
+    async fn close_session(&self, tenant: &str, id: SessionId, now: Timestamp) -> Result<bool, StoreError> {
+        self.reach()?.close_session(tenant, id, now).await
+    }
+
+    async fn recall(&self, tenant: &str, owner: &str, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
+        self.reach()?.recall(tenant, owner, key).await
+    }
+
+    async fn remember(&self, record: IdempotencyRecord) -> Result<Option<StoredAnswer>, StoreError> {
+        self.reach()?.remember(record).await
+    }
+}
+
+delegate! { Runs {
+    promote(ids: &[JobId], now: Timestamp) -> Consequences;
+    claim(worker: WorkerId, lease: Duration, ids: &[JobId], now: Timestamp) -> (Vec<Claimed>, Consequences);
+    renew(lease: Duration, fences: &[Fence]) -> Vec<Result<Timestamp, Stale>>;
+    append(batch: Vec<Append>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
+    finish(batch: Vec<Finish>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
+    release(fence: Fence, now: Timestamp) -> (Result<(), Stale>, Consequences);
+    history(session: SessionId, job: JobId, limit: u32) -> Vec<Message>;
+} }
+
+delegate! { Sweeps {
+    queued(after: Option<JobId>, limit: u32) -> Vec<Ready>;
+    upcoming(until: Timestamp, limit: u32) -> Vec<Ready>;
+    rescue(scope: RescueScope, now: Timestamp, limit: u32) -> (usize, Consequences);
+    expire(now: Timestamp, limit: u32) -> (usize, Consequences);
+    unblock(now: Timestamp, limit: u32) -> (usize, Consequences);
+    forget_keys(now: Timestamp, limit: u32) -> u64;
+} }
+
+delegate! { Fleet {
+    register_worker(info: &WorkerInfo, lease: Duration) -> ();
+    release_worker(id: WorkerId) -> ();
+    live_workers() -> Vec<WorkerInfo>;
+} }
+
+delegate! { Access {
+    create_key(key: NewApiKey, idempotency: Option<IdempotencyRecord>, now: Timestamp) -> Option<StoredAnswer>;
+    keys_by_prefix(prefix: &str) -> Vec<ApiKey>;
+    keys(tenant: &str) -> Vec<ApiKey>;
+    revoke_key(tenant: &str, id: ApiKeyId, now: Timestamp) -> bool;
+} }
+
+delegate! { Reads {
+    epoch() -> String;
+    ping() -> ();
+    job(tenant: &str, id: JobId) -> Option<Job>;
+    jobs(tenant: &str, filter: &JobFilter) -> Vec<Job>;
+    stream(tenant: &str, stream: Stream) -> Option<StreamState>;
+    tails(streams: &[Stream]) -> Vec<(Stream, StreamState)>;
+    events(stream: Stream, after: i64, limit: u32) -> Vec<Event>;
+    timeline(id: JobId, limit: u32) -> Vec<Event>;
+    session(tenant: &str, id: SessionId) -> Option<Session>;
+    sessions(tenant: &str, filter: &SessionFilter) -> Vec<Session>;
+    messages(session: SessionId, after: i64, limit: u32) -> Vec<Message>;
+    queue_stats(tenant: Option<&str>) -> Vec<QueueStats>;
+} }

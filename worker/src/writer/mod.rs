@@ -1,0 +1,136 @@
+//! What runs write: events by group commit, and their ends likewise.
+//!
+//! Each run has an [`Outbox`] that joins deltas while it waits. [`append`] writes the outboxes of all runs together;
+//! [`finish`] writes ends, each with what is left in its outbox. Both hold the outbox's commit lock from the taking of
+//! events to the telling of the fleet, so that a run's events are numbered and published in their order.
+
+mod append;
+mod finish;
+mod outbox;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use errand_common::{
+    backend::Backend,
+    config,
+    domain::NewEvent,
+    port::{StoreError, store::Outcome},
+    telemetry::metric,
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(crate) use outbox::Outbox;
+
+use crate::registry::{Run, StopReason};
+
+/// How an end was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Finished {
+    /// It is committed.
+    Written,
+    /// The claim is no longer ours; nothing was written.
+    Stale,
+    /// The lease passed before it could be written.
+    LeaseLost,
+    /// The store refuses this end for good.
+    Refused,
+}
+
+/// The writer's front: what runs hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    ends: mpsc::Sender<End>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    announced: Mutex<Vec<Arc<Outbox>>>,
+    wake: Notify,
+    buffer_bytes: usize,
+}
+
+#[derive(Debug)]
+struct End {
+    outbox: Arc<Outbox>,
+    outcome: Outcome,
+    answer: oneshot::Sender<Finished>,
+}
+
+/// The two loops behind the writer, each to be run as a task of its own.
+pub(crate) struct Loops {
+    /// Writes events.
+    pub(crate) append: append::Appender,
+    /// Writes ends.
+    pub(crate) finish: finish::Finisher,
+}
+
+impl Writer {
+    /// A writer and its loops. The finishing loop ends when the last `Writer` is gone.
+    pub(crate) fn new(backend: &Backend, config: &config::Worker) -> (Self, Loops) {
+        let shared = Arc::new(Shared {
+            announced: Mutex::default(),
+            wake: Notify::new(),
+            buffer_bytes: config.event_buffer_kib as usize * 1024,
+        });
+        let (ends, incoming) = mpsc::channel(config.concurrency.max(1) as usize);
+        let call_limit = Duration::from_secs(config.lease_seconds.into());
+        let append = append::Appender {
+            backend: backend.clone(),
+            shared: shared.clone(),
+            rest: Duration::from_millis(config.event_flush_ms.into()),
+            busiest: Duration::from_millis(config.event_flush_max_ms.into()),
+            call_limit,
+        };
+        let finish = finish::Finisher { backend: backend.clone(), incoming, call_limit };
+        (Self { shared, ends }, Loops { append, finish })
+    }
+
+    /// Where the events of `run` go.
+    pub(crate) fn outbox(&self, run: Arc<Run>) -> Arc<Outbox> {
+        Arc::new(Outbox::new(run, self.shared.buffer_bytes))
+    }
+
+    /// Adds an event of a run; waits while too many of that run's are on their way.
+    pub(crate) async fn event(&self, outbox: &Arc<Outbox>, event: NewEvent) {
+        if outbox.push(event).await == outbox::Announce::Needed {
+            self.shared.announce(outbox.clone());
+        }
+    }
+
+    /// Ends a run: what is left of its events, then the outcome. Tried until it is known to be written or refused, or the
+    /// lease has passed.
+    pub(crate) async fn finish(&self, outbox: Arc<Outbox>, outcome: Outcome) -> Finished {
+        let (answer, answered) = oneshot::channel();
+        if self.ends.send(End { outbox, outcome, answer }).await.is_err() {
+            return Finished::LeaseLost;
+        }
+        // The loop drops an answer only when the worker comes down: the lease will pass.
+        answered.await.unwrap_or(Finished::LeaseLost)
+    }
+}
+
+impl Shared {
+    fn announce(&self, outbox: Arc<Outbox>) {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).push(outbox);
+        self.wake.notify_one();
+    }
+
+    fn take_announced(&self) -> Vec<Arc<Outbox>> {
+        std::mem::take(&mut *self.announced.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A write was refused because its claim is no longer valid.
+fn stale(run: &Run) {
+    metrics::counter!(metric::STALE_WRITES_REJECTED_TOTAL).increment(1);
+    run.stop(StopReason::Revoked);
+}
+
+/// Whether another try may help.
+const fn may_pass(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_))
+}
