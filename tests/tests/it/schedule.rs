@@ -48,7 +48,9 @@ both_stores! {
         let job = client.wait_for_end(&late.id).await;
         assert_eq!(job["state"], "expired", "{job:#}");
         assert_eq!(job["started_at"], Value::Null);
-        assert!(client.events(&late.id).await.iter().any(|frame| frame.kind() == "expired"));
+        let frames = client.events(&late.id).await;
+        let told = frames.iter().find(|frame| frame.kind() == "error").expect("an event");
+        assert_eq!(told.data["code"], "EXPIRED");
         programs.open_gate("gated");
         client.wait_for_completion(&holder.id).await;
         errand.finish().await;
