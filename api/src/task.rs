@@ -8,7 +8,7 @@ use errand_common::{
         task::{KIND, TaskPayload, default_max_context_messages, default_max_turns},
     },
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -48,6 +48,7 @@ pub(crate) struct TaskRequest {
     /// Images and documents; no engine takes them yet, so it must be empty.
     pub(crate) attachments: Option<Vec<Attachment>>,
     /// What to do if the conversation is busy; `interrupt` if absent.
+    #[serde(default, deserialize_with = "on_busy")]
     #[schema(schema_with = schema::on_busy)]
     pub(crate) on_busy: Option<OnBusy>,
     /// 0 first, 3 last; 2 if absent.
@@ -84,6 +85,16 @@ pub(crate) struct Attachment {
     media_type: String,
     /// Its name.
     file_name: Option<String>,
+}
+
+/// Names what is allowed, whatever else was given.
+fn on_busy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnBusy>, D::Error> {
+    let given = Option::<Value>::deserialize(deserializer)?.filter(|value| !value.is_null());
+    let Some(given) = given else { return Ok(None) };
+    given.as_str().and_then(|name| name.parse().ok()).map(Some).ok_or_else(|| {
+        let known: Vec<_> = OnBusy::ALL.iter().map(|value| value.as_str()).collect();
+        D::Error::custom(format_args!("must be one of {}", known.join(", ")))
+    })
 }
 
 impl Wanted for TaskRequest {
