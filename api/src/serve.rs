@@ -11,6 +11,7 @@ use errand_common::{
         StoreError,
         store::{NewApiKey, Scope},
     },
+    telemetry::metric,
     wire::credential,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -114,11 +115,14 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
 fn build(
     backend: Backend,
     config: Arc<Config>,
-    metrics: Option<RenderMetrics>,
+    render: Option<RenderMetrics>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
     shutdown: CancellationToken,
 ) -> Arc<App> {
+    // Said from the start: a metric that appears with its first event can't be alerted on.
+    metrics::gauge!(metric::WS_CONNECTIONS).set(0.0);
+    metrics::counter!(metric::WS_SLOW_CLOSED_TOTAL).increment(0);
     let log = Arc::new(backend.store.clone());
     let buffer = config.relay.buffer_frames as usize;
     Arc::new(App {
@@ -127,7 +131,7 @@ fn build(
         submitter: Submitter::start(&backend, tasks, stop.clone()),
         hub: Hub::start(log, backend.bus.clone(), buffer, tasks, stop.clone()),
         watchers: App::watcher_permits(&config),
-        metrics,
+        metrics: render,
         depths: Cached::new(limit::FLEET_MEMORY),
         epoch: Cached::new(limit::EPOCH_MEMORY),
         sockets: TaskTracker::new(),

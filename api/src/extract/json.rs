@@ -207,10 +207,13 @@ fn push(pointer: &mut String, segment: &str) {
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = pointer_of(error.path());
-        fault(path, error.inner())
+        // Broken text is told before a wrong field: the field may only look wrong because the text breaks off.
+        match serde_json::from_slice::<Value>(bytes) {
+            Err(broken) => malformed(&broken),
+            Ok(_) => fault(pointer_of(error.path()), error.inner()),
+        }
     })?;
-    deserializer.end().map_err(|error| fault(String::new(), &error))?;
+    deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
 }
 
@@ -226,12 +229,14 @@ fn pointer_of(path: &Path) -> String {
     pointer
 }
 
+fn malformed(error: &serde_json::Error) -> Problem {
+    let text = error.to_string();
+    let detail = format!("The body is not valid JSON: {text}");
+    Problem::new(StatusCode::BAD_REQUEST, "malformed_json", detail).with("", text)
+}
+
 fn fault(mut pointer: String, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
-    if !error.is_data() {
-        let detail = format!("The body is not valid JSON: {text}");
-        return Problem::new(StatusCode::BAD_REQUEST, "malformed_json", detail).with("", text);
-    }
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
     for kind in ["unknown field `", "missing field `", "duplicate field `"] {
         if let Some((name, _)) = text.strip_prefix(kind).and_then(|rest| rest.split_once('`')) {
@@ -280,7 +285,7 @@ mod tests {
 
     #[test]
     fn text_that_is_no_json_is_told_apart_from_json_of_the_wrong_shape() {
-        for text in ["", "{", "{\"items\":[]} x", "\u{0}"] {
+        for text in ["", "{", "{\"items\":[]} x", "{\"colour\":1", "\u{0}"] {
             assert_eq!(decode::<Order>(text.as_bytes()).expect_err(text).code, "malformed_json", "{text:?}");
         }
     }

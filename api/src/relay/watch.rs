@@ -166,3 +166,116 @@ impl Watch {
         Err(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use errand_common::{
+        domain::{Event, JobId},
+        port::{StoreError, store::StreamState},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::relay::frame::tests::event;
+
+    /// A log in memory.
+    #[derive(Default)]
+    pub(crate) struct FakeLog(pub(crate) Mutex<Vec<Event>>);
+
+    #[async_trait]
+    impl Log for FakeLog {
+        async fn tails(&self, streams: &[Stream]) -> Result<Vec<(Stream, StreamState)>, StoreError> {
+            let tail_seq = self.0.lock().expect("lock").last().map_or(0, |event| event.seq);
+            Ok(streams.iter().map(|s| (*s, StreamState { first_seq: 1, tail_seq, ended: false })).collect())
+        }
+
+        async fn events(&self, _: Stream, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
+            let events = self.0.lock().expect("lock");
+            Ok(events.iter().filter(|event| event.seq > after).take(limit as usize).cloned().collect())
+        }
+
+        async fn epoch(&self) -> Result<String, StoreError> {
+            Ok("e".to_owned())
+        }
+    }
+
+    fn story(job: JobId, length: i64) -> Vec<Event> {
+        (1..=length)
+            .map(|seq| {
+                let kind = match seq {
+                    last if last == length => EventType::Completed,
+                    seq if seq % 3 == 0 => EventType::Thinking,
+                    _ => EventType::Text,
+                };
+                event(job, seq, kind)
+            })
+            .collect()
+    }
+
+    /// All that a watcher gets: the log holds the first `logged`, the feed carries all after `heard_from`.
+    async fn watched(length: i64, logged: i64, heard_from: i64, after: i64, filter: Filter) -> Vec<(i64, Option<i64>)> {
+        let job = JobId::new();
+        let (stream, events) = (Stream::Job(job), story(job, length));
+        let (feed, live) = broadcast::channel(2_048);
+        for event in events.iter().filter(|event| event.seq > heard_from) {
+            let frame = Frame::new(stream, "e".into(), event.clone()).expect("of this stream");
+            feed.send(Arc::new(frame)).expect("someone listens");
+        }
+        let kept = events.into_iter().filter(|event| event.seq <= logged).collect();
+        let log = Arc::new(FakeLog(Mutex::new(kept)));
+        let mut watch = Watch::new(stream, log, live, "e".into(), after, false, filter);
+        let mut seen = Vec::new();
+        loop {
+            match watch.next().await {
+                Step::Event(frame, prev) => seen.push((frame.seq, prev)),
+                Step::End => return seen,
+                step => panic!("{step:?}"),
+            }
+        }
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_watcher_sees_every_number_once_and_in_order(
+            length in 1_i64..700, logged in 0.0..=1.0_f64, heard in 0.0..=1.0_f64, after in 0.0..1.0_f64,
+        ) {
+            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small numbers")]
+            let share = |of: i64, part: f64| (of as f64 * part) as i64;
+            let logged = share(length, logged);
+            let (heard_from, after) = (share(logged, heard), share(logged, after));
+            let seen = run(watched(length, logged, heard_from, after, Filter::default()));
+            let wanted: Vec<_> = (after + 1..=length).map(|seq| (seq, None)).collect();
+            prop_assert_eq!(seen, wanted);
+        }
+    }
+
+    #[test]
+    fn where_events_are_left_out_each_names_the_one_delivered_before() {
+        let only = Filter { types: Some(vec![EventType::Thinking, EventType::Completed]) };
+        assert_eq!(run(watched(7, 4, 4, 0, only)), [(3, Some(0)), (6, Some(3)), (7, Some(6))]);
+    }
+
+    #[test]
+    fn a_watcher_that_falls_behind_the_live_feed_is_cut_off() {
+        let job = JobId::new();
+        let stream = Stream::Job(job);
+        let (feed, live) = broadcast::channel(2);
+        let send = |seq| {
+            let frame = Frame::new(stream, "e".into(), event(job, seq, EventType::Text)).expect("of this stream");
+            feed.send(Arc::new(frame)).expect("someone listens");
+        };
+        let mut watch = Watch::new(stream, Arc::new(FakeLog::default()), live, "e".into(), 0, false, Filter::default());
+        send(1);
+        assert!(matches!(run(watch.next()), Step::Event(frame, None) if frame.seq == 1));
+        (2..=5).for_each(send);
+        assert!(matches!(run(watch.next()), Step::Slow));
+    }
+}

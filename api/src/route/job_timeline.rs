@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use errand_common::domain::{Event, EventType, JobId, Timestamp};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::job_show::job_of;
@@ -30,14 +30,23 @@ pub(crate) struct Transition {
     #[serde(rename = "type")]
     #[schema(schema_with = schema::event_type)]
     kind: EventType,
-    /// Its fields, such as the `class`, `message` and `delay_ms` of a retry.
+    /// Its own fields beside these, as in the stream: the `class`, `message` and `delay_ms` of a retry, …
+    #[serde(flatten)]
     #[schema(value_type = Object)]
-    data: Value,
+    data: Map<String, Value>,
 }
+
+/// Fields of the envelope, which an event's own don't get past.
+const ENVELOPE: &[&str] = &["seq", "ts", "attempt", "type"];
 
 impl From<Event> for Transition {
     fn from(event: Event) -> Self {
-        Self { seq: event.seq, ts: event.ts, attempt: event.attempt, kind: event.kind, data: event.data }
+        let own = match event.data {
+            Value::Object(fields) => fields.into_iter(),
+            _ => Map::new().into_iter(),
+        };
+        let data = own.filter(|(name, _)| !ENVELOPE.contains(&name.as_str())).collect();
+        Self { seq: event.seq, ts: event.ts, attempt: event.attempt, kind: event.kind, data }
     }
 }
 
