@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
 
@@ -27,7 +28,8 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
-    _server: Child,
+    directory: PathBuf,
+    server: Child,
     _watchdog: Watchdog,
 }
 
@@ -89,19 +91,19 @@ impl Postgres {
             .spawn()
             .context("postgres did not start")?;
         let watchdog = Watchdog::over(server.id(), "QUIT", Some(&directory))?;
-        let postgres = Self { port, _server: server, _watchdog: watchdog };
-        postgres.wait_until_ready(&directory).await?;
+        let postgres = Self { port, directory, server, _watchdog: watchdog };
+        postgres.wait_until_ready().await?;
         Ok(postgres)
     }
 
-    async fn wait_until_ready(&self, directory: &Path) -> Result<()> {
+    async fn wait_until_ready(&self) -> Result<()> {
         let attempts = async {
             while PgConnection::connect(&self.url("postgres")).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         if tokio::time::timeout(BOOT, attempts).await.is_err() {
-            let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
             bail!("the server accepted no connection within {BOOT:?}; its log:\n{log}");
         }
         Ok(())
@@ -123,6 +125,18 @@ impl Postgres {
         connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
         connection.close().await?;
         Ok(self.url(&name))
+    }
+}
+
+impl Drop for Postgres {
+    /// The watchdog only acts when the process ends; the shared server lives as long as that.
+    fn drop(&mut self) {
+        // At once, but by itself: a killed server would leave its shared memory behind.
+        if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::QUIT);
+        }
+        let _ = self.server.wait();
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 

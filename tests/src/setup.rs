@@ -1,4 +1,4 @@
-//! What an [`Errand`](crate::Errand) is started with.
+//! What an [`Errand`] is started with.
 
 use std::{
     collections::BTreeMap,

@@ -100,8 +100,8 @@ fn wrong_bodies(client: &Client) -> Vec<Case> {
         let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
         let typed = |kind: &str| post().header("content-type", kind).body("{\"prompt\": \"x\"}");
         cases.extend([
-            case(format!("{path}: broken JSON"), raw("{\"prompt\": "), &[400], &["JSON"]),
-            case(format!("{path}: two documents"), raw("{\"prompt\": \"x\"} {}"), &[400], &["JSON"]),
+            case(format!("{path}: broken JSON"), raw("{"), &[400], &["JSON"]),
+            case(format!("{path}: two documents"), raw("{\"prompt\": \"x\"} {}"), &[400], &[]),
             case(format!("{path}: no body"), raw(""), &[400], &["JSON"]),
             case(format!("{path}: an array"), raw("[]"), &[400], &[]),
             case(format!("{path}: too deep"), raw(&deep), &[400], &[]),

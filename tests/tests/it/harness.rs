@@ -3,7 +3,7 @@
 use errand_tests::{
     Client,
     fake_openai::{FakeOpenAi, Reply, split_inside},
-    postgres::Postgres,
+    postgres::{Durability, Postgres},
     process,
     run::run,
 };
@@ -22,6 +22,17 @@ fn each_test_gets_an_empty_database() {
                 .await
                 .expect("a count");
         assert_eq!(tables, 0);
+    });
+}
+
+#[test]
+fn a_server_of_ones_own_ends_with_its_owner() {
+    run(async {
+        let postgres = Postgres::boot(Durability::Volatile).await.expect("a server");
+        let url = postgres.url("postgres");
+        PgConnection::connect(&url).await.expect("a connection").close().await.expect("closed");
+        drop(postgres);
+        assert!(PgConnection::connect(&url).await.is_err(), "nobody listens there any more");
     });
 }
 

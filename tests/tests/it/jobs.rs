@@ -1,6 +1,6 @@
 //! Operating on jobs: lists, filters, versions, batches, queues.
 
-use errand_tests::{Client, both_stores, program::Programs};
+use errand_tests::{Client, both_stores, program::Programs, socket::Socket};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -152,6 +152,9 @@ both_stores! {
         let errand = setup.start().await;
         let client = errand.client();
         let id = completed(client, 1).await.remove(0);
+        let mut socket = Socket::open(client).await;
+        socket.send(&json!({"type": "ping"})).await;
+        socket.take_until("pong").await;
         let metrics = client.get_root("/metrics").await.expect("metrics");
         assert_eq!(metrics.status, 200);
         for name in ["errand_jobs_total", "errand_attempts_total", "errand_ws_connections"] {

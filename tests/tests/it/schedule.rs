@@ -90,15 +90,22 @@ both_stores! {
     }
 
     async fn a_deadline_expires_what_never_started(setup: Setup) {
-        let errand = setup.start().await;
+        let programs = Programs::new();
+        let errand = setup
+            .section("worker", "concurrency = 1")
+            .engine("gated", &programs.gated_engine("gated", "a", "b"))
+            .start()
+            .await;
         let client = errand.client();
-        let body = json!({
-            "kind": "task", "payload": {"prompt": "x"}, "run_at": from_now(600_000), "deadline": from_now(1_000),
-        });
+        let holder = client.submit_task(&json!({"prompt": "x", "engineType": "gated"})).await;
+        client.wait_for_text(&holder.id, "a").await;
+        let body = json!({"kind": "task", "payload": {"prompt": "x"}, "deadline": from_now(1_000)});
         let answer = client.post("/jobs", &body).await;
         assert_eq!(answer.status, 202, "{answer:?}");
         let job = client.wait_for_end(answer.body["job_id"].as_str().expect("an id")).await;
         assert_eq!(job["state"], "expired", "{job:#}");
+        programs.open_gate("gated");
+        client.wait_for_completion(&holder.id).await;
         errand.finish().await;
     }
 
