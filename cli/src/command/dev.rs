@@ -93,7 +93,7 @@ impl Dev {
         let key = data.key()?;
         keep_key(&backend, &key).await?;
 
-        let guard_program = std::env::current_exe().context("the path of this program is not known")?;
+        let guard_program = errand_worker::guard::default_program();
         let engines = find_engines(&config, guard_program.clone()).await;
         let database = if sole_holder { data.database().display().to_string() } else { "as configured".to_owned() };
         let parts = Parts::start(backend, Arc::new(config.clone()), listener, guard_program, sole_holder)?;

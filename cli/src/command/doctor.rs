@@ -1,6 +1,6 @@
 //! `errand doctor`: one line a check, with what to do about each fault.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use errand_common::{
@@ -123,8 +123,7 @@ impl Doctor {
 
 async fn engines(mut config: Config) -> Vec<Check> {
     let absent = dev::detect(&mut config.engines, settings::variable).await;
-    let guard = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("errand"));
-    let table = errand_worker::engine::build(&config.engines, guard);
+    let table = errand_worker::engine::build(&config.engines, errand_worker::guard::default_program());
     let engines = errand_worker::engine::describe(&table, &config.engines);
     let Ok(found) = tokio::time::timeout(PATIENCE, engines).await else {
         return vec![Check::new("engines", Err("did not say in time whether they are available".to_owned()))];

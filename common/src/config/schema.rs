@@ -97,7 +97,6 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("output_limit_kib", Whole(1, 1_048_576)),
             may("stop_grace_ms", Whole(0, 60_000)),
             may("stderr_limit_kib", Whole(0, 1_024)),
-            may("stop_grace_ms", Whole(0, 60_000)),
         ],
     ),
     (

@@ -45,7 +45,7 @@ both_stores! {
         assert_eq!(job["attempt"], 2);
         let timeline = errand.client().timeline(&task.id).await;
         let retrying = timeline.iter().find(|event| event["type"] == "retrying").expect("the crash is in the timeline");
-        assert_eq!(retrying["data"]["class"], "crash", "{retrying}");
+        assert_eq!(retrying["class"], "crash", "{retrying}");
         let said: Vec<_> =
             errand.client().messages(&task.session_id).await.iter().map(|message| message["content"].clone()).collect();
         assert_eq!(said, [json!("x"), json!("the first half\nthe second half\n")]);

@@ -14,7 +14,19 @@ use crate::{
 };
 
 /// What a person looks for first; all else follows in the order of the server.
-const FIRST: [&str; 5] = ["id", "kind", "state", "queue", "attempt"];
+const FIRST: [&str; 11] = [
+    "id",
+    "kind",
+    "state",
+    "failure",
+    "result",
+    "queue",
+    "attempt",
+    "max_attempts",
+    "created_at",
+    "started_at",
+    "finished_at",
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
@@ -50,6 +62,16 @@ impl Show {
     }
 }
 
+/// Nothing that a person would miss.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(parts) => parts.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
 /// A value on one line.
 fn plain(value: &Value) -> String {
     match value {
@@ -63,8 +85,19 @@ fn fields(screen: &Screen, job: &Value) -> String {
     let mut table = table::without_header(screen);
     let first = FIRST.iter().filter_map(|name| job.get_key_value(*name));
     let rest = job.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
-    for (name, value) in first.chain(rest).filter(|(_, value)| !value.is_null()) {
-        table.add_row([name.clone(), plain(value)]);
+    for (name, value) in first.chain(rest) {
+        // One level of an object is spread out, so that a result or a failure can be read.
+        match value {
+            Value::Null => {}
+            Value::Object(parts) => {
+                for (part, value) in parts.iter().filter(|(_, value)| !is_empty(value)) {
+                    table.add_row([format!("{name}.{part}"), plain(value)]);
+                }
+            }
+            value => {
+                table.add_row([name.clone(), plain(value)]);
+            }
+        }
     }
     table::text(&table)
 }
@@ -74,11 +107,8 @@ fn timeline(screen: &Screen, document: &Value) -> String {
     let mut table = table::new(screen, &["TIME", "ATTEMPT", "EVENT", "DETAILS"]);
     for item in items.into_iter().flatten().filter_map(Value::as_object) {
         let word = |name: &str| item.get(name).map(plain).unwrap_or_default();
-        // Where the event's own fields stand beside the envelope's, those of the envelope are left out.
-        let own = item.get("data").and_then(Value::as_object).unwrap_or(item);
-        let envelope =
-            ["stream", "epoch", "seq", "ts", "session_id", "session_seq", "job_id", "attempt", "type", "data", "prev"];
-        let details: Vec<String> = own
+        let envelope = ["stream", "epoch", "seq", "ts", "session_id", "job_id", "attempt", "type"];
+        let details: Vec<String> = item
             .iter()
             .filter(|(name, value)| !envelope.contains(&name.as_str()) && !value.is_null())
             .map(|(name, value)| format!("{name}={}", plain(value)))
@@ -103,22 +133,15 @@ mod tests {
             &json!({"attempt": 1, "id": "01", "deadline": null, "state": "queued", "metadata": {"a": 1}}),
         );
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(
-            lines,
-            [vec!["id", "01"], vec!["state", "queued"], vec!["attempt", "1"], vec!["metadata", "{\"a\":1}"]]
-        );
+        assert_eq!(lines, [vec!["id", "01"], vec!["state", "queued"], vec!["attempt", "1"], vec!["metadata.a", "1"]]);
     }
 
     #[test]
     fn a_timeline_shows_each_event_with_its_own_fields() {
         let (screen, ..) = screen(false);
-        for event in [
-            json!({"seq": 4, "ts": "T", "attempt": 1, "type": "retrying", "delay_ms": 5, "job_id": "x"}),
-            json!({"seq": 4, "ts": "T", "attempt": 1, "type": "retrying", "data": {"delay_ms": 5}}),
-        ] {
-            let text = timeline(&screen, &json!({"items": [event]}));
-            let last: Vec<&str> = text.lines().last().expect("a line").split_whitespace().collect();
-            assert_eq!(last, ["T", "1", "retrying", "delay_ms=5"]);
-        }
+        let event = json!({"seq": 4, "ts": "T", "attempt": 1, "type": "retrying", "delay_ms": 5, "job_id": "x"});
+        let text = timeline(&screen, &json!({"items": [event]}));
+        let last: Vec<&str> = text.lines().last().expect("a line").split_whitespace().collect();
+        assert_eq!(last, ["T", "1", "retrying", "delay_ms=5"]);
     }
 }

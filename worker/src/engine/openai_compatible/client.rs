@@ -68,8 +68,9 @@ impl Client {
         let response = match tokio::time::timeout(self.first_byte, call.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                let what = if error.is_connect() { "the server can't be reached" } else { "the connection broke" };
-                return Err(Refusal::without_answer(transport(what, &error)));
+                let host = place(&self.completions);
+                let what = if error.is_connect() { "can't be reached" } else { "broke the connection" };
+                return Err(Refusal::without_answer(transport(&format!("the server {host} {what}"), &error)));
             }
             Err(_) => return Err(Refusal::without_answer(silent(self.first_byte))),
         };
@@ -84,7 +85,7 @@ impl Client {
 
     /// Whether anything answers there. Asks for the list of models, which costs nothing; any answer will do.
     pub(super) async fn is_reachable(&self, limit: Duration) -> Result<(), String> {
-        let host = self.models.host_str().unwrap_or_default();
+        let host = place(&self.models);
         match tokio::time::timeout(limit, self.http.get(self.models.clone()).send()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
@@ -108,4 +109,10 @@ async fn read_error(mut response: Response) -> ErrorBody {
     let Ok(body) = serde_json::from_slice::<Value>(&body) else { return ErrorBody::default() };
     // Some put the error's fields at the top.
     ErrorBody::from(body.get("error").unwrap_or(&body))
+}
+
+/// Host and port: what a person needs to find a server, without what a URL may hide.
+fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
