@@ -23,6 +23,9 @@ pub struct OpenOptions {
     pub max_connections: u32,
     /// Longest wait for one.
     pub acquire_timeout: Duration,
+    /// Longest pause within a transaction before PostgreSQL ends it: a process that is stopped or cut off must not keep its
+    /// locks from the others.
+    pub idle_transaction: Duration,
     /// Ends the text of an interrupted answer in the history.
     pub interrupted_marker: String,
 }
@@ -84,9 +87,17 @@ async fn finish<D: Dialect>(
 
 async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, OpenError> {
     let connect = PgConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
+    let idle: Arc<str> = options.idle_transaction.as_millis().to_string().into();
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
+        .after_connect(move |connection, _| {
+            let idle = idle.clone();
+            Box::pin(async move {
+                let set = "SELECT set_config('idle_in_transaction_session_timeout', $1, false)";
+                sqlx::query(set).bind(&*idle).execute(connection).await.map(drop)
+            })
+        })
         .connect_with(connect.application_name("errand"))
         .await
         .map_err(OpenError::Connect)?;
