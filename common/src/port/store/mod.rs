@@ -28,7 +28,7 @@ pub use submit::{
 };
 pub use sweep::{RescueScope, Sweeps};
 
-use crate::domain::{Event, JobId, WorkerId};
+use crate::domain::{Event, JobId, JobState, WorkerId};
 
 use super::Ready;
 
@@ -57,6 +57,15 @@ pub struct Stop {
     pub claim: i64,
 }
 
+/// A job that has reached a terminal state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Its kind.
+    pub kind: String,
+    /// The state.
+    pub outcome: JobState,
+}
+
 /// What a transaction means for the rest of the fleet. Telling it is latency; the sweep is truth.
 #[derive(Clone, PartialEq, Debug, Default)]
 #[must_use = "dispatch them, or the fleet learns late"]
@@ -67,6 +76,8 @@ pub struct Consequences {
     pub ready: Vec<Ready>,
     /// Runs that must stop.
     pub stops: Vec<Stop>,
+    /// Jobs that ended, to be counted.
+    pub ended: Vec<Ended>,
 }
 
 impl Consequences {
@@ -75,6 +86,7 @@ impl Consequences {
         self.events.extend(other.events);
         self.ready.extend(other.ready);
         self.stops.extend(other.stops);
+        self.ended.extend(other.ended);
     }
 }
 

@@ -28,6 +28,7 @@ on_both! {
             (vec![JobState::Queued, JobState::Running], 4),
             (vec![JobState::Completed, JobState::Queued], 5),
             (vec![JobState::Running], 0),
+            (vec![JobState::Failed, JobState::Cancelled], 0),
         ] {
             let filter = JobFilter { states: states.clone(), limit: 10, ..JobFilter::default() };
             assert_eq!(fixture.store.jobs(TENANT, &filter).await.unwrap().len(), expected, "{states:?}");
