@@ -165,7 +165,7 @@ impl Executor {
 
     async fn missing(&self, claimed: &Claimed, missing: &Missing) -> Outcome {
         let elsewhere = match within(self.call_limit, self.backend.store.live_workers()).await {
-            Ok(workers) => workers.iter().any(|worker| missing.is_at(worker)),
+            Ok(workers) => workers.iter().any(|worker| missing.is_at(worker, &claimed.job.queue)),
             Err(error) => {
                 tracing::warn!(%error, "could not ask which workers live; the job waits on");
                 true

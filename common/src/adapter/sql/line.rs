@@ -92,7 +92,14 @@ pub(super) async fn free_next<D: Dialect>(
     if sessions.is_empty() {
         return Ok(0);
     }
-    let next: Vec<JobId> = lines(unit, &sessions)
+    let rows =
+        unit.tx.fetch(&statement::WAITING_SESSIONS, params![id_rows(sessions.iter().map(|id| id.uuid()))]).await?;
+    let waiting: BTreeSet<SessionId> =
+        rows.iter().map(|row| row.uuid("session_id").map(Into::into)).collect::<Result<_, _>>()?;
+    if waiting.is_empty() {
+        return Ok(0);
+    }
+    let next: Vec<JobId> = lines(unit, &waiting)
         .await?
         .into_iter()
         .filter(|line| line.active.is_none() && !line.unreleased)

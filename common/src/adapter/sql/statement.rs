@@ -107,6 +107,9 @@ statements! {
         (SELECT min(b.position) FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked') AS first, \
         (SELECT max(b.position) FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked') AS last \
         FROM {rows: id uuid}";
+    /// $1 rows of session ids: those where anybody waits. Most have nobody, and this is the cheapest way to find out.
+    WAITING_SESSIONS = "SELECT r.id AS session_id FROM {rows: id uuid} \
+        WHERE EXISTS (SELECT 1 FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked')";
     /// $1 limit: sessions where somebody waits for nobody.
     FREE_SESSIONS = "SELECT DISTINCT b.session_id FROM jobs b WHERE b.state = 'blocked' \
         AND NOT EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = b.session_id AND a.", active!(), ") \

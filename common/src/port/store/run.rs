@@ -120,8 +120,8 @@ pub trait Runs: Send + Sync {
         now: Timestamp,
     ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError>;
 
-    /// The one write accepted under the claim of a cancelled job, once: its process tree is gone. Frees the session's
-    /// next task. [`Stale`] if it was released before, or never cancelled.
+    /// The one write accepted under the claim of a job that was ended while it ran, once: its process tree is gone. Frees
+    /// the session's next task. [`Stale`] if it was released before, or its run ended by itself.
     async fn release(&self, fence: Fence, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError>;
 
     /// The last `limit` messages of a session, oldest first, without those that `job` itself brought.
