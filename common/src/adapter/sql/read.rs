@@ -58,7 +58,7 @@ impl<D: Dialect> Reads for SqlStore<D> {
             states,
         ];
         let rows = self.dialect.read(sql, params).await?;
-        rows.iter().map(|row| row::job_row(row).map(|row| row.job)).collect()
+        Ok(rows.iter().filter_map(row::readable).map(|row| row.job).collect())
     }
 
     async fn stream(&self, tenant: &str, stream: Stream) -> Result<Option<StreamState>, StoreError> {

@@ -280,6 +280,16 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
     })
 }
 
+/// The row, unless it can't be read: then it is left out, so that one such row stops no batch and no list.
+pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
+    job_row(row)
+        .inspect_err(|error| {
+            let job_id = row.uuid("id").map(JobId::from).ok();
+            tracing::error!(?job_id, %error, "the row of a job can't be read; the job is left alone");
+        })
+        .ok()
+}
+
 pub(super) fn ready(row: &impl SqlRow) -> Result<Ready, StoreError> {
     let priority: u8 = number(row, "priority")?;
     let state: JobState = parse(row, "state")?;

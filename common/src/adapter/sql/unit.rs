@@ -108,15 +108,6 @@ pub(super) fn id_rows(ids: impl IntoIterator<Item = Uuid>) -> String {
     batch(&rows)
 }
 
-fn readable(row: &impl SqlRow) -> Option<JobRow> {
-    row::job_row(row)
-        .inspect_err(|error| {
-            let job_id = row.uuid("id").map(JobId::from).ok();
-            tracing::error!(?job_id, %error, "the row of a job can't be read; the job is left alone");
-        })
-        .ok()
-}
-
 impl<D: Dialect> Unit<D> {
     pub(super) async fn begin(dialect: &D, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
@@ -190,7 +181,7 @@ impl<D: Dialect> Unit<D> {
         if let Some(row) = rows.first() {
             self.db_now = row::at(row, "db_now")?;
         }
-        Ok(rows.iter().filter_map(readable).collect())
+        Ok(rows.iter().filter_map(row::readable).collect())
     }
 
     /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::flush`].

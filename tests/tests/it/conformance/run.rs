@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use errand_common::{
     domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
-    port::store::{Append, CancelRequest, CancelResult, Finish, NewJob, Outcome, RescueScope},
+    port::store::{Append, CancelRequest, CancelResult, Finish, JobFilter, NewJob, Outcome, RescueScope},
 };
 use serde_json::json;
 
@@ -142,6 +142,8 @@ on_both! {
         let worker = fixture.worker().await;
         let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
         assert_eq!(claimed.iter().map(|run| run.job.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+        let listed = fixture.store.jobs(TENANT, &JobFilter { limit: 10, ..JobFilter::default() }).await.unwrap();
+        assert_eq!(listed.len(), 2);
         assert_eq!(claimed[0].job.payload, json!("{"), "its handler sees what is there, and refuses it");
         for run in &claimed {
             assert!(fixture.finish(run, Outcome::Failed { failure: failure(FailureClass::Invalid) }).await);

@@ -135,7 +135,13 @@ on_both! {
     }
 
     async fn the_line_moves_on_even_if_nobody_said_so(fixture: Fixture) {
+        let active = fixture.submit(task(None, "active", OnBusy::default())).await.unwrap();
+        let waits = fixture.submit(task(active.session_id, "waits", OnBusy::Enqueue)).await.unwrap();
         assert_eq!(fixture.store.unblock(now(), 10).await.unwrap().0, 0);
+        fixture.tamper("UPDATE jobs SET state = 'completed', finished_at = 1 WHERE state = 'queued'").await;
+        let (freed, consequences) = fixture.store.unblock(now(), 10).await.unwrap();
+        assert_eq!((freed, consequences.ready[0].id), (1, waits.id));
+        assert_eq!(fixture.job(waits.id).await.state, JobState::Queued);
     }
 
     async fn a_queue_that_lost_everything_can_be_told_all_of_it_in_pages(fixture: Fixture) {
