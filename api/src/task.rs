@@ -266,7 +266,7 @@ pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem
         queue: job.queue.clone(),
         priority: job.priority,
         payload: job.payload.clone(),
-        retry: RetryPolicy { max_attempts: job.max_attempts, ..RetryPolicy::TASK },
+        retry: job.retry,
         timeout_ms: job.timeout_ms,
         run_at: None,
         expires_at: None,

@@ -10,7 +10,8 @@ use crate::{
     },
     config::Config,
     domain::Stream,
-    port::{Bus, BusMessage, Clock, Queue, Store, Topic, store::Consequences},
+    port::{Bus, BusMessage, Clock, Queue, Ready, Store, Topic, store::Consequences},
+    telemetry::metric,
     wire::control::Signal,
 };
 
@@ -39,6 +40,7 @@ impl Backend {
         let options = sql::OpenOptions {
             max_connections: config.database.max_connections,
             acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
+            idle_transaction: Duration::from_secs(config.database.idle_transaction_seconds.into()),
             interrupted_marker: config.texts.locale.interrupted_marker().to_owned(),
         };
         let (store, _) = sql::open(database_url, &options).await?;
@@ -50,20 +52,19 @@ impl Backend {
         })
     }
 
-    /// Tells the fleet what a transaction meant: what is due, which runs must stop, what can be seen.
+    /// Tells the fleet what a transaction meant: what is due, which runs must stop, what can be seen. Counts what ended.
     /// Failures are logged and left to the sweep.
     pub async fn dispatch(&self, consequences: Consequences) {
+        for ended in consequences.ended {
+            let labels = [("kind", ended.kind), ("outcome", ended.outcome.to_string())];
+            metrics::counter!(metric::JOBS_TOTAL, &labels).increment(1);
+        }
         let mut messages = Vec::with_capacity(consequences.stops.len() + 2 * consequences.events.len());
         for stop in consequences.stops {
             let signal = Signal::Stop { job_id: stop.job_id, claim: stop.claim };
             if let Ok(text) = serde_json::to_string(&signal) {
                 messages.push(BusMessage { topic: Topic::Worker(stop.worker_id), payload: text.into() });
             }
-        }
-        if !consequences.ready.is_empty()
-            && let Err(error) = self.queue.push(&consequences.ready).await
-        {
-            tracing::warn!(%error, jobs = consequences.ready.len(), "could not push to the queue; the sweep will");
         }
         for event in consequences.events {
             let Ok(text) = serde_json::to_string(&event) else { continue };
@@ -73,6 +74,19 @@ impl Backend {
             }
             messages.push(BusMessage { topic: Topic::Stream(Stream::Job(event.job_id)), payload });
         }
+        // Side by side: a slow queue must not hold up a signal to stop.
+        tokio::join!(self.push(&consequences.ready), self.publish(messages));
+    }
+
+    async fn push(&self, ready: &[Ready]) {
+        if !ready.is_empty()
+            && let Err(error) = self.queue.push(ready).await
+        {
+            tracing::warn!(%error, jobs = ready.len(), "could not push to the queue; the sweep will");
+        }
+    }
+
+    async fn publish(&self, messages: Vec<BusMessage>) {
         if !messages.is_empty()
             && let Err(error) = self.bus.publish(messages).await
         {

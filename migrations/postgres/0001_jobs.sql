@@ -68,12 +68,14 @@ CREATE TABLE jobs (
     started_at      bigint,
     finished_at     bigint,
     snoozed_since   bigint, -- set while its runs have done nothing but put it off
+    cut_off_at      bigint, -- when a run of it last ended without a word: what it had done by then is not known
     text_from       bigint, -- number of the first text event that stands
     version         bigint NOT NULL,
     tail_seq        bigint NOT NULL -- number of the last event of the job's stream
 );
 CREATE INDEX jobs_by_tenant ON jobs (tenant, id);
 CREATE INDEX jobs_live ON jobs (tenant, id) WHERE finished_at IS NULL;
+CREATE INDEX jobs_unsuccessful ON jobs (tenant, id) WHERE state IN ('partial', 'failed', 'cancelled', 'expired');
 CREATE INDEX jobs_queued ON jobs (id) WHERE state = 'queued';
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state IN ('scheduled', 'retrying');
 CREATE INDEX jobs_leased ON jobs (lease_until) WHERE lease_until IS NOT NULL;

@@ -165,7 +165,7 @@ impl Executor {
 
     async fn missing(&self, claimed: &Claimed, missing: &Missing) -> Outcome {
         let elsewhere = match within(self.call_limit, self.backend.store.live_workers()).await {
-            Ok(workers) => workers.iter().any(|worker| missing.is_at(worker)),
+            Ok(workers) => workers.iter().any(|worker| missing.is_at(worker, &claimed.job.queue)),
             Err(error) => {
                 tracing::warn!(%error, "could not ask which workers live; the job waits on");
                 true
@@ -229,18 +229,14 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 fn count(claimed: &Claimed, outcome: &Outcome, took: Duration) {
-    let (class, job_outcome) = match outcome {
-        Outcome::Completed { .. } => ("ok", Some("completed")),
-        Outcome::Failed { failure } => (failure.class.as_str(), Some("failed")),
-        Outcome::Retry { failure, .. } => (failure.class.as_str(), None),
+    let class = match outcome {
+        Outcome::Completed { .. } => "ok",
+        Outcome::Failed { failure } | Outcome::Retry { failure, .. } => failure.class.as_str(),
         Outcome::Snoozed { .. } | Outcome::HandedBack { .. } => return,
     };
     let kind = claimed.job.kind.clone();
-    metrics::counter!(metric::ATTEMPTS_TOTAL, "kind" => kind.clone(), "class" => class).increment(1);
+    metrics::counter!(metric::ATTEMPTS_TOTAL, "kind" => kind, "class" => class).increment(1);
     metrics::histogram!(metric::ATTEMPT_SECONDS).record(took.as_secs_f64());
-    if let Some(job_outcome) = job_outcome {
-        metrics::counter!(metric::JOBS_TOTAL, "kind" => kind, "outcome" => job_outcome).increment(1);
-    }
 }
 
 #[cfg(test)]
@@ -261,7 +257,7 @@ pub(crate) mod tests {
             state: JobState::Running,
             priority: Priority::default(),
             attempt: 1,
-            max_attempts: 3,
+            retry: RetryPolicy::TASK,
             payload: serde_json::json!({}),
             result: None,
             failure: None,
@@ -283,7 +279,7 @@ pub(crate) mod tests {
             dedup_key: None,
             tail_seq: 0,
         };
-        Claimed { job, fence, retry: RetryPolicy::TASK, snoozed_since: None }
+        Claimed { job, fence, snoozed_since: None, cut_off_at: None }
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(crate) struct Fetcher {
     /// Handed out by the queue and not claimed yet, because the store was away.
     carried: Vec<JobId>,
     without_queue: bool,
+    /// Up to here the last look into the store found only other queues' jobs.
+    passed_over: Option<JobId>,
 }
 
 /// What one look brought.
@@ -70,6 +72,7 @@ impl Fetcher {
             assignments,
             carried: Vec::new(),
             without_queue: false,
+            passed_over: None,
         }
     }
 
@@ -155,18 +158,21 @@ impl Fetcher {
     }
 
     /// Due jobs of our queues, straight from the store.
-    async fn look_in_store(&self, limit: usize) -> Result<Vec<JobId>, StoreError> {
+    async fn look_in_store(&mut self, limit: usize) -> Result<Vec<JobId>, StoreError> {
         let mut ids = Vec::new();
-        let mut after = None;
+        let mut after = self.passed_over.take();
+        let mut at_end = false;
         for _ in 0..PAGES_PER_LOOK {
             let page = self.call(self.backend.store.queued(after, JOBS_PER_CLAIM as u32)).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            let full = page.len() == JOBS_PER_CLAIM;
+            after = page.last().map(|job| job.id).or(after);
+            at_end = page.len() < JOBS_PER_CLAIM;
             ids.extend(page.into_iter().filter(|job| self.queues.contains(&job.queue)).map(|job| job.id));
-            if ids.len() >= limit || !full {
+            if ids.len() >= limit || at_end {
                 break;
             }
+        }
+        if ids.is_empty() && !at_end {
+            self.passed_over = after;
         }
         ids.truncate(limit);
         Ok(ids)

@@ -83,11 +83,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// Registers the worker, or renews its registration.
+    /// Registers the worker, or renews its registration: for a little less than a lease, so that a dead worker's
+    /// registration has lapsed when the leases pass that were renewed before it, and its runs count as crashed.
     pub(crate) async fn register(&self) -> Result<(), StoreError> {
         let running = u32::try_from(self.registry.len()).unwrap_or(u32::MAX);
         let info = WorkerInfo { running, ..self.info.clone() };
-        within(self.lease / 3, self.backend.store.register_worker(&info, self.lease)).await
+        within(self.lease / 3, self.backend.store.register_worker(&info, self.lease - self.lease / 10)).await
     }
 
     /// Says good-bye.

@@ -44,7 +44,7 @@ pub(crate) fn of_failure(
     moment: Moment,
 ) -> Outcome {
     let circumstances = Circumstances {
-        policy: claimed.retry,
+        policy: claimed.job.retry,
         deadline: claimed.job.deadline,
         retry_after,
         now: moment.now,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::pace::{Backoff, within};
 
 /// Old idempotency keys are forgotten every so many rounds.
-const ROUNDS_PER_FORGETTING: u64 = 300;
+const ROUNDS_PER_FORGETTING: u64 = 10;
 /// Gauges are set every so many rounds.
 const ROUNDS_PER_REPORT: u64 = 5;
 /// A step that is bounded by rows goes on in the same round at most so often.
@@ -113,7 +113,7 @@ impl Sweeper {
         let told = self.tell_due().await.map(|_| ());
         self.note("tell the queue of due jobs", told);
         if round.is_multiple_of(ROUNDS_PER_FORGETTING) {
-            let forgot = self.call(self.backend.store.forget_keys(self.now(), self.batch)).await.map(|_| ());
+            let forgot = self.forget_keys().await;
             self.note("forget old idempotency keys", forgot);
         }
         if round.is_multiple_of(ROUNDS_PER_REPORT) {
@@ -177,6 +177,16 @@ impl Sweeper {
         self.turns(|| self.backend.store.unblock(self.now(), self.batch)).await
     }
 
+    async fn forget_keys(&self) -> Result<(), StoreError> {
+        for _ in 0..TURNS_PER_STEP {
+            let forgotten = self.call(self.backend.store.forget_keys(self.now(), self.batch)).await?;
+            if forgotten < u64::from(self.batch) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Repeats a bounded step while it finds as much as it may touch.
     async fn turns<F>(&self, mut step: impl FnMut() -> F) -> Result<(), StoreError>
     where
@@ -192,9 +202,25 @@ impl Sweeper {
         Ok(())
     }
 
+    /// Tells the queue of what comes due soon, and makes due itself what should be by now: the queue may not know of it, be
+    /// away, or have nobody who takes from it.
     async fn tell_upcoming(&self) -> Result<(), StoreError> {
-        let upcoming = self.call(self.backend.store.upcoming(self.now().plus(self.horizon), self.batch)).await?;
-        self.push(upcoming).await;
+        for _ in 0..TURNS_PER_STEP {
+            let now = self.now();
+            let upcoming = self.call(self.backend.store.upcoming(now.plus(self.horizon), self.batch)).await?;
+            let (late, ahead): (Vec<_>, Vec<_>) =
+                upcoming.into_iter().partition(|job| job.due_at.is_some_and(|due_at| due_at <= now));
+            let more = late.len() == self.batch as usize;
+            if !late.is_empty() {
+                let late: Vec<_> = late.into_iter().map(|job| job.id).collect();
+                let consequences = self.call(self.backend.store.promote(&late, now)).await?;
+                self.backend.dispatch(consequences).await;
+            }
+            self.push(ahead).await;
+            if !more {
+                break;
+            }
+        }
         Ok(())
     }
 

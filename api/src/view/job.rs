@@ -162,7 +162,7 @@ impl JobView {
             state: job.state,
             priority: job.priority.get(),
             attempt: job.attempt,
-            max_attempts: job.max_attempts,
+            max_attempts: job.retry.max_attempts,
             payload: job.payload,
             result: job.result,
             progress: job.progress,

@@ -72,7 +72,7 @@ impl TaskView {
             session_id: job.session_id,
             status: job.state,
             attempt: job.attempt,
-            max_attempts: job.max_attempts,
+            max_attempts: job.retry.max_attempts,
             metadata: job.metadata,
             created_at: job.created_at,
             started_at: job.started_at,

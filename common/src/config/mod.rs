@@ -91,11 +91,14 @@ pub struct Database {
     pub max_connections: u32,
     /// Longest wait for a free connection, in seconds.
     pub acquire_timeout_seconds: u32,
+    /// Longest pause within a transaction before PostgreSQL ends it, in seconds: a process that is stopped or cut off must
+    /// not keep its locks from the others.
+    pub idle_transaction_seconds: u32,
 }
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, max_connections: 16, acquire_timeout_seconds: 10 }
+        Self { url: None, max_connections: 16, acquire_timeout_seconds: 10, idle_transaction_seconds: 5 }
     }
 }
 

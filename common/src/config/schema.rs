@@ -42,6 +42,7 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("database.url", Url(&["postgres", "postgresql", "sqlite"])),
     ("database.max_connections", Whole(1, 1_000)),
     ("database.acquire_timeout_seconds", Whole(1, 300)),
+    ("database.idle_transaction_seconds", Whole(1, 300)),
     ("redis.url", Url(&["redis", "rediss", "redis+sentinel"])),
     ("worker.concurrency", Whole(1, 10_000)),
     ("worker.queues", List(1)),
@@ -111,7 +112,6 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("connect_timeout_seconds", Whole(1, DAY)),
             may("first_byte_timeout_seconds", Whole(1, DAY)),
             may("idle_timeout_seconds", Whole(1, DAY)),
-            may("answer_limit_kib", Whole(1, 1_048_576)),
         ],
     ),
 ];

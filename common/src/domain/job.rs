@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{JobId, LeaseToken, SessionId, Timestamp, WorkerId};
+use super::{JobId, LeaseToken, RetryPolicy, SessionId, Timestamp, WorkerId};
 
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -185,13 +185,12 @@ pub struct Fence {
     pub token: LeaseToken,
 }
 
-/// A job as clients see it (`GET /jobs/{id}`), without the children's aggregate and stream position's name.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// A job, but for what only its store and its holder deal with.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Job {
     /// Its id; a task's `taskId`.
     pub id: JobId,
     /// Whose it is.
-    #[serde(skip)]
     pub tenant: String,
     /// Names the handler.
     pub kind: String,
@@ -203,8 +202,8 @@ pub struct Job {
     pub priority: Priority,
     /// The attempt that runs or ran last; starts at 1.
     pub attempt: u32,
-    /// No attempt beyond this one.
-    pub max_attempts: u32,
+    /// How it is retried.
+    pub retry: RetryPolicy,
     /// The input, by the kind's schema.
     pub payload: Value,
     /// The output of a completed job.

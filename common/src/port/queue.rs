@@ -37,7 +37,8 @@ pub struct Popped {
 #[error("queue unavailable: {0}")]
 pub struct QueueError(pub String);
 
-/// Hands job ids out by priority, then tenant in turn, then due time.
+/// Hands job ids out by priority, then tenant in turn, then in the order they came. Queues take turns, and now and then the
+/// lowest priority comes first, so that nothing starves.
 ///
 /// Promises latency, not durability: it may lose everything without losing work, may hand an id out twice, and may
 /// hand out ids of jobs that are no longer due. The claim in the store decides.

@@ -86,12 +86,13 @@ impl Missing {
         }
     }
 
-    /// Whether `worker` has it.
-    pub(crate) fn is_at(&self, worker: &WorkerInfo) -> bool {
-        match self {
+    /// Whether `worker` has it, for jobs of `queue`.
+    pub(crate) fn is_at(&self, worker: &WorkerInfo, queue: &str) -> bool {
+        let has_it = match self {
             Self::Kind(kind) => worker.kinds.contains(kind),
             Self::Engine(name) => worker.engines.iter().any(|engine| engine.name == *name),
-        }
+        };
+        has_it && worker.queues.iter().any(|name| name == queue)
     }
 }
 
@@ -134,4 +135,31 @@ pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
 pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Engines) -> HandlerTable {
     let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, config));
     BTreeMap::from([(wire::task::KIND.to_owned(), task)])
+}
+
+#[cfg(test)]
+mod tests {
+    use errand_common::domain::{Timestamp, WorkerId};
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_never_takes_from_the_queue_helps_no_job_of_it() {
+        let worker = WorkerInfo {
+            id: WorkerId::new(),
+            host: "h".into(),
+            version: "0".into(),
+            queues: vec!["gpu".into()],
+            kinds: vec!["task".into()],
+            engines: vec![],
+            concurrency: 1,
+            running: 0,
+            started_at: Timestamp::default(),
+            alive_until: Timestamp::default(),
+        };
+        let missing = Missing::Kind("task".into());
+        assert!(missing.is_at(&worker, "gpu"));
+        assert!(!missing.is_at(&worker, "default"));
+        assert!(!Missing::Kind("http".into()).is_at(&worker, "gpu"));
+    }
 }

@@ -59,7 +59,7 @@ impl Handler for TaskHandler {
             return Err(HandlerFailure::Missing(Missing::Engine(payload.engine_type)));
         };
         if self.run_once.contains(&payload.engine_type) {
-            if may_have_been_cut_off(claimed) {
+            if claimed.cut_off_at.is_some() {
                 return Err(failed(
                     FailureClass::Ambiguous,
                     "OUTCOME_UNKNOWN",
@@ -81,15 +81,6 @@ impl Handler for TaskHandler {
 
 const fn failed(class: FailureClass, code: &'static str, message: String) -> HandlerFailure {
     HandlerFailure::Failed { class, code, message, retry_after: None }
-}
-
-/// Whether an earlier run may have been ended in its middle. Attempts grow with failures that were reported and with
-/// crashes; claims also with snoozes, hand-backs and lost leases. So a crash shows as the last failure, and more claims
-/// than attempts mean that a run was cut off, unless they were snoozes.
-fn may_have_been_cut_off(claimed: &Claimed) -> bool {
-    let crashed = claimed.job.failure.as_ref().is_some_and(|failure| failure.class == FailureClass::Crash);
-    let cut_off = claimed.fence.claim > i64::from(claimed.job.attempt) && claimed.snoozed_since.is_none();
-    crashed || cut_off
 }
 
 /// The session's earlier messages. Waits while the store is away: the lease bounds that.
@@ -189,36 +180,7 @@ fn result(end: &TurnEnd) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use errand_common::domain::Failure;
-
     use super::*;
-    use crate::execute::tests::claimed;
-
-    fn claim(number: i64, attempt: u32) -> Claimed {
-        let mut claimed = claimed();
-        claimed.fence.claim = number;
-        claimed.job.attempt = attempt;
-        claimed
-    }
-
-    fn last_failed(mut claimed: Claimed, class: FailureClass) -> Claimed {
-        let attempt = claimed.job.attempt - 1;
-        claimed.job.failure = Some(Failure { class, code: "X".into(), message: "x".into(), attempt });
-        claimed
-    }
-
-    #[test]
-    fn an_engine_that_must_not_rerun_is_held_back_only_after_a_run_was_cut_off() {
-        assert!(!may_have_been_cut_off(&claim(1, 1)), "the first run");
-        assert!(may_have_been_cut_off(&claim(2, 1)), "handed back, or its lease was lost");
-        assert!(may_have_been_cut_off(&last_failed(claim(2, 2), FailureClass::Crash)), "crashed");
-        assert!(!may_have_been_cut_off(&last_failed(claim(2, 2), FailureClass::Transient)), "failed and said so");
-        assert!(may_have_been_cut_off(&last_failed(claim(3, 2), FailureClass::Transient)), "failed, then handed back");
-        let mut snoozed = claim(4, 1);
-        snoozed.snoozed_since = Some(snoozed.job.created_at);
-        assert!(!may_have_been_cut_off(&snoozed), "only put off");
-        assert!(may_have_been_cut_off(&last_failed(snoozed, FailureClass::Crash)), "crashed, then put off");
-    }
 
     #[test]
     fn what_the_engine_does_not_tell_is_null_in_the_result() {

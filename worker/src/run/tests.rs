@@ -288,9 +288,19 @@ async fn work_is_found_in_the_store_while_the_queue_is_away() {
     trial.stop().await.expect("a graceful end");
     trial.backend.queue = Arc::new(NoQueue);
     let elsewhere = trial.submit(NewJob { queue: "other".to_owned(), ..task("not ours") }).await;
+    // More than one look goes through.
+    let others = (0..3_000).map(|_| NewJob { queue: "other".to_owned(), ..task("not ours") }).collect();
+    let others = Submission { jobs: others, idempotency: None };
+    trial.backend.store.submit(vec![others], trial.backend.clock.now()).await.0.remove(0).expect("submitted");
     let ours = trial.submit(task("ours")).await;
+    let flaky = trial.submit(task("flaky")).await;
     trial.start_worker(false);
     assert_eq!(trial.ended(ours).await.state, JobState::Completed);
+    assert_eq!(
+        trial.ended(flaky).await.state,
+        JobState::Completed,
+        "what waits out its backoff comes due all the same"
+    );
     assert_eq!(trial.job(elsewhere).await.state, JobState::Queued, "another queue's");
     trial.stop().await.expect("a graceful end");
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,7 @@ const LOW_TURN: u64 = 8;
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
     queues: Mutex<HashMap<String, Index>>,
+    pops: AtomicUsize,
     pushed: Notify,
 }
 
@@ -130,7 +134,9 @@ impl Queue for MemoryQueue {
     async fn pop(&self, names: &[String], limit: usize, now: Timestamp) -> Result<Popped, QueueError> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let mut popped = Popped::default();
-        for name in names {
+        // Another queue comes first each time, so that a flood in one does not starve the next.
+        let first = self.pops.fetch_add(1, Ordering::Relaxed) % names.len().max(1);
+        for name in names.iter().cycle().skip(first).take(names.len()) {
             let Some(index) = queues.get_mut(name) else { continue };
             while popped.due.len() < limit
                 && let Some(id) = index.pop_delayed(now)
@@ -191,6 +197,20 @@ mod tests {
         let ready = pop(&queue, 8, 0).await.ready;
         assert_eq!(ready[..7], urgent[..7].iter().map(|entry| entry.id).collect::<Vec<_>>());
         assert_eq!(ready[7], low.id);
+    }
+
+    #[tokio::test]
+    async fn a_flooded_queue_does_not_starve_another() {
+        let queue = MemoryQueue::default();
+        let flood: Vec<_> = (0..100).map(|_| entry("t", 2, None)).collect();
+        let other = Ready { queue: "other".to_owned(), ..entry("t", 2, None) };
+        queue.push(&[flood, vec![other.clone()]].concat()).await.expect("never fails");
+        let names = ["default".to_owned(), "other".to_owned()];
+        let mut ready = Vec::new();
+        for _ in 0..2 {
+            ready.extend(queue.pop(&names, 4, Timestamp::default()).await.expect("never fails").ready);
+        }
+        assert!(ready.contains(&other.id));
     }
 
     #[tokio::test]

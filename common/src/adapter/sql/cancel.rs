@@ -46,16 +46,13 @@ pub(super) async fn cancel_row<D: Dialect>(
         unit.say(row, Role::Assistant, partial + marker);
     }
     unit.emit(row, NewEvent::new(EventType::Cancelled, json!({"message": message, "code": code})));
-    row.change(Change::Cancel).expect("the caller checked that it has not ended");
-    row.job.finished_at = Some(unit.now);
+    unit.end(row, Change::Cancel);
     row.job.failure = Some(Failure {
         class: FailureClass::Cancelled,
         code: code.clone(),
         message: message.clone(),
         attempt: row.job.attempt,
     });
-    row.position = None;
-    row.pending_message = None;
     unit.stop_holder(row);
     Ok(())
 }

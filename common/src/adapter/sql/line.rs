@@ -1,11 +1,10 @@
 //! A session's line: one active task, and those that wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
     cancel::{self, Reason},
     dialect::{Dialect, SqlRow, SqlTx, params},
-    row::JobRow,
     statement,
     unit::{Unit, id_rows},
 };
@@ -15,13 +14,14 @@ use crate::{
 };
 
 /// What stands in a session's line, and what is in its way.
-#[derive(Default)]
 struct Line {
-    active: Option<JobRow>,
+    active: Option<JobId>,
     /// A finished run whose holder has not said that its processes are gone.
     unreleased: bool,
-    /// In order.
-    blocked: Vec<JobRow>,
+    /// The first of those that wait.
+    next: Option<JobId>,
+    /// Positions of the first and the last that wait; 0 if none does.
+    ends: (i64, i64),
 }
 
 /// What becomes of a task whose time has come.
@@ -35,22 +35,20 @@ pub(super) enum Admission {
     Busy(JobId),
 }
 
-async fn lines<D: Dialect>(
-    unit: &mut Unit<D>,
-    sessions: &BTreeSet<SessionId>,
-) -> Result<BTreeMap<SessionId, Line>, StoreError> {
+/// Of these sessions, which the unit has locked. However long a line is, only its ends are read.
+async fn lines<D: Dialect>(unit: &mut Unit<D>, sessions: &BTreeSet<SessionId>) -> Result<Vec<Line>, StoreError> {
     let ids = id_rows(sessions.iter().map(|id| id.uuid()));
-    let mut lines: BTreeMap<_, Line> = BTreeMap::new();
-    for row in unit.load_jobs(&statement::LINES, params![ids]).await? {
-        let Some(session) = row.job.session_id else { continue };
-        let line = lines.entry(session).or_default();
-        match row.job.state {
-            JobState::Blocked => line.blocked.push(row),
-            state if state.is_terminal() => line.unreleased = true,
-            _ => line.active = Some(row),
-        }
-    }
-    Ok(lines)
+    let rows = unit.tx.fetch(&statement::LINES, params![ids]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Line {
+                active: row.opt_uuid("active")?.map(Into::into),
+                unreleased: row.int("unreleased")? > 0,
+                next: row.opt_uuid("next")?.map(Into::into),
+                ends: (row.opt_int("first")?.unwrap_or(0), row.opt_int("last")?.unwrap_or(0)),
+            })
+        })
+        .collect()
 }
 
 /// Judges a task that has come due in a session which the unit has locked. An active task that must give way is cancelled
@@ -61,22 +59,19 @@ pub(super) async fn admit<D: Dialect>(
     on_busy: OnBusy,
     marker: &str,
 ) -> Result<Admission, StoreError> {
-    let line = lines(unit, &BTreeSet::from([session])).await?.remove(&session).unwrap_or_default();
-    if line.active.is_none() && line.blocked.is_empty() && !line.unreleased {
+    let Some(line) = lines(unit, &BTreeSet::from([session])).await?.pop() else { return Ok(Admission::Next) };
+    if line.active.is_none() && line.next.is_none() && !line.unreleased {
         return Ok(Admission::Next);
     }
-    let first = line.blocked.first().and_then(|row| row.position).unwrap_or(0);
-    let last = line.blocked.last().and_then(|row| row.position).unwrap_or(0);
-    let in_the_way = line.active.as_ref().or(line.blocked.first()).map(|row| row.job.id);
+    let (first, last) = line.ends;
     match on_busy {
-        OnBusy::Reject => Ok(in_the_way.map_or(Admission::Wait(last + 1), Admission::Busy)),
+        OnBusy::Reject => Ok(line.active.or(line.next).map_or(Admission::Wait(last + 1), Admission::Busy)),
         OnBusy::Enqueue => Ok(Admission::Wait(last + 1)),
         // No engine of this version takes text into a live run, so steering is interrupting.
         OnBusy::Interrupt | OnBusy::Steer => {
             let mut unreleased = line.unreleased;
             if let Some(active) = line.active {
-                // The line was read without locks on its jobs: a renewal may have moved the lease since.
-                let mut rows = unit.lock_jobs([active.job.id]).await?;
+                let mut rows = unit.lock_jobs([active]).await?;
                 for row in &mut rows {
                     cancel::cancel_row(unit, row, &Reason::interrupted(), marker).await?;
                     unreleased |= row.job.lease_until.is_some();
@@ -97,8 +92,8 @@ pub(super) async fn free_next<D: Dialect>(
     if sessions.is_empty() {
         return Ok(0);
     }
-    let ids = id_rows(sessions.iter().map(|id| id.uuid()));
-    let rows = unit.tx.fetch(&statement::WAITING_SESSIONS, params![ids]).await?;
+    let rows =
+        unit.tx.fetch(&statement::WAITING_SESSIONS, params![id_rows(sessions.iter().map(|id| id.uuid()))]).await?;
     let waiting: BTreeSet<SessionId> =
         rows.iter().map(|row| row.uuid("session_id").map(Into::into)).collect::<Result<_, _>>()?;
     if waiting.is_empty() {
@@ -106,14 +101,18 @@ pub(super) async fn free_next<D: Dialect>(
     }
     let next: Vec<JobId> = lines(unit, &waiting)
         .await?
-        .into_values()
+        .into_iter()
         .filter(|line| line.active.is_none() && !line.unreleased)
-        .filter_map(|line| line.blocked.first().map(|row| row.job.id))
+        .filter_map(|line| line.next)
         .collect();
+    if next.is_empty() {
+        return Ok(0);
+    }
     let mut rows = unit.lock_jobs(next).await?;
     rows.retain(|row| row.job.state == JobState::Blocked);
     for row in &mut rows {
         row.change(Change::Unblock).expect("only blocked jobs are kept");
+        row.job.run_at = unit.now;
         unit.queue(row);
     }
     unit.save(&mut rows).await?;

@@ -24,6 +24,9 @@ pub struct OpenOptions {
     pub max_connections: u32,
     /// Longest wait for one.
     pub acquire_timeout: Duration,
+    /// Longest pause within a transaction before PostgreSQL ends it: a process that is stopped or cut off must not keep its
+    /// locks from the others.
+    pub idle_transaction: Duration,
     /// Ends the text of an interrupted answer in the history.
     pub interrupted_marker: String,
 }
@@ -83,16 +86,27 @@ async fn finish<D: Dialect>(
     Ok((store.clone(), store))
 }
 
+/// Most readers of one SQLite file: each has a page cache of its own, and more of them than cores read no faster.
+const SQLITE_READERS: u32 = 4;
+
 /// Every statement finds its rows by index, a batch at a time. The planner can't know how few a batch brings, and while
 /// its statistics lag behind a burst it would read whole tables for each.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
 
 async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, OpenError> {
     let connect = PgConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
+    let idle: Arc<str> = options.idle_transaction.as_millis().to_string().into();
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
-        .after_connect(|connection, _| Box::pin(async move { connection.execute(BY_INDEX).await.map(drop) }))
+        .after_connect(move |connection, _| {
+            let idle = idle.clone();
+            Box::pin(async move {
+                connection.execute(BY_INDEX).await?;
+                let set = "SELECT set_config('idle_in_transaction_session_timeout', $1, false)";
+                sqlx::query(set).bind(&*idle).execute(connection).await.map(drop)
+            })
+        })
         .connect_with(connect.application_name("errand"))
         .await
         .map_err(OpenError::Connect)?;
@@ -116,7 +130,7 @@ async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenE
         .map_err(OpenError::Connect)?;
     sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(OpenError::Migrate)?;
     let readers = SqlitePoolOptions::new()
-        .max_connections(options.max_connections)
+        .max_connections(options.max_connections.min(SQLITE_READERS))
         .acquire_timeout(options.acquire_timeout)
         .connect_with(connect.read_only(true))
         .await

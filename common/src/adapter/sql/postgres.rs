@@ -46,8 +46,11 @@ pub(crate) fn error(error: sqlx::Error) -> StoreError {
         }
         sqlx::Error::Database(database) => {
             let state = database.code().unwrap_or_default();
-            // 08 connection, 53 resources, 57P shutdown, 40 rolled back by the server, 55P03 lock not available.
-            let passing = ["08", "53", "57P", "40", "55P03"].iter().any(|class| state.starts_with(class));
+            // 08 connection, 28 and 3D refused to let us in, 53 resources, 57 an operator's doing, 58 its system, 40 rolled
+            // back by the server, 55P03 lock not available, 25006 read-only, 25P03 idle for too long.
+            let passing = ["08", "28", "3D", "53", "57", "58", "40", "55P03", "25006", "25P03"]
+                .iter()
+                .any(|class| state.starts_with(class));
             if passing { StoreError::Unavailable(error.into()) } else { StoreError::Refused(error.into()) }
         }
         sqlx::Error::Io(_)

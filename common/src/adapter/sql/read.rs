@@ -1,6 +1,7 @@
 //! What is shown.
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::{
     SqlStore,
@@ -9,7 +10,7 @@ use super::{
     unit::id_rows,
 };
 use crate::{
-    domain::{Event, Job, JobId, Message, Session, SessionId, Stream, Timestamp},
+    domain::{Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp},
     port::{
         StoreError,
         store::{JobFilter, QueueStats, Reads, SessionFilter, StreamState},
@@ -35,10 +36,14 @@ impl<D: Dialect> Reads for SqlStore<D> {
         let states: Option<String> = (!filter.states.is_empty())
             .then(|| filter.states.iter().fold(",".to_owned(), |list, state| list + state.as_str() + ","));
         let only_live = !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal());
+        let only_unsuccessful = !filter.states.is_empty()
+            && filter.states.iter().all(|state| state.is_terminal() && *state != JobState::Completed);
         let sql = if filter.session_id.is_some() {
             &statement::SESSION_JOBS
         } else if only_live {
             &statement::LIVE_JOBS
+        } else if only_unsuccessful {
+            &statement::UNSUCCESSFUL_JOBS
         } else {
             &statement::JOBS
         };
@@ -48,12 +53,12 @@ impl<D: Dialect> Reads for SqlStore<D> {
             filter.queue.clone(),
             filter.session_id.map(SessionId::uuid),
             filter.since,
-            filter.before.map(JobId::uuid),
+            before(filter.before.map(JobId::uuid)),
             filter.limit,
             states,
         ];
         let rows = self.dialect.read(sql, params).await?;
-        rows.iter().map(|row| row::job_row(row).map(|row| row.job)).collect()
+        Ok(rows.iter().filter_map(row::readable).map(|row| row.job).collect())
     }
 
     async fn stream(&self, tenant: &str, stream: Stream) -> Result<Option<StreamState>, StoreError> {
@@ -87,7 +92,7 @@ impl<D: Dialect> Reads for SqlStore<D> {
     }
 
     async fn sessions(&self, tenant: &str, filter: &SessionFilter) -> Result<Vec<Session>, StoreError> {
-        let before = filter.before.map(SessionId::uuid);
+        let before = before(filter.before.map(SessionId::uuid));
         let rows = self.dialect.read(&statement::SESSIONS, params![tenant, before, filter.limit]).await?;
         rows.iter().map(row::session).collect()
     }
@@ -111,6 +116,11 @@ impl<D: Dialect> Reads for SqlStore<D> {
             })
             .collect()
     }
+}
+
+/// Where a list begins: at the cursor, or above every id. A bound that is always there lets the index seek.
+fn before(cursor: Option<Uuid>) -> Uuid {
+    cursor.unwrap_or(Uuid::max())
 }
 
 impl<D: Dialect> SqlStore<D> {

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::dialect::SqlRow;
 use crate::{
     domain::{
-        Change, Event, Failure, Fence, Illegal, Job, JobId, JobState, LeaseToken, Message, OnBusy, Priority,
-        RetryPolicy, Session, Timestamp,
+        Change, Event, Failure, FailureClass, Fence, Illegal, Job, JobId, JobState, LeaseToken, Message, OnBusy,
+        Priority, RetryPolicy, Session, Timestamp,
     },
     port::{Ready, StoreError},
 };
@@ -17,7 +17,6 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct JobRow {
     pub job: Job,
-    pub retry: RetryPolicy,
     pub on_busy: OnBusy,
     pub position: Option<i64>,
     pub pending_message: Option<String>,
@@ -25,6 +24,7 @@ pub(super) struct JobRow {
     pub lease_token: Option<Uuid>,
     pub claimed_at: Option<Timestamp>,
     pub snoozed_since: Option<Timestamp>,
+    pub cut_off_at: Option<Timestamp>,
     pub text_from: Option<i64>,
 }
 
@@ -48,6 +48,7 @@ pub(super) struct SavedJob {
     started_at: Option<i64>,
     finished_at: Option<i64>,
     snoozed_since: Option<i64>,
+    cut_off_at: Option<i64>,
     text_from: Option<i64>,
     old_version: i64,
     tail_seq: i64,
@@ -107,6 +108,7 @@ impl JobRow {
             started_at: micros(job.started_at),
             finished_at: micros(job.finished_at),
             snoozed_since: micros(self.snoozed_since),
+            cut_off_at: micros(self.cut_off_at),
             text_from: self.text_from,
             old_version: job.version,
             tail_seq: job.tail_seq,
@@ -120,9 +122,9 @@ impl JobRow {
             kind: job.kind.clone(),
             queue: job.queue.clone(),
             priority: job.priority.get(),
-            max_attempts: self.retry.max_attempts,
-            backoff_base_ms: self.retry.base_ms,
-            backoff_cap_ms: self.retry.cap_ms,
+            max_attempts: job.retry.max_attempts,
+            backoff_base_ms: job.retry.base_ms,
+            backoff_cap_ms: job.retry.cap_ms,
             timeout_ms: job.timeout_ms,
             payload: job.payload.to_string(),
             metadata: json(job.metadata.as_ref()),
@@ -218,23 +220,29 @@ fn opt_at(row: &impl SqlRow, column: &str) -> Result<Option<Timestamp>, StoreErr
     Ok(row.opt_int(column)?.map(Timestamp::from_micros))
 }
 
-fn opt_json<T: serde::de::DeserializeOwned>(row: &impl SqlRow, column: &str) -> Result<Option<T>, StoreError> {
-    row.opt_text(column)?
-        .map(|text| {
-            serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(format!("column {column}: {error}")))
-        })
-        .transpose()
+/// What is not JSON can't have come through us; it is shown as the string it is. So a payload that can't be read ends its
+/// own job, by its handler, and nothing else.
+fn lenient_json(row: &impl SqlRow, column: &str) -> Result<Option<Value>, StoreError> {
+    let text = row.opt_text(column)?;
+    Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }
 
-/// A payload that is not JSON can't have come through the api; it is shown to the handler as the string it is, and the
-/// handler says so.
-fn payload(row: &impl SqlRow) -> Result<Value, StoreError> {
-    let text = row.opt_text("payload")?.unwrap_or_default();
-    Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+/// Likewise for a failure: its text becomes the message.
+fn failure(row: &impl SqlRow, attempt: u32) -> Result<Option<Failure>, StoreError> {
+    let text = row.opt_text("failure")?;
+    Ok(text.map(|text| {
+        serde_json::from_str(&text).unwrap_or(Failure {
+            class: FailureClass::Fatal,
+            code: "UNREADABLE".to_owned(),
+            message: text,
+            attempt,
+        })
+    }))
 }
 
 pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
     let priority: u8 = number(row, "priority")?;
+    let attempt = number(row, "attempt")?;
     let job = Job {
         id: row.uuid("id")?.into(),
         tenant: row.text("tenant")?,
@@ -242,12 +250,16 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         queue: row.text("queue")?,
         state: parse(row, "state")?,
         priority: Priority::try_from(priority).map_err(|_| corrupt("priority", &priority.to_string()))?,
-        attempt: number(row, "attempt")?,
-        max_attempts: number(row, "max_attempts")?,
-        payload: payload(row)?,
-        result: opt_json(row, "result")?,
-        failure: opt_json::<Failure>(row, "failure")?,
-        progress: opt_json(row, "progress")?,
+        attempt,
+        retry: RetryPolicy {
+            max_attempts: number(row, "max_attempts")?,
+            base_ms: number(row, "backoff_base_ms")?,
+            cap_ms: number(row, "backoff_cap_ms")?,
+        },
+        payload: lenient_json(row, "payload")?.unwrap_or_default(),
+        result: lenient_json(row, "result")?,
+        failure: failure(row, attempt)?,
+        progress: lenient_json(row, "progress")?,
         session_id: row.opt_uuid("session_id")?.map(Into::into),
         parent_id: row.opt_uuid("parent_id")?.map(Into::into),
         retry_of: row.opt_uuid("retry_of")?.map(Into::into),
@@ -261,16 +273,11 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         started_at: opt_at(row, "started_at")?,
         finished_at: opt_at(row, "finished_at")?,
         version: row.int("version")?,
-        metadata: opt_json(row, "metadata")?,
+        metadata: lenient_json(row, "metadata")?,
         dedup_key: row.opt_text("dedup_key")?,
         tail_seq: row.int("tail_seq")?,
     };
     Ok(JobRow {
-        retry: RetryPolicy {
-            max_attempts: job.max_attempts,
-            base_ms: number(row, "backoff_base_ms")?,
-            cap_ms: number(row, "backoff_cap_ms")?,
-        },
         on_busy: row.opt_text("on_busy")?.and_then(|text| text.parse().ok()).unwrap_or_default(),
         position: row.opt_int("position")?,
         pending_message: row.opt_text("pending_message")?,
@@ -278,9 +285,20 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         lease_token: row.opt_uuid("lease_token")?,
         claimed_at: opt_at(row, "claimed_at")?,
         snoozed_since: opt_at(row, "snoozed_since")?,
+        cut_off_at: opt_at(row, "cut_off_at")?,
         text_from: row.opt_int("text_from")?,
         job,
     })
+}
+
+/// The row, unless it can't be read: then it is left out, so that one such row stops no batch and no list.
+pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
+    job_row(row)
+        .inspect_err(|error| {
+            let job_id = row.uuid("id").map(JobId::from).ok();
+            tracing::error!(?job_id, %error, "the row of a job can't be read; the job is left alone");
+        })
+        .ok()
 }
 
 pub(super) fn ready(row: &impl SqlRow) -> Result<Ready, StoreError> {
@@ -304,7 +322,7 @@ pub(super) fn event(row: &impl SqlRow) -> Result<Event, StoreError> {
         ts: at(row, "ts")?,
         attempt: number(row, "attempt")?,
         kind: parse(row, "type")?,
-        data: opt_json(row, "data")?.unwrap_or_default(),
+        data: lenient_json(row, "data")?.unwrap_or_default(),
     })
 }
 
@@ -315,7 +333,7 @@ pub(super) fn session(row: &impl SqlRow) -> Result<Session, StoreError> {
         status: parse(row, "status")?,
         engine: row.text("engine")?,
         system_prompt: row.opt_text("system_prompt")?,
-        metadata: opt_json(row, "metadata")?.unwrap_or_default(),
+        metadata: lenient_json(row, "metadata")?.unwrap_or_default(),
         created_at: at(row, "created_at")?,
         updated_at: at(row, "updated_at")?,
         tail_seq: row.int("tail_seq")?,

@@ -95,7 +95,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .into_iter()
             .filter_map(|row| {
                 let fence = row.fence()?;
-                Some(Claimed { retry: row.retry, snoozed_since: row.snoozed_since, job: row.job, fence })
+                Some(Claimed { snoozed_since: row.snoozed_since, cut_off_at: row.cut_off_at, job: row.job, fence })
             })
             .collect();
         // The queue handed them out best first; the locks were taken by id.
@@ -115,7 +115,12 @@ impl<D: Dialect> Runs for SqlStore<D> {
         wanted.sort_by_key(|row| row.id);
         let micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
         let mut tx = self.dialect.begin().await?;
-        // The locks in order of id, which an UPDATE … FROM does not promise.
+        // Whoever cancels or ends jobs of several sessions locks those sessions first and some of the jobs late. So the
+        // sessions come first here too, and then the jobs in order of id, which an UPDATE … FROM does not promise.
+        let sessions: BTreeSet<_> = fences.iter().filter_map(|fence| fence.session_id).map(SessionId::uuid).collect();
+        if !sessions.is_empty() {
+            tx.fetch(&statement::LOCK_SESSIONS, params![id_rows(sessions)]).await?;
+        }
         tx.fetch(&statement::LOCK_JOBS, params![id_rows(wanted.iter().map(|row| row.id))]).await?;
         let mut renewed = HashMap::new();
         for row in tx.fetch(&statement::RENEW, params![batch(&wanted), micros]).await? {
@@ -230,22 +235,20 @@ impl<D: Dialect> SqlStore<D> {
                     message: format!("The session was busy with task {active} when this task came due"),
                     attempt: row.job.attempt,
                 };
-                fail(unit, &mut row, failure);
+                give_up(unit, &mut row, failure, Change::Fail);
             }
         }
         unit.save(&mut [row]).await
     }
 }
 
-/// Fails a job for good. A holder, if there is one, keeps its lease; the caller decides about it.
-pub(super) fn fail<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure: Failure) {
+/// Gives a job up, by `change`: it failed, or expired. A holder, if there is one, keeps its lease; the caller decides about
+/// it.
+pub(super) fn give_up<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure: Failure, change: Change) {
     let data = json!({"message": failure.message, "code": failure.code, "class": failure.class});
     unit.emit(row, NewEvent::new(EventType::Error, data));
-    row.change(Change::Fail).expect("the caller checked that it has not ended");
+    unit.end(row, change);
     row.job.failure = Some(failure);
-    row.job.finished_at = Some(unit.now);
-    row.position = None;
-    row.pending_message = None;
 }
 
 /// Says that another attempt will follow at `run_at`, and counts it. The caller changes the state.
@@ -271,12 +274,11 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
                 unit.say(row, Role::Assistant, message);
             }
             unit.emit(row, NewEvent::new(EventType::Completed, result.clone()));
-            row.change(Change::Complete).expect(HELD);
+            unit.end(row, Change::Complete);
             row.job.result = Some(result);
             row.job.failure = None;
-            row.job.finished_at = Some(unit.now);
         }
-        Outcome::Failed { failure } => fail(unit, row, failure),
+        Outcome::Failed { failure } => give_up(unit, row, failure, Change::Fail),
         Outcome::Retry { failure, run_at } => {
             announce_retry(unit, row, failure, run_at);
             row.change(Change::Retry).expect(HELD);
@@ -303,6 +305,7 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
 /// The job is due again at once, no attempt spent.
 pub(super) fn hand_back<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, reason: &str) {
     row.end_lease();
+    row.job.run_at = unit.now;
     unit.emit(row, NewEvent::new(EventType::Queued, json!({"state": "queued", "reason": reason})));
     row.change(Change::HandBack).expect("only running jobs are handed back");
     unit.consequences.ready.extend(row.ready());

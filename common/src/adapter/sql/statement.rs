@@ -18,7 +18,7 @@ macro_rules! job_columns {
         "id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, timeout_ms, \
          result, failure, progress, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, \
          dedup_key, claim, lease_token, lease_until, worker_id, run_at, expires_at, deadline, created_at, claimed_at, \
-         started_at, finished_at, snoozed_since, text_from, version, tail_seq"
+         started_at, finished_at, snoozed_since, cut_off_at, text_from, version, tail_seq"
     };
 }
 
@@ -27,6 +27,13 @@ macro_rules! active {
     () => {
         "state IN ('queued', 'running', 'retrying', 'awaiting_approval', 'awaiting_answer', 'awaiting_callback', \
          'awaiting_children')"
+    };
+}
+
+/// The predicate of `jobs_unsuccessful`, word for word, so that it is used.
+macro_rules! unsuccessful {
+    () => {
+        "state IN ('partial', 'failed', 'cancelled', 'expired')"
     };
 }
 
@@ -60,10 +67,10 @@ statements! {
         progress = r.progress, position = r.position, pending_message = r.pending_message, claim = r.claim, \
         lease_token = r.lease_token, lease_until = r.lease_until, worker_id = r.worker_id, run_at = r.run_at, \
         claimed_at = r.claimed_at, started_at = r.started_at, finished_at = r.finished_at, \
-        snoozed_since = r.snoozed_since, text_from = r.text_from, version = r.old_version + 1, tail_seq = r.tail_seq \
+        snoozed_since = r.snoozed_since, cut_off_at = r.cut_off_at, text_from = r.text_from, version = r.old_version + 1, tail_seq = r.tail_seq \
         FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
         pending_message text, claim int, lease_token uuid, lease_until int, worker_id uuid, run_at int, claimed_at int, \
-        started_at int, finished_at int, snoozed_since int, text_from int, old_version int, tail_seq int} \
+        started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, old_version int, tail_seq int} \
         WHERE jobs.id = r.id AND jobs.version = r.old_version";
     /// The part of `SAVE_JOBS` that appending changes.
     SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \
@@ -90,14 +97,17 @@ statements! {
     SAVE_SESSIONS = "UPDATE sessions SET tail_seq = r.tail_seq, tail_message = r.tail_message, updated_at = r.at \
         FROM {rows: id uuid, tail_seq int, tail_message int, at int} WHERE sessions.id = r.id";
     CLOSE_SESSION = "UPDATE sessions SET status = 'closed', updated_at = $3 WHERE tenant = $1 AND id = $2";
-    /// $1 rows of session ids: all that stands in a line, and what is in its way.
-    LINES = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
-        WHERE session_id IN (SELECT r.id FROM {rows: id uuid}) \
-        AND (state = 'blocked' OR ", active!(), " OR (finished_at IS NOT NULL AND lease_until IS NOT NULL)) \
-        ORDER BY session_id, position, id";
-    /// $1 rows of session ids: those where anybody waits.
-    WAITING_SESSIONS = "SELECT DISTINCT session_id FROM jobs WHERE state = 'blocked' \
-        AND session_id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 rows of session ids: what is in the way of each line, and its two ends. Each lookup has an index of its own.
+    LINES = "SELECT (SELECT a.id FROM jobs a WHERE a.session_id = r.id AND a.", active!(), ") AS active, \
+        (SELECT count(*) FROM jobs h WHERE h.session_id = r.id AND h.finished_at IS NOT NULL \
+        AND h.lease_until IS NOT NULL) AS unreleased, \
+        (SELECT b.id FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked' ORDER BY b.position LIMIT 1) AS next, \
+        (SELECT min(b.position) FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked') AS first, \
+        (SELECT max(b.position) FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked') AS last \
+        FROM {rows: id uuid}";
+    /// $1 rows of session ids: those where anybody waits. Most have nobody, and this is the cheapest way to find out.
+    WAITING_SESSIONS = "SELECT r.id AS session_id FROM {rows: id uuid} \
+        WHERE EXISTS (SELECT 1 FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked')";
     /// $1 limit: sessions where somebody waits for nobody.
     FREE_SESSIONS = "SELECT DISTINCT b.session_id FROM jobs b WHERE b.state = 'blocked' \
         AND NOT EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = b.session_id AND a.", active!(), ") \
@@ -161,23 +171,28 @@ statements! {
     /// $1 tenant, $2 kind, $3 queue, $4 session, $5 since, $6 before, $7 limit, $8 states as `,a,b,`; null means any.
     JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
-        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
         AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
     /// As `JOBS`, of those that have not ended: served by their own, small index.
     LIVE_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND finished_at IS NULL \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
-        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+    /// As `JOBS`, of those that ended badly: likewise.
+    UNSUCCESSFUL_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND ", unsuccessful!(), " \
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
         AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
     /// As `JOBS`, of one session: served by its index.
     SESSION_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND session_id = $4 \
-        AND (created_at >= $5 OR $5 IS NULL) AND (id < $6 OR $6 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
         AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
     SESSION = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
         WHERE tenant = $1 AND id = $2";
     /// $1 tenant, $2 before, $3 limit.
     SESSIONS = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
-        WHERE tenant = $1 AND (id < $2 OR $2 IS NULL) ORDER BY id DESC LIMIT $3";
+        WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
     /// $1 tenant; null means all.
     QUEUE_STATS = "SELECT queue, state, count(*) AS jobs, min(run_at) AS oldest FROM jobs \
         WHERE finished_at IS NULL AND (tenant = $1 OR $1 IS NULL) GROUP BY queue, state ORDER BY queue, state";
@@ -194,7 +209,13 @@ statements! {
     STALE_IDEMPOTENCY = "SELECT tenant, owner, key, job_ids FROM idempotency_keys WHERE expires_at <= $1 \
         ORDER BY expires_at LIMIT $2";
     /// $1 rows of job ids.
-    UNFINISHED = "SELECT id FROM jobs WHERE finished_at IS NULL AND id IN (SELECT r.id FROM {rows: id uuid}) LIMIT 1";
+    UNFINISHED = "SELECT id FROM jobs WHERE finished_at IS NULL AND id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 rows of keys, $2 now. One that was forgotten and used again since is left alone.
+    FORGET_ALL = "DELETE FROM idempotency_keys WHERE expires_at <= $2 AND (tenant, owner, key) IN \
+        (SELECT r.tenant, r.owner, r.key FROM {rows: tenant text, owner text, key text})";
+    /// $1 rows of keys, $2 now, $3 when to look at them again.
+    POSTPONE_ALL = "UPDATE idempotency_keys SET expires_at = $3 WHERE expires_at <= $2 AND (tenant, owner, key) IN \
+        (SELECT r.tenant, r.owner, r.key FROM {rows: tenant text, owner text, key text})";
 
     // API keys.
 

@@ -293,7 +293,7 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         state: if run_at > now { JobState::Scheduled } else { JobState::Queued },
         priority: new.priority,
         attempt: 1,
-        max_attempts: new.retry.max_attempts,
+        retry: new.retry,
         payload: new.payload.clone(),
         result: None,
         failure: None,
@@ -317,7 +317,6 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
     };
     JobRow {
         job,
-        retry: new.retry,
         on_busy: crate::domain::OnBusy::default(),
         position: None,
         pending_message: None,
@@ -325,6 +324,7 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         lease_token: None,
         claimed_at: None,
         snoozed_since: None,
+        cut_off_at: None,
         text_from: None,
     }
 }

@@ -1,16 +1,17 @@
 //! What the sweeper asks.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
     SqlStore,
-    dialect::{Dialect, SqlRow, SqlTx, params},
+    dialect::{Dialect, SqlRow, SqlTx, batch, params},
     line,
     row::{self, JobRow},
-    run::{announce_retry, fail, hand_back},
+    run::{announce_retry, give_up, hand_back},
     statement,
     unit::{Unit, id_rows},
 };
@@ -24,6 +25,16 @@ use crate::{
         store::{Consequences, RescueScope, Sweeps},
     },
 };
+
+/// A key whose time has passed, but not its jobs', is looked at again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+#[derive(Serialize)]
+struct KeyRow {
+    tenant: String,
+    owner: String,
+    key: String,
+}
 
 #[async_trait]
 impl<D: Dialect> Sweeps for SqlStore<D> {
@@ -104,18 +115,26 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
     }
 
     async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let mut forgotten = 0;
-        for row in self.dialect.read(&statement::STALE_IDEMPOTENCY, params![now, limit]).await? {
+        let rows = self.dialect.read(&statement::STALE_IDEMPOTENCY, params![now, limit]).await?;
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
             let jobs: Vec<JobId> = serde_json::from_str(&row.text("job_ids")?).unwrap_or_default();
-            let ids = id_rows(jobs.into_iter().map(JobId::uuid));
-            if !self.dialect.read(&statement::UNFINISHED, params![ids]).await?.is_empty() {
-                continue;
-            }
-            let mut tx = self.dialect.begin().await?;
-            let (tenant, owner, key) = (row.text("tenant")?, row.text("owner")?, row.text("key")?);
-            forgotten += tx.execute(&statement::FORGET, params![tenant, owner, key]).await?;
-            tx.commit().await?;
+            keys.push((KeyRow { tenant: row.text("tenant")?, owner: row.text("owner")?, key: row.text("key")? }, jobs));
         }
+        let all = id_rows(keys.iter().flat_map(|(_, jobs)| jobs).map(|id| id.uuid()));
+        let unfinished = self.ids(&self.dialect.read(&statement::UNFINISHED, params![all]).await?)?;
+        let unfinished: BTreeSet<_> = unfinished.into_iter().collect();
+        let (kept, done): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|(_, jobs)| jobs.iter().any(|id| unfinished.contains(id)));
+        if kept.is_empty() && done.is_empty() {
+            return Ok(0);
+        }
+        let rows = |keys: Vec<(KeyRow, Vec<JobId>)>| batch(&keys.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
+        let mut tx = self.dialect.begin().await?;
+        let forgotten = tx.execute(&statement::FORGET_ALL, params![rows(done), now]).await?;
+        // So that those whose jobs live on don't stand before the others for ever.
+        tx.execute(&statement::POSTPONE_ALL, params![rows(kept), now, now.plus(LOOK_AGAIN)]).await?;
+        tx.commit().await?;
         Ok(forgotten)
     }
 }
@@ -138,6 +157,8 @@ fn end_lapsed<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, accounted: bool)
         row.end_lease();
         return;
     }
+    row.cut_off_at = Some(unit.now);
+    row.snoozed_since = None;
     if accounted {
         hand_back(unit, row, "lease_lost");
         return;
@@ -149,10 +170,15 @@ fn end_lapsed<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, accounted: bool)
         message: "The worker that ran it died".to_owned(),
         attempt: row.job.attempt,
     };
-    let circumstances =
-        Circumstances { policy: row.retry, deadline: row.job.deadline, retry_after: None, now: unit.now, dice: 0.0 };
+    let circumstances = Circumstances {
+        policy: row.job.retry,
+        deadline: row.job.deadline,
+        retry_after: None,
+        now: unit.now,
+        dice: 0.0,
+    };
     match after_failure(&failure, &circumstances) {
-        Decision::GiveUp => fail(unit, row, failure),
+        Decision::GiveUp => give_up(unit, row, failure, Change::Fail),
         Decision::Retry { run_at } => {
             announce_retry(unit, row, failure, run_at);
             row.change(Change::HandBack).expect("a leased job that has not ended is running");
@@ -163,18 +189,17 @@ fn end_lapsed<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, accounted: bool)
 
 fn end_late<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow) {
     let never_started = row.job.started_at.is_none() && Change::Expire.apply(row.job.state).is_ok();
-    let (code, message) =
-        if never_started { ("EXPIRED", "It was not started in time") } else { ("TIMEOUT", "Its deadline has passed") };
+    let (change, code, message) = if never_started {
+        (Change::Expire, "EXPIRED", "It was not started in time")
+    } else {
+        (Change::Fail, "TIMEOUT", "Its deadline has passed")
+    };
     let failure = Failure {
         class: FailureClass::Timeout,
         code: code.to_owned(),
         message: message.to_owned(),
         attempt: row.job.attempt,
     };
-    let from = row.job.state;
-    fail(unit, row, failure);
-    if never_started {
-        row.job.state = Change::Expire.apply(from).expect("checked above");
-    }
+    give_up(unit, row, failure, change);
     unit.stop_holder(row);
 }

@@ -15,10 +15,10 @@ use super::{
     statement,
 };
 use crate::{
-    domain::{Event, EventType, JobId, JobState, MessageId, NewEvent, Role, SessionId, Timestamp},
+    domain::{Change, Event, EventType, JobId, JobState, MessageId, NewEvent, Role, SessionId, Timestamp},
     port::{
         StoreError,
-        store::{Consequences, Stop},
+        store::{Consequences, Ended, Stop},
     },
 };
 
@@ -171,6 +171,7 @@ impl<D: Dialect> Unit<D> {
         self.load_jobs(&statement::LOCK_FREE_JOBS, params![id_rows(ids.iter().map(|id| id.uuid()))]).await
     }
 
+    /// A row that can't be read is left out: nothing happens to that job, and the others go on.
     pub(super) async fn load_jobs(
         &mut self,
         sql: &'static Sql,
@@ -180,7 +181,7 @@ impl<D: Dialect> Unit<D> {
         if let Some(row) = rows.first() {
             self.db_now = row::at(row, "db_now")?;
         }
-        rows.iter().map(row::job_row).collect()
+        Ok(rows.iter().filter_map(row::readable).collect())
     }
 
     /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::flush`].
@@ -246,6 +247,15 @@ impl<D: Dialect> Unit<D> {
         }
         self.emit(row, NewEvent::new(EventType::Queued, json!({"state": JobState::Queued.as_str()})));
         self.consequences.ready.extend(row.ready());
+    }
+
+    /// The job ends. A holder, if there is one, keeps its lease; the caller decides about it.
+    pub(super) fn end(&mut self, row: &mut JobRow, change: Change) {
+        row.change(change).expect("the caller checked that it has not ended");
+        row.job.finished_at = Some(self.now);
+        row.position = None;
+        row.pending_message = None;
+        self.consequences.ended.push(Ended { kind: row.job.kind.clone(), outcome: row.job.state });
     }
 
     /// Tells the holder, if there is one, to stop.

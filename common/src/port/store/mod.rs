@@ -3,10 +3,11 @@
 //! Promises of every method:
 //! * It is one transaction: all of it happened, or nothing. A future dropped half-way leaves no half state.
 //! * State changes are exactly those of [`crate::domain::lifecycle`], each guarded on the state it starts from.
-//! * Every change of a job appends one event in the same transaction; numbers in a stream are gap-free from 1.
+//! * Every change of a job's state appends an event in the same transaction; numbers in a stream are gap-free from 1.
 //! * Writes of a run carry its [`crate::domain::Fence`]; a stale one is refused with [`Stale`] and changes nothing.
 //! * Leases are set and judged by the database's own clock; every other time is an argument.
-//! * Batches lock rows in a fixed order (sessions, then jobs, each by id) and give one result per entry.
+//! * Batches lock rows in a fixed order (sessions, then jobs, each by id; a job locked later than that belongs to a session
+//!   locked before) and give one result per entry.
 //!
 //! What must be told to the rest of the fleet after the commit is returned as [`Consequences`];
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
@@ -28,7 +29,7 @@ pub use submit::{
 };
 pub use sweep::{RescueScope, Sweeps};
 
-use crate::domain::{Event, JobId, WorkerId};
+use crate::domain::{Event, JobId, JobState, WorkerId};
 
 use super::Ready;
 
@@ -57,6 +58,15 @@ pub struct Stop {
     pub claim: i64,
 }
 
+/// A job that has reached a terminal state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Its kind.
+    pub kind: String,
+    /// The state.
+    pub outcome: JobState,
+}
+
 /// What a transaction means for the rest of the fleet. Telling it is latency; the sweep is truth.
 #[derive(Clone, PartialEq, Debug, Default)]
 #[must_use = "dispatch them, or the fleet learns late"]
@@ -67,6 +77,8 @@ pub struct Consequences {
     pub ready: Vec<Ready>,
     /// Runs that must stop.
     pub stops: Vec<Stop>,
+    /// Jobs that ended, to be counted.
+    pub ended: Vec<Ended>,
 }
 
 impl Consequences {
@@ -75,6 +87,7 @@ impl Consequences {
         self.events.extend(other.events);
         self.ready.extend(other.ready);
         self.stops.extend(other.stops);
+        self.ended.extend(other.ended);
     }
 }
 

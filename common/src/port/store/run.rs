@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{Consequences, StoreError};
-use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, RetryPolicy, SessionId, Timestamp, WorkerId};
+use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, WorkerId};
 
 /// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
 /// The holder must stop.
@@ -21,10 +21,11 @@ pub struct Claimed {
     pub job: Job,
     /// To be shown with every write.
     pub fence: Fence,
-    /// How it is retried.
-    pub retry: RetryPolicy,
     /// Since when it has only been snoozed; `None` if the last run did something.
     pub snoozed_since: Option<Timestamp>,
+    /// When a run of it last ended without a word: its worker died, or lost the lease. What that run had done by then is
+    /// not known.
+    pub cut_off_at: Option<Timestamp>,
 }
 
 /// Events of a run.
@@ -119,8 +120,8 @@ pub trait Runs: Send + Sync {
         now: Timestamp,
     ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError>;
 
-    /// The one write accepted under the claim of a cancelled job, once: its process tree is gone. Frees the session's
-    /// next task. [`Stale`] if it was released before, or never cancelled.
+    /// The one write accepted under the claim of a job that was ended while it ran, once: its process tree is gone. Frees
+    /// the session's next task. [`Stale`] if it was released before, or its run ended by itself.
     async fn release(&self, fence: Fence, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError>;
 
     /// The last `limit` messages of a session, oldest first, without those that `job` itself brought.

@@ -39,6 +39,7 @@ pub trait Sweeps: Send + Sync {
     /// Frees the next task of sessions where nothing is in the way any more. Returns how many.
     async fn unblock(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError>;
 
-    /// Forgets idempotency keys whose time has passed and whose jobs have ended. Returns how many.
+    /// Forgets idempotency keys whose time has passed and whose jobs have ended; puts off those whose jobs have not by an
+    /// hour, so that they don't stand before the others. Returns how many it forgot.
     async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError>;
 }

@@ -1,10 +1,16 @@
 //! One active task a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use errand_common::{
     domain::{JobState, OnBusy},
-    port::store::{JobFilter, Outcome, Refused},
+    port::store::{JobFilter, Outcome, Refused, Submission},
 };
 
 use super::{Fixture, LEASE, TENANT, now, on_both, task};
@@ -88,5 +94,38 @@ on_both! {
         assert_eq!(jobs.len(), made + 1);
         assert_eq!(jobs.iter().filter(|job| job.state.occupies_session()).count(), 1);
         fixture.events(errand_common::domain::Stream::Session(session.unwrap())).await;
+    }
+
+    async fn renewals_and_interrupts_of_many_sessions_do_not_wait_in_a_ring(fixture: Fixture) {
+        let fixture = Arc::new(fixture);
+        let worker = fixture.worker().await;
+        let mut sessions = Vec::new();
+        for index in 0..30 {
+            sessions.push(fixture.submit(task(None, &index.to_string(), OnBusy::default())).await.unwrap());
+        }
+        let ids: Vec<_> = sessions.iter().map(|created| created.id).collect();
+        let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
+        let fences: Vec<_> = claimed.iter().map(|run| run.fence).collect();
+        let over = Arc::new(AtomicBool::new(false));
+        let renewals = (0..4).map(|_| {
+            let (fixture, fences, over) = (fixture.clone(), fences.clone(), over.clone());
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    fixture.store.renew(LEASE, &fences).await.unwrap();
+                }
+            })
+        });
+        let renewals: Vec<_> = renewals.collect();
+        for round in 0..10 {
+            let jobs = sessions.iter().rev().map(|created| task(created.session_id, &round.to_string(), OnBusy::Interrupt));
+            let batch = jobs.map(|job| Submission { jobs: vec![job], idempotency: None }).collect();
+            for result in fixture.store.submit(batch, now()).await.0 {
+                result.unwrap();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        for renewal in renewals {
+            renewal.await.unwrap();
+        }
     }
 }

@@ -28,6 +28,7 @@ use errand_common::{
 };
 use errand_tests::postgres::Postgres;
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 pub(crate) const TENANT: &str = "acme";
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
@@ -37,24 +38,30 @@ pub(crate) const MARKER: &str = "\n[interrupted]";
 pub(crate) struct Fixture {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) check: Arc<dyn SchemaCheck>,
+    url: String,
     _directory: tempfile::TempDir,
 }
 
 fn options() -> OpenOptions {
-    OpenOptions { max_connections: 8, acquire_timeout: Duration::from_secs(30), interrupted_marker: MARKER.to_owned() }
+    OpenOptions {
+        max_connections: 8,
+        acquire_timeout: Duration::from_secs(30),
+        idle_transaction: Duration::from_secs(1),
+        interrupted_marker: MARKER.to_owned(),
+    }
 }
 
 pub(crate) async fn sqlite() -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", directory.path().join("errand.db").display());
     let (store, check) = sql::open(&url, &options()).await.unwrap();
-    Fixture { store, check, _directory: directory }
+    Fixture { store, check, url, _directory: directory }
 }
 
 pub(crate) async fn postgres() -> Fixture {
     let url = Postgres::shared().await.create_database().await.unwrap();
     let (store, check) = sql::open(&url, &options()).await.unwrap();
-    Fixture { store, check, _directory: tempfile::tempdir().unwrap() }
+    Fixture { store, check, url, _directory: tempfile::tempdir().unwrap() }
 }
 
 /// Each body becomes a test on each database.
@@ -137,6 +144,15 @@ pub(crate) fn text(content: &str) -> NewEvent {
 }
 
 impl Fixture {
+    /// Past the store, as an operator or a fault would.
+    pub(crate) async fn tamper(&self, sql: &'static str) {
+        if self.url.starts_with("sqlite") {
+            SqliteConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+        } else {
+            PgConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+        }
+    }
+
     pub(crate) async fn submit(&self, job: NewJob) -> Result<Created, Refused> {
         let submission = Submission { jobs: vec![job], idempotency: None };
         let (mut results, _) = self.store.submit(vec![submission], now()).await;

@@ -1,7 +1,7 @@
 //! What is shown.
 
 use errand_common::{
-    domain::{JobState, OnBusy, Stream},
+    domain::{JobState, OnBusy, RetryPolicy, Stream},
     port::store::{Append, JobFilter, SessionFilter},
 };
 
@@ -28,6 +28,7 @@ on_both! {
             (vec![JobState::Queued, JobState::Running], 4),
             (vec![JobState::Completed, JobState::Queued], 5),
             (vec![JobState::Running], 0),
+            (vec![JobState::Failed, JobState::Cancelled], 0),
         ] {
             let filter = JobFilter { states: states.clone(), limit: 10, ..JobFilter::default() };
             assert_eq!(fixture.store.jobs(TENANT, &filter).await.unwrap().len(), expected, "{states:?}");
@@ -44,10 +45,11 @@ on_both! {
         job.metadata = Some(serde_json::json!({"a": {"b": "c"}}));
         job.run_at = Some(now().plus(LEASE));
         job.timeout_ms = Some(1_234);
+        job.retry = RetryPolicy { max_attempts: 7, base_ms: 10, cap_ms: 20 };
         job.deadline = Some(now().plus(LEASE * 2));
         fixture.submit(job.clone()).await.unwrap();
         let read = fixture.job(job.id).await;
-        assert_eq!((read.payload, read.metadata), (job.payload, job.metadata));
+        assert_eq!((read.payload, read.metadata, read.retry), (job.payload, job.metadata, job.retry));
         assert_eq!((Some(read.run_at), read.timeout_ms, read.deadline), (job.run_at, job.timeout_ms, job.deadline));
     }
 

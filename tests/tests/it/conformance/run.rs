@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use errand_common::{
     domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
-    port::store::{Append, CancelRequest, CancelResult, Finish, Outcome, RescueScope},
+    port::store::{Append, CancelRequest, CancelResult, Finish, JobFilter, NewJob, Outcome, RescueScope},
 };
 use serde_json::json;
 
@@ -129,6 +129,48 @@ on_both! {
         assert!(renewed[0].unwrap() > claimed.job.lease_until.unwrap());
         assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0, 1);
         assert!(fixture.store.renew(LEASE, &[claimed.fence]).await.unwrap()[0].is_err());
+    }
+
+    async fn a_row_that_cannot_be_read_stops_no_other(fixture: Fixture) {
+        let mut ids = Vec::new();
+        for priority in [0, 1, 2] {
+            let job = NewJob { priority: priority.try_into().unwrap(), ..plain_job() };
+            ids.push(fixture.submit(job).await.unwrap().id);
+        }
+        fixture.tamper("UPDATE jobs SET payload = '{', metadata = '{', failure = '{', progress = '{' WHERE priority = 0").await;
+        fixture.tamper("UPDATE jobs SET attempt = -1 WHERE priority = 1").await;
+        let worker = fixture.worker().await;
+        let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
+        assert_eq!(claimed.iter().map(|run| run.job.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+        let listed = fixture.store.jobs(TENANT, &JobFilter { limit: 10, ..JobFilter::default() }).await.unwrap();
+        assert_eq!(listed.len(), 2);
+        assert_eq!(claimed[0].job.payload, json!("{"), "its handler sees what is there, and refuses it");
+        for run in &claimed {
+            assert!(fixture.finish(run, Outcome::Failed { failure: failure(FailureClass::Invalid) }).await);
+        }
+    }
+
+    async fn every_end_is_counted_once(fixture: Fixture) {
+        let mut ended = Vec::new();
+        let new = async || fixture.submit(plain_job()).await.unwrap().id;
+        let (finished, lost, cancelled, late) = (new().await, new().await, new().await, new().await);
+        let claimed = fixture.claim(finished, LEASE).await;
+        let outcome = Outcome::Completed { result: json!({}), message: None };
+        let finish = Finish { fence: claimed.fence, events: vec![], outcome };
+        ended.extend(fixture.store.finish(vec![finish.clone()], now()).await.unwrap().1.ended);
+        ended.extend(fixture.store.finish(vec![finish], now()).await.unwrap().1.ended);
+        fixture.tamper("UPDATE jobs SET max_attempts = 1").await;
+        fixture.claim(lost, LEASE).await;
+        ended.extend(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().1.ended);
+        for _ in 0..2 {
+            ended.extend(fixture.store.cancel(cancel(cancelled)).await.unwrap().unwrap().1.ended);
+        }
+        fixture.tamper("UPDATE jobs SET expires_at = 1").await;
+        ended.extend(fixture.store.expire(now(), 10).await.unwrap().1.ended);
+        assert_eq!(fixture.job(late).await.state, JobState::Expired);
+        let outcomes: Vec<_> = ended.iter().map(|ended| (ended.kind.as_str(), ended.outcome)).collect();
+        use JobState::{Cancelled, Completed, Expired, Failed};
+        assert_eq!(outcomes, [Completed, Failed, Cancelled, Expired].map(|outcome| ("task", outcome)));
     }
 
     async fn every_write_of_a_stale_holder_is_refused(fixture: Fixture) {

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use errand_common::{
     domain::{JobState, Stream, event::EventType},
-    port::store::{Submission, Submitted},
+    port::store::{IdempotencyRecord, Submission, Submitted},
 };
 use serde_json::json;
 
 use super::{Fixture, LEASE, TENANT, now, on_both, plain_job, record, task};
-use errand_common::domain::OnBusy;
+use errand_common::domain::{OnBusy, Timestamp};
 
 on_both! {
     async fn a_submitted_job_is_queued_with_one_event_and_told_to_the_queue(fixture: Fixture) {
@@ -132,8 +132,25 @@ on_both! {
         assert_eq!(fixture.store.forget_keys(later, 10).await.unwrap(), 0);
         let claimed = fixture.claim(id, LEASE).await;
         assert!(fixture.complete(&claimed, "done").await);
+        let later = later.plus(Duration::from_secs(3600));
         assert_eq!(fixture.store.forget_keys(later, 10).await.unwrap(), 1);
         assert!(fixture.store.recall(TENANT, "owner", "k").await.unwrap().is_none());
+    }
+
+    async fn keys_of_jobs_that_live_do_not_keep_others_from_being_forgotten(fixture: Fixture) {
+        let mut ids = Vec::new();
+        for (name, micros) in [("a", 1), ("b", 2), ("c", 3)] {
+            let job = plain_job();
+            ids.push(job.id);
+            let key = IdempotencyRecord { expires_at: Timestamp::from_micros(micros), ..record(name, "f", json!({})) };
+            fixture.store.submit(vec![Submission { jobs: vec![job], idempotency: Some(key) }], now()).await.0.remove(0).unwrap();
+        }
+        let run = fixture.claim(ids[2], LEASE).await;
+        assert!(fixture.complete(&run, "done").await);
+        let forgotten = [fixture.store.forget_keys(now(), 2).await.unwrap(), fixture.store.forget_keys(now(), 2).await.unwrap()];
+        assert_eq!(forgotten, [0, 1]);
+        assert!(fixture.store.recall(TENANT, "owner", "a").await.unwrap().is_some());
+        assert!(fixture.store.recall(TENANT, "owner", "c").await.unwrap().is_none());
     }
 
     async fn a_remembered_answer_stays_the_first(fixture: Fixture) {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
-    port::store::{CancelRequest, RescueScope},
+    port::store::{CancelRequest, Outcome, RescueScope},
 };
 use errand_tests::wait;
 
-use super::{Fixture, LEASE, TENANT, now, on_both, plain_job, task};
+use super::{Fixture, LEASE, TENANT, failure, now, on_both, plain_job, task};
 
 const BLINK: Duration = Duration::from_millis(1);
 
@@ -46,6 +46,36 @@ on_both! {
         assert_eq!(rescued(&fixture).await, 1);
         let job = fixture.job(id).await;
         assert_eq!((job.state, job.attempt, job.failure), (JobState::Queued, 1, None));
+    }
+
+    async fn a_run_that_was_cut_off_is_remembered_however_often_it_is_put_off(fixture: Fixture) {
+        let id = fixture.submit(plain_job()).await.unwrap().id;
+        let snooze = || Outcome::Snoozed { run_at: now(), reason: "unknown_engine".to_owned() };
+        let again = async || {
+            let _ = fixture.store.promote(&[id], now()).await.unwrap();
+            fixture.claim(id, BLINK).await
+        };
+        let first = fixture.claim(id, LEASE).await;
+        assert!(fixture.finish(&first, snooze()).await);
+        let second = again().await;
+        assert!(second.cut_off_at.is_none() && second.snoozed_since.is_some(), "only put off");
+        assert_eq!(rescued(&fixture).await, 1);
+        let _ = fixture.store.promote(&[id], now()).await.unwrap();
+        let third = fixture.claim(id, LEASE).await;
+        assert!(third.cut_off_at.is_some() && third.snoozed_since.is_none(), "its lease passed in mid-run");
+        assert!(fixture.finish(&third, snooze()).await);
+        assert!(again().await.cut_off_at.is_some(), "cut off, then put off");
+    }
+
+    async fn a_run_that_said_how_it_ended_was_not_cut_off(fixture: Fixture) {
+        let id = fixture.submit(plain_job()).await.unwrap().id;
+        let run = fixture.claim(id, LEASE).await;
+        assert!(fixture.finish(&run, Outcome::Snoozed { run_at: now(), reason: "unknown_engine".to_owned() }).await);
+        let _ = fixture.store.promote(&[id], now()).await.unwrap();
+        let run = fixture.claim(id, LEASE).await;
+        assert!(fixture.finish(&run, Outcome::Retry { failure: failure(FailureClass::Transient), run_at: now() }).await);
+        let _ = fixture.store.promote(&[id], now()).await.unwrap();
+        assert_eq!(fixture.claim(id, LEASE).await.cut_off_at, None);
     }
 
     async fn the_last_attempt_that_crashes_fails_the_job(fixture: Fixture) {
@@ -105,7 +135,13 @@ on_both! {
     }
 
     async fn the_line_moves_on_even_if_nobody_said_so(fixture: Fixture) {
+        let active = fixture.submit(task(None, "active", OnBusy::default())).await.unwrap();
+        let waits = fixture.submit(task(active.session_id, "waits", OnBusy::Enqueue)).await.unwrap();
         assert_eq!(fixture.store.unblock(now(), 10).await.unwrap().0, 0);
+        fixture.tamper("UPDATE jobs SET state = 'completed', finished_at = 1 WHERE state = 'queued'").await;
+        let (freed, consequences) = fixture.store.unblock(now(), 10).await.unwrap();
+        assert_eq!((freed, consequences.ready[0].id), (1, waits.id));
+        assert_eq!(fixture.job(waits.id).await.state, JobState::Queued);
     }
 
     async fn a_queue_that_lost_everything_can_be_told_all_of_it_in_pages(fixture: Fixture) {
