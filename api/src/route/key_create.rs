@@ -101,7 +101,13 @@ fn judge(caller: &Caller, request: KeyRequest) -> Result<(String, String, Vec<Sc
     faults.check(request.tenant.as_deref().is_none_or(within), "/tenant", wanted);
     let mut scopes =
         request.scopes.unwrap_or_else(|| vec![Scope::JobsRead, Scope::JobsWrite, Scope::JobsCancel, Scope::Approve]);
-    scopes.dedup();
+    let mut named = Vec::new();
+    scopes.retain(|scope| {
+        !named.contains(scope) && {
+            named.push(*scope);
+            true
+        }
+    });
     faults.check(!scopes.is_empty(), "/scopes", || "must name at least one scope".to_owned());
     faults.finish()?;
     let tenant = request.tenant.unwrap_or_else(|| caller.tenant.clone());

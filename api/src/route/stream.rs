@@ -84,12 +84,7 @@ pub(crate) async fn open_socket(State(app): AppState, request: Request) -> Resul
         let detail = format!("This route speaks WebSocket only: {}", rejection.body_text());
         Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
     })?;
-    let permit = app.watchers.clone().try_acquire_owned().map_err(|_| {
-        Problem::unavailable(
-            "too_many_watchers",
-            "This process serves as many watchers as relay.max_connections allows",
-        )
-    })?;
+    let permit = app.admit_watcher()?;
     let frame_limit = app.config.relay.frame_limit_kib as usize * 1024;
     let sockets = app.sockets.token();
     Ok(upgrade
