@@ -292,3 +292,6 @@ impl FeedTask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,17 +37,16 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket, caller: Option<A
         if close == Close::TooSlow {
             metrics::counter!(metric::WS_SLOW_CLOSED_TOTAL).increment(1);
         }
-        // Who reads too slowly, or not at all, is not waited for.
-        let _ = timeout(limit::WS_CLOSE, say_goodbye(&mut socket, close)).await;
+        say_goodbye(&mut socket, close).await;
     }
 }
 
 /// Closes, and reads until the client has closed too: to end the connection over unread frames would reset it, and the
-/// client might never see why it was closed.
+/// client might never see why it was closed. Who does not read at all is not waited for.
 async fn say_goodbye(socket: &mut WebSocket, close: Close) {
     let frame = CloseFrame { code: close.code(), reason: Utf8Bytes::from_static(close.reason()) };
-    if socket.send(Message::Close(Some(frame))).await.is_ok() {
-        while let Some(Ok(_)) = socket.recv().await {}
+    if send(socket, Message::Close(Some(frame))).await.is_ok() {
+        let _ = timeout(limit::WS_CLOSE, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
     }
 }
 

@@ -1,5 +1,7 @@
 //! `POST /keys`
 
+use std::collections::HashSet;
+
 use axum::{
     Json,
     extract::State,
@@ -101,13 +103,8 @@ fn judge(caller: &Caller, request: KeyRequest) -> Result<(String, String, Vec<Sc
     faults.check(request.tenant.as_deref().is_none_or(within), "/tenant", wanted);
     let mut scopes =
         request.scopes.unwrap_or_else(|| vec![Scope::JobsRead, Scope::JobsWrite, Scope::JobsCancel, Scope::Approve]);
-    let mut named = Vec::new();
-    scopes.retain(|scope| {
-        !named.contains(scope) && {
-            named.push(*scope);
-            true
-        }
-    });
+    let mut named = HashSet::new();
+    scopes.retain(|scope| named.insert(*scope));
     faults.check(!scopes.is_empty(), "/scopes", || "must name at least one scope".to_owned());
     faults.finish()?;
     let tenant = request.tenant.unwrap_or_else(|| caller.tenant.clone());
