@@ -35,6 +35,8 @@ pub(crate) const BODY_DRAIN_FACTOR: usize = 4;
 pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time a request's head may take to arrive.
 pub(crate) const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long what is sent may stay unread by a client before its connection is cut.
+pub(crate) const UNREAD: Duration = Duration::from_secs(30);
 /// Most open connections of one process.
 pub(crate) const CONNECTIONS: usize = 20_000;
 /// Most submissions that wait for a commit.
@@ -65,8 +67,6 @@ pub(crate) const TAIL_CHECK: Duration = Duration::from_secs(1);
 pub(crate) const FEED_START: Duration = Duration::from_secs(10);
 /// Time between two comments on an idle event stream.
 pub(crate) const SSE_COMMENT: Duration = Duration::from_secs(15);
-/// Time between two pings on a WebSocket.
-pub(crate) const WS_PING: Duration = Duration::from_secs(25);
 /// Longest wait for the first frame of a WebSocket that brought no credential.
 pub(crate) const WS_AUTH: Duration = Duration::from_secs(10);
 /// Longest wait for a client to close its WebSocket too.

@@ -209,6 +209,19 @@ async fn run(listener: TcpListener, router: Router, app: Arc<App>) {
     }
 }
 
+/// A client that stops reading must not hold its connection, and what waits to be sent over it, for ever.
+#[cfg(target_os = "linux")]
+fn cut_when_unread(stream: &TcpStream) {
+    let milliseconds = u32::try_from(limit::UNREAD.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
+    }
+}
+
+/// Elsewhere the system has no such bound.
+#[cfg(not(target_os = "linux"))]
+const fn cut_when_unread(_: &TcpStream) {}
+
 async fn connection(
     builder: http1::Builder,
     stream: TcpStream,
@@ -220,6 +233,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    cut_when_unread(&stream);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));

@@ -1,6 +1,6 @@
 //! One WebSocket: its credential, its subscriptions, its end.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use errand_common::{
@@ -126,7 +126,8 @@ impl Session {
 
     async fn run(&mut self, socket: &mut WebSocket) -> Ended {
         let shutdown = self.app.shutdown.clone();
-        let mut ping = tokio::time::interval_at(Instant::now() + limit::WS_PING, limit::WS_PING);
+        let period = Duration::from_secs(self.app.config.relay.ping_seconds.into());
+        let mut ping = tokio::time::interval_at(Instant::now() + period, period);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = true;
         loop {

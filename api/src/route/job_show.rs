@@ -25,7 +25,7 @@ use crate::{
     get, path = "/api/v1/jobs/{id}", tag = "jobs",
     params(
         ("id" = uuid::Uuid, Path),
-        ("wait" = Option<u32>, Query, description = "1 to 60 seconds: hold the answer until the job has ended"),
+        ("wait" = Option<u32>, Query, minimum = 1, maximum = 60, description = "seconds: hold the answer until the job has ended"),
         ("If-None-Match" = Option<String>, Header, description = "an ETag of this job: 304 if it has not changed"),
     ),
     responses(

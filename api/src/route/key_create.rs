@@ -33,7 +33,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRequest {
     /// For people; 1 to 128 characters.
-    #[schema(example = "nightly import")]
+    #[schema(example = "nightly import", min_length = 1, max_length = 128)]
     name: String,
     /// What it may do; `jobs:read`, `jobs:write`, `jobs:cancel` and `approve` if absent.
     #[schema(schema_with = schema::scopes)]

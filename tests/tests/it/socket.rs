@@ -129,7 +129,7 @@ both_stores! {
     }
 
     async fn a_socket_outlives_its_key_by_seconds_only(setup: Setup) {
-        let errand = setup.start().await;
+        let errand = setup.section("relay", "ping_seconds = 1").start().await;
         let (id, reader) = key_for(errand.client(), "jobs:read").await;
         let mut socket = Socket::open(&reader).await;
         socket.send(&json!({"type": "ping"})).await;
