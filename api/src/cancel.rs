@@ -13,7 +13,7 @@ pub(crate) async fn cancel(app: &App, tenant: &str, id: JobId) -> Result<Option<
         tenant: tenant.to_owned(),
         id,
         code: "USER_CANCEL".to_owned(),
-        message: "Cancelled by the user".to_owned(),
+        message: "Task cancelled by user".to_owned(),
         now: app.now(),
     };
     let Some((result, consequences)) = app.backend.store.cancel(request).await? else { return Ok(None) };

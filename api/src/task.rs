@@ -239,7 +239,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
             fresh: SessionId::new(),
             engine: engine.name.clone(),
             system_prompt: request.system_prompt,
-            title: title(&request.prompt),
+            title: title(&request.prompt, payload.voice_mode),
             prompt: request.prompt,
             voice_mode: payload.voice_mode,
             on_busy: request.on_busy.unwrap_or_default(),
@@ -247,14 +247,10 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
     }
 }
 
-/// The first line of the prompt that says something, shortened.
-pub(crate) fn title(prompt: &str) -> String {
-    const CHARS: usize = 80;
-    let line = prompt.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    if line.chars().count() <= CHARS {
-        return line.to_owned();
-    }
-    line.chars().take(CHARS - 1).chain(['…']).collect()
+/// The title of the session a task opens: the beginning of its prompt, and nothing for what was said by voice.
+pub(crate) fn title(prompt: &str, voice_mode: bool) -> String {
+    const CHARS: usize = 40;
+    if voice_mode { String::new() } else { prompt.chars().take(CHARS).collect::<String>().trim().to_owned() }
 }
 
 /// The job that repeats a task, in the same conversation.
@@ -282,7 +278,7 @@ pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem
             fresh: SessionId::new(),
             engine: payload.engine_type,
             system_prompt: payload.system_prompt,
-            title: title(&payload.prompt),
+            title: title(&payload.prompt, payload.voice_mode),
             prompt: payload.prompt,
             voice_mode: payload.voice_mode,
             // A repetition is no new word of the user's: it waits rather than cut off what runs.
@@ -357,8 +353,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_long_first_line_is_shortened_to_a_title() {
-        assert_eq!(title("\n  hello  \nworld"), "hello");
-        assert_eq!(title(&"ä".repeat(200)).chars().count(), 80);
+    fn a_title_is_the_beginning_of_the_prompt_and_nothing_for_voice() {
+        assert_eq!(title("  hello world", false), "hello world");
+        assert_eq!(title(&"ä".repeat(200), false).chars().count(), 40);
+        assert_eq!(title("hello", true), "");
     }
 }

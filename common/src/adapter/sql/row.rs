@@ -144,6 +144,17 @@ impl JobRow {
         Ok(())
     }
 
+    /// Whether a worker may take it now.
+    pub(super) fn is_claimable(&self, now: Timestamp) -> bool {
+        Change::Claim.apply(self.job.state).is_ok() && !self.time_is_up(now)
+    }
+
+    /// `expires_at` bounds the first start only; `deadline` the whole life.
+    pub(super) fn time_is_up(&self, now: Timestamp) -> bool {
+        let unstarted = self.job.started_at.is_none() && self.job.expires_at.is_some_and(|at| at <= now);
+        unstarted || self.job.deadline.is_some_and(|at| at <= now)
+    }
+
     /// Whether `fence` is that of the claim that holds the job, or, on a finished job, that must still release it.
     pub(super) fn is_held_by(&self, fence: &Fence) -> bool {
         self.job.lease_until.is_some() && self.claim == fence.claim && self.lease_token == Some(fence.token.uuid())

@@ -73,10 +73,11 @@ impl<D: Dialect> Runs for SqlStore<D> {
         let mut unit = Unit::begin(&self.dialect, now).await?;
         unit.lock_sessions_of(ids).await?;
         let wanted = id_rows(ids.iter().map(|id| id.uuid()));
-        let mut rows = unit.load_jobs(&statement::LOCK_CLAIMABLE, params![wanted, now]).await?;
+        let mut rows = unit.load_jobs(&statement::LOCK_FREE_JOBS_WHOLE, params![wanted]).await?;
+        rows.retain(|row| row.is_claimable(now));
         let lease_until = unit.db_now.plus(lease);
         for row in &mut rows {
-            row.change(Change::Claim).expect("only queued jobs are loaded");
+            row.change(Change::Claim).expect("only claimable jobs are kept");
             row.claim += 1;
             row.lease_token = Some(LeaseToken::random().uuid());
             row.job.lease_until = Some(lease_until);

@@ -42,11 +42,9 @@ statements! {
     /// $1 rows of ids. Those another transaction holds are left to it.
     LOCK_FREE_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
-    /// $1 rows of ids, $2 now.
-    LOCK_CLAIMABLE = "SELECT ", job_columns!(), ", payload, {now} AS db_now FROM jobs \
-        WHERE id IN (SELECT r.id FROM {rows: id uuid}) AND state = 'queued' \
-        AND (started_at IS NOT NULL OR expires_at IS NULL OR expires_at > $2) \
-        AND (deadline IS NULL OR deadline > $2) ORDER BY id {skip locked}";
+    /// As `LOCK_FREE_JOBS`, with what a handler needs.
+    LOCK_FREE_JOBS_WHOLE = "SELECT ", job_columns!(), ", payload, {now} AS db_now FROM jobs \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
         retry_of, dedup_key, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \

@@ -81,7 +81,7 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         let mut unit = Unit::begin(&self.dialect, now).await?;
         unit.lock_sessions_of(&ids).await?;
         let mut rows = unit.lock_free_jobs(&ids).await?;
-        rows.retain(|row| !row.job.state.is_terminal() && time_is_up(row, now));
+        rows.retain(|row| !row.job.state.is_terminal() && row.time_is_up(now));
         for row in &mut rows {
             end_late(&mut unit, row);
         }
@@ -159,12 +159,6 @@ fn end_lapsed<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, accounted: bool)
             unit.consequences.ready.extend(row.ready());
         }
     }
-}
-
-/// `expires_at` bounds the first start only; `deadline` the whole life.
-fn time_is_up(row: &JobRow, now: Timestamp) -> bool {
-    let unstarted = row.job.started_at.is_none() && row.job.expires_at.is_some_and(|at| at <= now);
-    unstarted || row.job.deadline.is_some_and(|at| at <= now)
 }
 
 fn end_late<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow) {
