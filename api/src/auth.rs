@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     marker::PhantomData,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -164,6 +164,14 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Who counts as one: an IPv4 address, however it is written, or the 64 bits of IPv6 that one customer is given.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 /// Failed authentications, by address and minute.
 struct Failures {
     per_minute: u32,
@@ -179,6 +187,7 @@ impl Failures {
 
     /// Counts one; `Err`: too many, and how long until the next is looked at.
     fn count(&self, peer: IpAddr, now: Instant) -> Result<(), Duration> {
+        let peer = network(peer);
         let mut counts = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= limit::ADDRESSES_COUNTED && !counts.contains_key(&peer) {
             counts.retain(|_, (since, _)| now.duration_since(*since) < Self::WINDOW);
@@ -268,6 +277,28 @@ mod tests {
         assert_eq!(failures.count(one, start), Err(Failures::WINDOW));
         assert!(failures.count(other, start).is_ok());
         assert!(failures.count(one, start + Failures::WINDOW).is_ok());
+    }
+
+    #[test]
+    fn addresses_that_one_client_can_choose_among_count_as_one() {
+        let network = |text: &str| network(text.parse().expect("an address"));
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::9"));
+        assert_ne!(network("2001:db8:1:2::"), network("2001:db8:1:3::"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+        assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
+    }
+
+    #[test]
+    fn the_addresses_that_are_counted_are_bounded() {
+        let failures = Failures::new(2);
+        let start = Instant::now();
+        for number in 0..u32::try_from(limit::ADDRESSES_COUNTED).expect("fits") {
+            assert!(failures.count(IpAddr::from(number.to_be_bytes()), start).is_ok());
+        }
+        let stranger = IpAddr::from([192, 0, 2, 1]);
+        assert!(failures.count(stranger, start).is_err(), "there is no room to count it");
+        assert!(failures.count(stranger, start + Failures::WINDOW).is_ok());
+        assert_eq!(failures.by_address.lock().expect("lock").len(), 1);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! `Idempotency-Key`: the same request again gets the same answer.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use axum::{
     extract::FromRequestParts,
@@ -9,6 +14,7 @@ use axum::{
 };
 use errand_common::port::store::{IdempotencyRecord, StoredAnswer};
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{auth::Caller, limit, problem::Problem, state::App};
 
@@ -83,6 +89,32 @@ impl Bound {
     /// Refuses an answer that was given to another request.
     pub(crate) fn same_request(&self, stored: StoredAnswer) -> Result<StoredAnswer, Problem> {
         if stored.fingerprint == self.fingerprint { Ok(stored) } else { Err(mismatch()) }
+    }
+}
+
+/// Requests with equal keys, one after the other, so that the second finds the answer of the first. Submissions are
+/// joined by the store itself; this is for what is done first and written down afterwards.
+#[derive(Debug, Default)]
+pub(crate) struct Joined(Mutex<HashMap<Scope, Weak<tokio::sync::Mutex<()>>>>);
+
+/// Tenant, owner, key.
+type Scope = (String, String, String);
+
+impl Joined {
+    /// Waits for the requests with this key that came before; hold what it returns until the answer is kept.
+    pub(crate) async fn turn(&self, bound: &Bound) -> OwnedMutexGuard<()> {
+        let scope = (bound.tenant.clone(), bound.owner.clone(), bound.key.clone());
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| lock.strong_count() > 0);
+            let known = locks.get(&scope).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let lock = Arc::default();
+                locks.insert(scope, Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
     }
 }
 

@@ -99,6 +99,9 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
 fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
     let mut faults = Faults::default();
     for name in request.payload.keys().filter(|name| !task::FIELDS.contains(&name.as_str())) {
+        if faults.full() {
+            break;
+        }
         faults.add(format!("/payload/{name}"), format!("unknown field; known are: {}", task::FIELDS.join(", ")));
     }
     if let Some(queue) = &request.queue {

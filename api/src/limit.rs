@@ -12,6 +12,10 @@ pub(crate) const PAGE_DEFAULT: u32 = 50;
 pub(crate) const PAGE_MAX: u32 = 200;
 /// Most jobs of one batch.
 pub(crate) const BATCH_JOBS: usize = 1_000;
+/// Most faults that one answer tells.
+pub(crate) const FAULTS: usize = 20;
+/// Longest pointer, and longest detail, of one fault, in bytes.
+pub(crate) const FAULT_BYTES: usize = 512;
 /// Most transitions a timeline shows.
 pub(crate) const TIMELINE_EVENTS: u32 = 1_000;
 /// Largest `metadata` of a job, in bytes of JSON.
@@ -31,6 +35,8 @@ pub(crate) const BODY_DRAIN_FACTOR: usize = 4;
 pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time a request's head may take to arrive.
 pub(crate) const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long what is sent may stay unread by a client before its connection is cut.
+pub(crate) const UNREAD: Duration = Duration::from_secs(30);
 /// Most open connections of one process.
 pub(crate) const CONNECTIONS: usize = 20_000;
 /// Most submissions that wait for a commit.
@@ -53,17 +59,17 @@ pub(crate) const EPOCH_MEMORY: Duration = Duration::from_secs(10);
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// After how long a refused client may come again, in seconds.
 pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
-/// Events of one read of a stream's log.
-pub(crate) const LOG_PAGE: u32 = 256;
+/// Events of one read of a stream's log: all that a watcher who is behind holds in memory.
+pub(crate) const LOG_PAGE: u32 = 64;
 /// Time between two checks of the watched streams' tails.
 pub(crate) const TAIL_CHECK: Duration = Duration::from_secs(1);
 /// Longest wait until a stream can be watched.
 pub(crate) const FEED_START: Duration = Duration::from_secs(10);
 /// Time between two comments on an idle event stream.
 pub(crate) const SSE_COMMENT: Duration = Duration::from_secs(15);
-/// Time between two pings on a WebSocket.
-pub(crate) const WS_PING: Duration = Duration::from_secs(25);
 /// Longest wait for the first frame of a WebSocket that brought no credential.
 pub(crate) const WS_AUTH: Duration = Duration::from_secs(10);
+/// Longest wait for a client to close its WebSocket too.
+pub(crate) const WS_CLOSE: Duration = Duration::from_secs(1);
 /// Longest time one frame may take to be handed to a WebSocket.
 pub(crate) const WS_SEND: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@ use utoipa::{
     openapi::{
         Components, ContentBuilder, HttpMethod, OpenApi, Ref, RefOr, Required, ResponseBuilder,
         path::{Operation, ParameterBuilder, ParameterIn},
+        schema::{ObjectBuilder, Type},
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
@@ -103,7 +104,13 @@ fn idempotency_key() -> utoipa::openapi::path::Parameter {
              `Idempotency-Replayed: true`. Kept for at least 24 h.",
             limit::IDEMPOTENCY_KEY_CHARS
         )))
-        .schema(Some(String::schema()))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .min_length(Some(1))
+                .max_length(Some(limit::IDEMPOTENCY_KEY_CHARS))
+                .pattern(Some("^[!-~]+$")),
+        ))
         .build()
 }
 

@@ -22,6 +22,21 @@ pub(crate) struct FieldError {
     pub(crate) detail: String,
 }
 
+impl FieldError {
+    pub(crate) fn new(pointer: &str, detail: impl Into<String>) -> Self {
+        Self { pointer: excerpt(pointer.to_owned()), detail: excerpt(detail.into()) }
+    }
+}
+
+/// A text that may hold what the client sent, cut to a length that an answer can bear.
+fn excerpt(mut text: String) -> String {
+    if text.len() > limit::FAULT_BYTES {
+        text.truncate(text.floor_char_boundary(limit::FAULT_BYTES));
+        text.push('…');
+    }
+    text
+}
+
 /// An error, as `application/problem+json`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
@@ -43,7 +58,7 @@ pub(crate) struct ProblemBody {
     /// Names the request in the server's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
-    /// Every field that is wrong.
+    /// The fields that are wrong; the first 20 of them.
     errors: Vec<FieldError>,
 }
 
@@ -69,8 +84,8 @@ impl Problem {
         self
     }
 
-    pub(crate) fn with(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        self.errors.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+    pub(crate) fn with(mut self, pointer: impl AsRef<str>, detail: impl Into<String>) -> Self {
+        self.errors.push(FieldError::new(pointer.as_ref(), detail));
         self
     }
 
@@ -90,8 +105,8 @@ impl Problem {
     }
 
     /// 400 with one fault.
-    pub(crate) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
+    pub(crate) fn field(pointer: impl AsRef<str>, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError::new(pointer.as_ref(), detail)])
     }
 
     pub(crate) fn not_found(what: &str) -> Self {
@@ -169,13 +184,21 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Collects every fault of a request, so that the client sees them at once.
+/// Collects the faults of a request, so that the client sees them at once: the first [`limit::FAULTS`] of them, or an
+/// answer could be many times as large as the request.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Vec<FieldError>);
 
 impl Faults {
-    pub(crate) fn add(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
-        self.0.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+    pub(crate) fn add(&mut self, pointer: impl AsRef<str>, detail: impl Into<String>) {
+        if !self.full() {
+            self.0.push(FieldError::new(pointer.as_ref(), detail));
+        }
+    }
+
+    /// Further faults are not told.
+    pub(crate) const fn full(&self) -> bool {
+        self.0.len() >= limit::FAULTS
     }
 
     pub(crate) fn check(&mut self, holds: bool, pointer: &str, detail: impl FnOnce() -> String) {
@@ -200,6 +223,18 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert!(problem.retryable && !problem.detail.contains("10.0.0.7"));
+    }
+
+    #[test]
+    fn an_answer_is_bounded_however_much_is_wrong() {
+        let mut faults = Faults::default();
+        for _ in 0..10_000 {
+            faults.add("/ä".repeat(100_000), "ß".repeat(100_000));
+        }
+        let problem = faults.finish().expect_err("faults");
+        assert_eq!(problem.errors.len(), limit::FAULTS);
+        let size = serde_json::to_string(&problem.body(None)).expect("json").len();
+        assert!(size < 3 * limit::FAULTS * limit::FAULT_BYTES, "{size}");
     }
 
     #[test]

@@ -11,7 +11,6 @@ use errand_common::{
         StoreError,
         store::{NewApiKey, Scope},
     },
-    telemetry::metric,
     wire::credential,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -28,8 +27,9 @@ use crate::{
     auth::Keys,
     cached::Cached,
     engines::Engines,
+    idempotency::Joined,
     limit,
-    relay::hub::Hub,
+    relay::{self, hub::Hub},
     router,
     state::{App, RenderMetrics},
     submit::Submitter,
@@ -52,7 +52,10 @@ pub struct ServeOptions {
     pub listener: TcpListener,
     /// Renders the metrics of this process; `None`: `/metrics` answers 404.
     pub metrics: Option<RenderMetrics>,
-    /// Cancelled when the process is to stop.
+    /// Cancelled when the process is about to stop: from then on it is not ready, and otherwise serves as before.
+    /// `shutdown` implies it.
+    pub draining: CancellationToken,
+    /// Cancelled when the server is to stop.
     pub shutdown: CancellationToken,
 }
 
@@ -76,10 +79,10 @@ pub enum ServeError {
     },
 }
 
-/// Serves until `shutdown` is cancelled: then it is not ready, watchers are told to come again, requests in flight
+/// Serves until `shutdown` is cancelled: then watchers are told to come again, requests in flight
 /// finish (within `server.drain_seconds`), and everything it started has ended when this returns.
 pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
-    let ServeOptions { backend, config, listener, metrics, shutdown } = options;
+    let ServeOptions { backend, config, listener, metrics, draining, shutdown } = options;
     store_bootstrap_key(&backend, &config).await?;
     let operations = match config.metrics.listen {
         Some(address) => {
@@ -90,7 +93,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     // Outlives `shutdown`: requests in flight still need the batcher and the feeds.
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let app = build(backend, config.clone(), metrics, &tasks, &stop, shutdown);
+    let app = build(backend, config.clone(), metrics, &tasks, &stop, Stopping { draining, shutdown });
     let main = router::main(app.clone());
     let mut servers = JoinSet::new();
     servers.spawn(run(listener, main, app.clone()));
@@ -112,17 +115,21 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// The two steps of stopping.
+struct Stopping {
+    draining: CancellationToken,
+    shutdown: CancellationToken,
+}
+
 fn build(
     backend: Backend,
     config: Arc<Config>,
     render: Option<RenderMetrics>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    shutdown: CancellationToken,
+    stopping: Stopping,
 ) -> Arc<App> {
-    // Said from the start: a metric that appears with its first event can't be alerted on.
-    metrics::gauge!(metric::WS_CONNECTIONS).set(0.0);
-    metrics::counter!(metric::WS_SLOW_CLOSED_TOTAL).increment(0);
+    relay::announce_metrics();
     let log = Arc::new(backend.store.clone());
     let buffer = config.relay.buffer_frames as usize;
     Arc::new(App {
@@ -135,7 +142,9 @@ fn build(
         depths: Cached::new(limit::FLEET_MEMORY),
         epoch: Cached::new(limit::EPOCH_MEMORY),
         sockets: TaskTracker::new(),
-        shutdown,
+        joined: Joined::default(),
+        draining: stopping.draining,
+        shutdown: stopping.shutdown,
         config,
         backend,
     })
@@ -200,6 +209,19 @@ async fn run(listener: TcpListener, router: Router, app: Arc<App>) {
     }
 }
 
+/// A client that stops reading must not hold its connection, and what waits to be sent over it, for ever.
+#[cfg(target_os = "linux")]
+fn cut_when_unread(stream: &TcpStream) {
+    let milliseconds = u32::try_from(limit::UNREAD.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
+    }
+}
+
+/// Elsewhere the system has no such bound.
+#[cfg(not(target_os = "linux"))]
+const fn cut_when_unread(_: &TcpStream) {}
+
 async fn connection(
     builder: http1::Builder,
     stream: TcpStream,
@@ -211,6 +233,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    cut_when_unread(&stream);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));

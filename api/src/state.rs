@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use errand_common::{backend::Backend, config::Config, domain::Timestamp, port::StoreError};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{auth::Keys, cached::Cached, engines::Engines, limit, relay::hub::Hub, submit::Submitter};
+use crate::{
+    auth::Keys, cached::Cached, engines::Engines, idempotency::Joined, limit, problem::Problem, relay::hub::Hub,
+    submit::Submitter,
+};
 
 /// Renders the metrics of this process.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -25,8 +28,12 @@ pub(crate) struct App {
     pub(crate) depths: Cached<()>,
     pub(crate) epoch: Cached<Arc<str>>,
     /// Open WebSockets, which outlive their request.
-    pub(crate) sockets: tokio_util::task::TaskTracker,
-    /// Cancelled when the process is to stop.
+    pub(crate) sockets: TaskTracker,
+    /// Equal keys that arrive together.
+    pub(crate) joined: Joined,
+    /// Cancelled when the process is about to stop: it is not ready any more.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when the server is to stop.
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -50,6 +57,16 @@ impl App {
     /// What `/agent/tasks` may take beyond that, for encoded attachments.
     pub(crate) fn attachment_allowance(&self) -> usize {
         (self.config.server.attachment_limit_mib as usize * 1024 * 1024).div_ceil(3) * 4
+    }
+
+    /// A place for one more watcher.
+    pub(crate) fn admit_watcher(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.watchers.clone().try_acquire_owned().map_err(|_| {
+            Problem::unavailable(
+                "too_many_watchers",
+                "This process serves as many watchers as relay.max_connections allows",
+            )
+        })
     }
 
     pub(crate) fn watcher_permits(config: &Config) -> Arc<Semaphore> {

@@ -1,6 +1,6 @@
 //! One job from its request to its answer, whichever route it came by: key, commit, wait.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     Json,
@@ -45,7 +45,7 @@ pub(crate) async fn submit(app: &App, caller: &Caller, job: NewJob, key: Option<
                 let (id, state, session_id) = (created.id, created.state, created.session_id);
                 Ok(Accepted { id, state, session_id, replayed: false })
             }
-            Some(Err(refused)) => Err(busy(&refused)),
+            Some(Err(refused @ Refused::SessionBusy { .. })) => Err(busy(format!("The {refused}"))),
             None => {
                 tracing::error!("the store gave no result for a job");
                 Err(Problem::internal())
@@ -88,9 +88,8 @@ pub(crate) async fn born(app: &App, job: &Job) -> Result<JobState, Problem> {
 }
 
 /// 409: the session has an unfinished task, and the client asked to be refused then.
-pub(crate) fn busy(refused: &Refused) -> Problem {
-    let Refused::SessionBusy { .. } = refused;
-    let mut problem = Problem::new(StatusCode::CONFLICT, "session_busy", format!("The {refused}"));
+pub(crate) fn busy(detail: impl Into<Cow<'static, str>>) -> Problem {
+    let mut problem = Problem::new(StatusCode::CONFLICT, "session_busy", detail);
     problem.retryable = true;
     problem
 }

@@ -26,7 +26,7 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TaskRequest {
     /// What to do; not blank.
-    #[schema(example = "Summarise the open issues")]
+    #[schema(example = "Summarise the open issues", min_length = 1)]
     pub(crate) prompt: String,
     /// The conversation to go on with. One that is unknown or closed opens a new one.
     #[schema(schema_with = schema::uuid)]

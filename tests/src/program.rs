@@ -75,6 +75,18 @@ impl Programs {
         self.engine(name, &script)
     }
 
+    /// A program that waits for [`Programs::open_gate`] and then prints `bytes` bytes at once.
+    #[must_use]
+    pub fn gated_flood(&self, name: &str, bytes: usize) -> String {
+        let gate = self.0.path().join(format!("{name}.gate"));
+        let script = format!(
+            "cat >/dev/null\nwhile [ ! -e '{}' ]; do sleep 0.02; done\nyes '{}' | head -c {bytes}\n",
+            gate.display(),
+            "all work and no play makes a dull program ".repeat(20)
+        );
+        format!("{}\noutput_limit_kib = {}", self.engine(name, &script), bytes / 1024 + 1)
+    }
+
     /// Lets a gated program go on, now and for ever.
     ///
     /// # Panics

@@ -2,17 +2,20 @@
 
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+    WebSocketStream, client_async,
+    tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
 };
 
 use crate::{Client, wait};
 
 /// An open socket.
 #[derive(Debug)]
-pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket(WebSocketStream<TcpStream>);
+
+/// Bytes the system takes in for a socket before its reader does.
+const ROOM: u32 = 16 * 1024;
 
 /// What came.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,15 +29,27 @@ pub enum Incoming {
 impl Socket {
     /// Opens a socket with the client's key in the header.
     pub async fn open(client: &Client) -> Self {
-        Self::connect(client, Some(client.key())).await
+        Self::connect(client, Some(client.key())).await.expect("a socket")
     }
 
     /// Opens a socket that has yet to say who it is.
     pub async fn open_anonymous(client: &Client) -> Self {
-        Self::connect(client, None).await
+        Self::connect(client, None).await.expect("a socket")
     }
 
-    async fn connect(client: &Client, key: Option<&str>) -> Self {
+    /// The status with which the server refuses to open a socket; `None` if it doesn't.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn refusal(client: &Client) -> Option<u16> {
+        match Self::connect(client, Some(client.key())).await {
+            Ok(_) => None,
+            Err(Error::Http(response)) => Some(response.status().as_u16()),
+            Err(error) => panic!("no answer: {error}"),
+        }
+    }
+
+    async fn connect(client: &Client, key: Option<&str>) -> Result<Self, Error> {
         let url = format!("{}/api/v1/stream", client.base().replacen("http", "ws", 1));
         let mut request = url.into_client_request().expect("a request");
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("errand.v1"));
@@ -42,9 +57,14 @@ impl Socket {
             let value = HeaderValue::from_str(&format!("Bearer {key}")).expect("a header");
             request.headers_mut().insert("authorization", value);
         }
-        let (socket, response) = wait::bounded("the handshake", connect_async(request)).await.expect("a socket");
+        // Little room on this side, so that a client that does not read is soon felt by the server.
+        let stream = TcpSocket::new_v4()?;
+        stream.set_recv_buffer_size(ROOM)?;
+        let address = client.base().trim_start_matches("http://").parse().expect("an address");
+        let stream = stream.connect(address).await?;
+        let (socket, response) = wait::bounded("the handshake", client_async(request, stream)).await?;
         assert_eq!(response.headers()["sec-websocket-protocol"], "errand.v1");
-        Self(socket)
+        Ok(Self(socket))
     }
 
     /// Sends one frame.
@@ -53,6 +73,23 @@ impl Socket {
     /// If the socket is broken.
     pub async fn send(&mut self, frame: &Value) {
         self.send_text(&frame.to_string()).await;
+    }
+
+    /// Sends bytes, which no frame of the protocol is.
+    ///
+    /// # Panics
+    /// If the socket is broken.
+    pub async fn send_bytes(&mut self, bytes: &'static [u8]) {
+        self.0.send(Message::binary(bytes)).await.expect("the frame is sent");
+    }
+
+    /// What the server closes with, whatever comes before.
+    pub async fn close_code(&mut self) -> u16 {
+        loop {
+            if let Incoming::Closed(code) = self.next().await {
+                return code;
+            }
+        }
     }
 
     /// Sends any text.

@@ -63,8 +63,11 @@ impl<const MIN: i64, const MAX: i64> de::Visitor<'_> for Range<MIN, MAX> {
         Self::check(i64::try_from(number).ok(), number)
     }
 
+    /// JSON has one sort of number: `10.0` is the whole number 10.
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
-        Self::check(None, number)
+        #[expect(clippy::cast_possible_truncation, reason = "a cast saturates, and no range reaches that far")]
+        let whole = (number.fract() == 0.0).then_some(number as i64);
+        Self::check(whole, number)
     }
 }
 
@@ -90,6 +93,8 @@ mod tests {
             let error = serde_json::from_str::<Int<1, 10>>(text).expect_err(text);
             assert!(error.to_string().contains("from 1 to 10"), "{error}");
         }
-        assert_eq!(serde_json::from_str::<Int<1, 10>>("10").expect("in range").get(), 10);
+        for text in ["10", "10.0", "1e1"] {
+            assert_eq!(serde_json::from_str::<Int<1, 10>>(text).expect("in range").get(), 10);
+        }
     }
 }

@@ -67,6 +67,14 @@ impl FromRequest<Arc<App>> for NoBody {
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported =
+        |detail: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
+    if let Some(coding) =
+        headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.is_empty() && *coding != "identity")
+    {
+        let detail = format!("Bodies are taken uncompressed only, not as {}", coding.to_str().unwrap_or("?"));
+        return Err(unsupported(detail).with("header:Content-Encoding", "must be absent"));
+    }
     let found = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let essence = found.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
@@ -76,8 +84,7 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         Some(found) => format!("Content-Type must be application/json, not {found}"),
         None => "Content-Type must be application/json; there is none".to_owned(),
     };
-    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
-    Err(problem.with("header:Content-Type", "must be application/json"))
+    Err(unsupported(detail).with("header:Content-Type", "must be application/json"))
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -164,6 +171,10 @@ struct Walk {
 impl Walk {
     fn value(&mut self, value: &Value, pointer: &mut String) {
         let depth = pointer.len();
+        // What is attached must be summed up to the end.
+        if self.faults.full() && self.bounds.attachments == 0 {
+            return;
+        }
         match value {
             Value::String(text) => self.text(text, pointer),
             Value::Array(items) => {

@@ -31,10 +31,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    /// The parameter's text, if it is there and not empty.
+    /// The parameter's text, if it is there. An empty one is a fault: as a rule it is a variable that was not set, and
+    /// would widen what was asked for.
     pub(crate) fn text(&mut self, name: &str) -> Option<String> {
+        let text = self.text_or_empty(name)?;
+        if text.is_empty() {
+            self.faults.add(format!("query:{name}"), "must not be empty; leave it out");
+            return None;
+        }
+        Some(text)
+    }
+
+    fn text_or_empty(&mut self, name: &str) -> Option<String> {
         let found = self.pairs.iter().position(|(key, _)| key == name)?;
-        let (_, value) = self.pairs.swap_remove(found);
+        let (_, value) = self.pairs.remove(found);
         if value.contains('\0') {
             self.faults.add(format!("query:{name}"), "must not contain U+0000");
             return None;
@@ -43,7 +53,7 @@ impl Params {
             self.faults.add(format!("query:{name}"), "must be given once");
             return None;
         }
-        Some(value).filter(|value| !value.is_empty())
+        Some(value)
     }
 
     /// A whole number in a range.
@@ -75,7 +85,9 @@ impl Params {
     /// `limit` and `cursor`.
     pub(crate) fn page<T: FromStr>(&mut self) -> Page<T> {
         let limit = self.number("limit", 1..=i64::from(limit::PAGE_MAX));
-        let after = self.text("cursor").and_then(|cursor| {
+        // Empty at the first page of those who keep it in a variable.
+        let cursor = self.text_or_empty("cursor").filter(|cursor| !cursor.is_empty());
+        let after = cursor.and_then(|cursor| {
             let decoded = decode_cursor(&cursor);
             if decoded.is_none() {
                 self.fault("cursor", "must be a next_cursor of this list");
@@ -113,6 +125,13 @@ impl<T> Page<T> {
     /// One more than the page holds: whether there is a next page is seen by it.
     pub(crate) const fn probe(&self) -> u32 {
         self.limit + 1
+    }
+
+    /// The page's part, and the probe, of a list that is at hand as a whole; `follows` says whether an entry comes after
+    /// the position.
+    pub(crate) fn of<I>(&self, whole: impl IntoIterator<Item = I>, follows: impl Fn(&I, &T) -> bool) -> Vec<I> {
+        let rest = whole.into_iter().filter(|item| self.after.as_ref().is_none_or(|after| follows(item, after)));
+        rest.take(self.probe() as usize).collect()
     }
 
     /// Cuts the probe off and gives the cursor of the next page.
@@ -163,5 +182,7 @@ mod tests {
         let cursor = page.cut(&mut items, |item| *item).expect("a next page");
         assert_eq!((items, decode_cursor::<i64>(&cursor)), (vec![9, 8], Some(8)));
         assert_eq!(page.cut(&mut vec![7], |item| *item), None);
+        let next = Page::<i64> { limit: 2, after: Some(8) };
+        assert_eq!(next.of([9, 8, 7, 6, 5, 4], |item, after| item < after), [7, 6, 5], "two, and one to see the next");
     }
 }

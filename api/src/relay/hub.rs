@@ -25,7 +25,7 @@ use crate::{
 
 /// Streams of one statement of the tail check.
 const TAILS_AT_ONCE: usize = 1_000;
-/// Pause after a failed attempt to reach the store.
+/// Pause after a failed attempt to reach the store, and after the bus has closed a subscription.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for a subscription.
 const BUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -213,6 +213,10 @@ impl FeedTask {
                 Received::Message(payload) => self.heard(&payload).await,
                 Received::Lagged => self.read_log().await,
                 Received::Closed => {
+                    if bus.is_some() {
+                        // A bus that closes each subscription at once must not make this a busy loop.
+                        tokio::time::sleep(PAUSE).await;
+                    }
                     bus = self.subscribe().await;
                     self.read_log().await;
                 }
@@ -288,3 +292,6 @@ impl FeedTask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! What a WebSocket says: frames, close codes.
 
+use axum::http::StatusCode;
 use errand_common::domain::EventType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::problem::Problem;
 
 /// The subprotocol.
 pub(crate) const SUBPROTOCOL: &str = "errand.v1";
@@ -63,19 +66,31 @@ pub(crate) enum Close {
     ShuttingDown,
     CredentialExpired,
     TooSlow,
+    RateLimited,
     Unavailable,
     BadCredential,
+    NoCredential,
     Forbidden,
     Protocol(&'static str),
 }
 
 impl Close {
+    /// Why a credential was not taken.
+    pub(crate) fn unverified(problem: &Problem) -> Self {
+        match problem.status {
+            StatusCode::TOO_MANY_REQUESTS => Self::RateLimited,
+            status if status.is_server_error() => Self::Unavailable,
+            _ => Self::BadCredential,
+        }
+    }
+
     pub(crate) const fn code(self) -> u16 {
         match self {
             Self::ShuttingDown | Self::Unavailable => 4000,
             Self::CredentialExpired => 4001,
             Self::TooSlow => 4008,
-            Self::BadCredential => 4500,
+            Self::RateLimited => 4013,
+            Self::BadCredential | Self::NoCredential => 4500,
             Self::Forbidden => 4507,
             Self::Protocol(_) => 4509,
         }
@@ -84,10 +99,12 @@ impl Close {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::ShuttingDown => "shutting down",
-            Self::Unavailable => "the log can't be read now",
+            Self::Unavailable => "the database can't be read now",
             Self::CredentialExpired => "the API key was revoked",
             Self::TooSlow => "too slow",
+            Self::RateLimited => "too many failed authentications from this address",
             Self::BadCredential => "bad credential",
+            Self::NoCredential => "no credential came in time",
             Self::Forbidden => "the key lacks the scope jobs:read",
             Self::Protocol(what) => what,
         }
@@ -121,10 +138,12 @@ mod tests {
 
     #[test]
     fn codes_that_invite_to_reconnect_lie_below_4500() {
-        for close in [Close::ShuttingDown, Close::CredentialExpired, Close::TooSlow, Close::Unavailable] {
+        for close in
+            [Close::ShuttingDown, Close::CredentialExpired, Close::TooSlow, Close::RateLimited, Close::Unavailable]
+        {
             assert!((4000..4500).contains(&close.code()), "{close:?}");
         }
-        for close in [Close::BadCredential, Close::Forbidden, Close::Protocol("x")] {
+        for close in [Close::BadCredential, Close::NoCredential, Close::Forbidden, Close::Protocol("x")] {
             assert!((4500..5000).contains(&close.code()), "{close:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! One WebSocket: its credential, its subscriptions, its end.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use errand_common::{
@@ -25,7 +25,7 @@ use crate::{auth::Caller, limit, problem::Problem, state::App};
 
 /// Serves a WebSocket to its end.
 pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket, caller: Option<Arc<Caller>>, peer: IpAddr) {
-    metrics::gauge!(metric::WS_CONNECTIONS).increment(1.0);
+    let _counted = Counted::new();
     let close = match admit(&app, &mut socket, caller, peer).await {
         Ok(caller) => {
             let mut session = Session::new(app, caller);
@@ -37,11 +37,33 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket, caller: Option<A
         if close == Close::TooSlow {
             metrics::counter!(metric::WS_SLOW_CLOSED_TOTAL).increment(1);
         }
-        let frame = CloseFrame { code: close.code(), reason: Utf8Bytes::from_static(close.reason()) };
-        // Who reads too slowly, or not at all, is not waited for.
-        let _ = timeout(limit::WS_SEND, socket.send(Message::Close(Some(frame)))).await;
+        say_goodbye(&mut socket, close).await;
     }
-    metrics::gauge!(metric::WS_CONNECTIONS).decrement(1.0);
+}
+
+/// Closes, and reads until the client has closed too: to end the connection over unread frames would reset it, and the
+/// client might never see why it was closed. Who does not read at all is not waited for.
+async fn say_goodbye(socket: &mut WebSocket, close: Close) {
+    let frame = CloseFrame { code: close.code(), reason: Utf8Bytes::from_static(close.reason()) };
+    if send(socket, Message::Close(Some(frame))).await.is_ok() {
+        let _ = timeout(limit::WS_CLOSE, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+    }
+}
+
+/// An open socket, counted as long as it is, however its task ends.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::gauge!(metric::WS_CONNECTIONS).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!(metric::WS_CONNECTIONS).decrement(1.0);
+    }
 }
 
 /// The caller, by header or by the first frame. `Err(None)`: the client went away.
@@ -54,24 +76,34 @@ async fn admit(
     let caller = match caller {
         Some(caller) => caller,
         None => {
-            let first = tokio::select! {
-                first = timeout(limit::WS_AUTH, socket.recv()) => first.map_err(|_| Some(Close::BadCredential))?,
+            let token = tokio::select! {
+                token = timeout(limit::WS_AUTH, first_token(socket)) => {
+                    token.map_err(|_| Some(Close::NoCredential))??
+                }
                 () = app.shutdown.cancelled() => return Err(Some(Close::ShuttingDown)),
             };
-            let text = match first {
-                Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(None),
-                Some(Ok(_)) => return Err(Some(Close::Protocol("the first frame must be auth"))),
-            };
-            let Ok(ClientFrame::Auth { token }) = serde_json::from_str(&text) else {
-                return Err(Some(Close::Protocol("the first frame must be auth")));
-            };
-            app.keys.verify(&token, peer).await.map_err(|problem| {
-                Some(if problem.status.is_server_error() { Close::Unavailable } else { Close::BadCredential })
-            })?
+            app.keys.verify(&token, peer).await.map_err(|problem| Some(Close::unverified(&problem)))?
         }
     };
     if caller.may(Scope::JobsRead) { Ok(caller) } else { Err(Some(Close::Forbidden)) }
+}
+
+/// The token of the first frame.
+async fn first_token(socket: &mut WebSocket) -> Result<String, Ended> {
+    let unexpected = || Err(Some(Close::Protocol("the first frame must be auth")));
+    loop {
+        return match socket.recv().await {
+            Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                Ok(ClientFrame::Auth { token }) => Ok(token),
+                _ => unexpected(),
+            },
+            // Some clients ping by themselves.
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Binary(_))) => unexpected(),
+            Some(Err(error)) => Err(too_much(&error)),
+            Some(Ok(Message::Close(_))) | None => Err(None),
+        };
+    }
 }
 
 /// What a subscription says next.
@@ -94,7 +126,8 @@ impl Session {
 
     async fn run(&mut self, socket: &mut WebSocket) -> Ended {
         let shutdown = self.app.shutdown.clone();
-        let mut ping = tokio::time::interval_at(Instant::now() + limit::WS_PING, limit::WS_PING);
+        let period = Duration::from_secs(self.app.config.relay.ping_seconds.into());
+        let mut ping = tokio::time::interval_at(Instant::now() + period, period);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = true;
         loop {

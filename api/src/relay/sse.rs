@@ -9,10 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use errand_common::{domain::Stream, port::store::Scope};
+use errand_common::domain::Stream;
 use futures::stream;
 use serde_json::{Value, json};
-use tokio::{sync::OwnedSemaphorePermit, time::Interval};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Interval},
+};
 
 use super::{
     start::{Position, Started, start},
@@ -60,18 +63,11 @@ fn parse(id: &str) -> Option<Position> {
 
 /// Serves a stream of the caller's tenant.
 pub(crate) async fn serve(app: Arc<App>, caller: Arc<Caller>, stream: Stream, from: From) -> Result<Response, Problem> {
-    let permit = app.watchers.clone().try_acquire_owned().map_err(|_| {
-        Problem::unavailable(
-            "too_many_watchers",
-            "This process serves as many watchers as relay.max_connections allows",
-        )
-    })?;
-    caller.require(Scope::JobsRead)?;
+    let permit = app.admit_watcher()?;
     let started = start(&app, &caller.tenant, stream, from.position, from.filter).await?;
     let Started { watch, epoch, state, snapshot } = started;
     let first = snapshot.map(|snapshot| control("snapshot", &format!("{epoch}:{}", state.first_seq - 1), &snapshot));
-    let mut comment = tokio::time::interval(limit::SSE_COMMENT);
-    comment.reset();
+    let comment = tokio::time::interval_at(Instant::now() + limit::SSE_COMMENT, limit::SSE_COMMENT);
     let source = Source { app, caller, stream, watch, epoch, first, comment, done: false, _permit: permit };
     let body = Body::from_stream(stream::unfold(source, |mut source| async move {
         let bytes = source.next().await?;
@@ -109,21 +105,19 @@ impl Source {
         tokio::select! {
             biased;
             () = self.app.shutdown.cancelled() => None,
+            // Before the events: on a stream that never rests, too, a revoked key must be found out.
+            _ = self.comment.tick() => match self.app.keys.still_valid(&self.caller).await {
+                Ok(false) => None,
+                _ => Some(Bytes::from_static(b": still here\n\n")),
+            },
             step = self.watch.next() => match step {
-                Step::Event(frame, prev) => {
-                    self.comment.reset();
-                    Some(frame.sse(prev))
-                }
+                Step::Event(frame, prev) => Some(frame.sse(prev)),
                 Step::End => {
                     self.done = true;
                     let data = json!({"stream": self.stream.to_string(), "epoch": &*self.epoch});
                     Some(control("end", "", &data))
                 }
                 Step::Slow | Step::Failed => None,
-            },
-            _ = self.comment.tick() => match self.app.keys.still_valid(&self.caller).await {
-                Ok(false) => None,
-                _ => Some(Bytes::from_static(b": still here\n\n")),
             },
         }
     }

@@ -38,7 +38,7 @@ pub(crate) struct Started {
 fn resume(position: Option<&Position>, epoch: &str, state: &StreamState) -> Option<i64> {
     let after = position.map_or(0, |position| position.after);
     let known = position.and_then(|position| position.epoch.as_deref()).is_none_or(|theirs| theirs == epoch);
-    (known && after + 1 >= state.first_seq && after <= state.tail_seq).then_some(after)
+    (known && after >= state.first_seq - 1 && after <= state.tail_seq).then_some(after)
 }
 
 /// Begins to watch: the live feed first, then the stream's state. 404 if the tenant has no such stream.
@@ -123,6 +123,7 @@ mod tests {
         assert_eq!(resume(at(Some("old"), 7).as_ref(), "e", &state), None, "another epoch");
         assert_eq!(resume(at(Some("e"), 3).as_ref(), "e", &state), None, "before the oldest");
         assert_eq!(resume(at(Some("e"), 10).as_ref(), "e", &state), None, "beyond the newest");
+        assert_eq!(resume(at(None, i64::MAX).as_ref(), "e", &state), None, "beyond any number");
         assert_eq!(resume(None, "e", &state), None, "the beginning is gone");
         let whole = StreamState { first_seq: 1, tail_seq: 0, ended: false };
         assert_eq!(resume(None, "e", &whole), Some(0));

@@ -22,7 +22,7 @@ pub(crate) async fn live() -> Json<Health> {
 /// Whether requests should be sent here: the database answers, and the process is not stopping.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Health)))]
 pub(crate) async fn ready(State(app): AppState) -> Result<Json<Health>, Problem> {
-    if app.shutdown.is_cancelled() {
+    if app.draining.is_cancelled() || app.shutdown.is_cancelled() {
         return Err(Problem::unavailable("shutting_down", "This process is stopping"));
     }
     match tokio::time::timeout(limit::READY_TIMEOUT, app.backend.store.ping()).await {

@@ -8,7 +8,7 @@ use axum::{
 };
 use errand_common::{
     domain::{JobId, JobState, SessionId},
-    port::store::{NewJob, StoredAnswer, Submission, Submitted},
+    port::store::{NewJob, Refused, StoredAnswer, Submission, Submitted},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,12 +26,15 @@ use crate::{
     view::schema,
 };
 
+/// Why a session refused a job of a batch.
+const BUSY: &str = "The session is busy with another task";
+
 /// Jobs to be made together.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BatchRequest {
     /// 1 to 1000 of them, each as the body of `POST /jobs`.
-    #[schema(value_type = Vec<JobRequest>)]
+    #[schema(value_type = Vec<JobRequest>, min_items = 1, max_items = 1000)]
     jobs: Vec<Value>,
 }
 
@@ -109,7 +112,8 @@ pub(crate) async fn submit_batch(
                 Err(problem) => BatchItem::refused(problem),
                 Ok(_) => match results.next() {
                     Some(Ok(made)) => BatchItem::Made { id: made.id, state: made.state, session_id: made.session_id },
-                    Some(Err(refused)) => BatchItem::refused(&submission::busy(&refused)),
+                    // As a repeat will say it, which does not know by which task.
+                    Some(Err(Refused::SessionBusy { .. })) => BatchItem::refused(&submission::busy(BUSY)),
                     None => BatchItem::refused(&Problem::internal()),
                 },
             });
@@ -150,10 +154,7 @@ async fn again(app: &App, caller: &Caller, stored: &StoredAnswer) -> Result<Resp
                     json!({ "id": id, "state": submission::born(app, &job).await?, "session_id": job.session_id })
                 }
                 // It was never made: only a busy session refuses a job that was judged right.
-                None => {
-                    let busy = Problem::new(StatusCode::CONFLICT, "session_busy", "The session was busy");
-                    json!({ "problem": busy.body(None) })
-                }
+                None => json!({ "problem": submission::busy(BUSY).body(None) }),
             },
         };
         items.push(item);

@@ -35,6 +35,10 @@ pub(crate) async fn cancel_job(
     body: NoBody,
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
+    let _turn = match &key {
+        Some(key) => Some(app.joined.turn(key).await),
+        None => None,
+    };
     if let Some(key) = &key
         && let Some(stored) = key.recall(&app).await?
     {

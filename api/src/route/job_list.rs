@@ -24,7 +24,7 @@ use crate::{
         ("queue" = Option<String>, Query, description = "in this queue"),
         ("session_id" = Option<uuid::Uuid>, Query, description = "of this conversation"),
         ("since" = Option<String>, Query, description = "submitted at or after, RFC 3339"),
-        ("limit" = Option<u32>, Query, description = "entries of a page: 1 to 200; 50 if absent"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 50 if absent"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, body = List<JobView>))

@@ -25,11 +25,11 @@ use crate::{
     get, path = "/api/v1/jobs/{id}", tag = "jobs",
     params(
         ("id" = uuid::Uuid, Path),
-        ("wait" = Option<u32>, Query, description = "1 to 60 seconds: hold the answer until the job has ended"),
+        ("wait" = Option<u32>, Query, minimum = 1, maximum = 60, description = "seconds: hold the answer until the job has ended"),
         ("If-None-Match" = Option<String>, Header, description = "an ETag of this job: 304 if it has not changed"),
     ),
     responses(
-        (status = 200, body = JobView, headers(("ETag" = String, description = "the job's version"))),
+        (status = 200, body = JobView, headers(("ETag" = String, description = "another one after each change of the job or of its stream"))),
         (status = 304, description = "Not changed"),
     )
 )]
@@ -51,7 +51,8 @@ pub(crate) async fn show_job(
         }
         _ => job,
     };
-    let etag = format!("\"{}\"", job.version);
+    // Both are shown, and events grow the stream without a change of the job.
+    let etag = format!("\"{}-{}\"", job.version, job.tail_seq);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|theirs| {
         theirs.split(',').any(|one| one.trim() == "*" || one.trim().trim_start_matches("W/") == etag)
     });

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::job_show::job_of;
 use crate::{
     auth::{Permit, Read},
-    extract::PathId,
+    extract::{Params, PathId},
     limit,
     problem::Problem,
     state::AppState,
@@ -59,7 +59,9 @@ pub(crate) async fn show_timeline(
     State(app): AppState,
     caller: Permit<Read>,
     PathId(id): PathId<JobId>,
+    query: Params,
 ) -> Result<Json<List<Transition>>, Problem> {
+    query.finish()?;
     job_of(&app, &caller.tenant, id).await?;
     let events = app.backend.store.timeline(id, limit::TIMELINE_EVENTS).await?;
     Ok(Json(List { items: events.into_iter().map(Transition::from).collect(), next_cursor: None }))

@@ -1,5 +1,7 @@
 //! `POST /keys`
 
+use std::collections::HashSet;
+
 use axum::{
     Json,
     extract::State,
@@ -31,7 +33,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRequest {
     /// For people; 1 to 128 characters.
-    #[schema(example = "nightly import")]
+    #[schema(example = "nightly import", min_length = 1, max_length = 128)]
     name: String,
     /// What it may do; `jobs:read`, `jobs:write`, `jobs:cancel` and `approve` if absent.
     #[schema(schema_with = schema::scopes)]
@@ -101,7 +103,8 @@ fn judge(caller: &Caller, request: KeyRequest) -> Result<(String, String, Vec<Sc
     faults.check(request.tenant.as_deref().is_none_or(within), "/tenant", wanted);
     let mut scopes =
         request.scopes.unwrap_or_else(|| vec![Scope::JobsRead, Scope::JobsWrite, Scope::JobsCancel, Scope::Approve]);
-    scopes.dedup();
+    let mut named = HashSet::new();
+    scopes.retain(|scope| named.insert(*scope));
     faults.check(!scopes.is_empty(), "/scopes", || "must name at least one scope".to_owned());
     faults.finish()?;
     let tenant = request.tenant.unwrap_or_else(|| caller.tenant.clone());

@@ -1,5 +1,7 @@
 //! `GET /keys`
 
+use std::cmp::Reverse;
+
 use axum::{Json, extract::State};
 use errand_common::{
     domain::{ApiKeyId, Timestamp},
@@ -10,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::{Admin, Permit},
+    extract::{Page, Params},
     problem::Problem,
     state::AppState,
     view::{List, schema},
@@ -55,8 +58,24 @@ impl From<ApiKey> for KeyView {
 }
 
 /// Lists the tenant's API keys, newest first, revoked ones included.
-#[utoipa::path(get, path = "/api/v1/keys", tag = "keys", responses((status = 200, body = List<KeyView>)))]
-pub(crate) async fn list_keys(State(app): AppState, caller: Permit<Admin>) -> Result<Json<List<KeyView>>, Problem> {
-    let keys = app.backend.store.keys(&caller.tenant).await?;
-    Ok(Json(List { items: keys.into_iter().map(KeyView::from).collect(), next_cursor: None }))
+#[utoipa::path(
+    get, path = "/api/v1/keys", tag = "keys",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, body = List<KeyView>))
+)]
+pub(crate) async fn list_keys(
+    State(app): AppState,
+    caller: Permit<Admin>,
+    mut query: Params,
+) -> Result<Json<List<KeyView>>, Problem> {
+    let page: Page<ApiKeyId> = query.page();
+    query.finish()?;
+    let mut keys = app.backend.store.keys(&caller.tenant).await?;
+    keys.sort_by_key(|key| Reverse(key.id));
+    let mut keys = page.of(keys, |key, after| key.id < *after);
+    let next_cursor = page.cut(&mut keys, |key| key.id);
+    Ok(Json(List { items: keys.into_iter().map(KeyView::from).collect(), next_cursor }))
 }

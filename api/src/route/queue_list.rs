@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::{Permit, Read},
+    extract::{Page, Params},
     problem::Problem,
     state::AppState,
     view::List,
@@ -66,8 +67,21 @@ impl QueueView {
 }
 
 /// Lists the queues that hold unfinished jobs of the caller's tenant, and those that engines are fed from.
-#[utoipa::path(get, path = "/api/v1/queues", tag = "fleet", responses((status = 200, body = List<QueueView>)))]
-pub(crate) async fn list_queues(State(app): AppState, caller: Permit<Read>) -> Result<Json<List<QueueView>>, Problem> {
+#[utoipa::path(
+    get, path = "/api/v1/queues", tag = "fleet",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, body = List<QueueView>))
+)]
+pub(crate) async fn list_queues(
+    State(app): AppState,
+    caller: Permit<Read>,
+    mut query: Params,
+) -> Result<Json<List<QueueView>>, Problem> {
+    let page: Page<String> = query.page();
+    query.finish()?;
     let mut queues: BTreeMap<String, QueueView> = BTreeMap::new();
     for engine in app.engines.known().await?.by_name.values() {
         queues.entry(engine.queue.clone()).or_default();
@@ -76,8 +90,10 @@ pub(crate) async fn list_queues(State(app): AppState, caller: Permit<Read>) -> R
     for stats in app.backend.store.queue_stats(Some(&caller.tenant)).await? {
         queues.entry(stats.queue.clone()).or_default().add(&stats, now);
     }
-    let items = queues.into_iter().map(|(name, queue)| QueueView { name, ..queue }).collect();
-    Ok(Json(List { items, next_cursor: None }))
+    let queues = queues.into_iter().map(|(name, queue)| QueueView { name, ..queue });
+    let mut items = page.of(queues, |queue, after| queue.name > *after);
+    let next_cursor = page.cut(&mut items, |queue| queue.name.clone());
+    Ok(Json(List { items, next_cursor }))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
 #[utoipa::path(
     get, path = "/api/v1/agent/sessions", tag = "sessions",
     params(
-        ("limit" = Option<u32>, Query, description = "entries of a page: 1 to 200; 50 if absent"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 50 if absent"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, body = List<SessionView>))

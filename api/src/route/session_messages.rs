@@ -17,7 +17,7 @@ use crate::{
     get, path = "/api/v1/agent/sessions/{id}/messages", tag = "sessions",
     params(
         ("id" = uuid::Uuid, Path),
-        ("limit" = Option<u32>, Query, description = "entries of a page: 1 to 200; 50 if absent"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 50 if absent"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, body = List<MessageView>))

@@ -20,7 +20,8 @@ const SOCKET_READ_BUFFER: usize = 4 * 1024;
 
 /// Watches a job: its events from the beginning or from a position, then live, as server-sent events.
 ///
-/// `id` is `<epoch>:<seq>`. Control frames are `event: snapshot`, where the position means nothing any more, and
+/// An event's data is `{stream, epoch, seq, ts, session_id?, job_id, attempt, type, …}`: its own fields lie beside those.
+/// Its `id` is `<epoch>:<seq>`. Control frames are `event: snapshot`, where the position means nothing any more, and
 /// `event: end`, once the job has ended and all was sent.
 #[utoipa::path(
     get, path = "/api/v1/jobs/{id}/events", tag = "streams",
@@ -28,7 +29,7 @@ const SOCKET_READ_BUFFER: usize = 4 * 1024;
         ("id" = uuid::Uuid, Path),
         ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
         ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
-        ("after" = Option<i64>, Query, description = "go on after this number"),
+        ("after" = Option<i64>, Query, minimum = 0, description = "go on after this number"),
         ("types" = Option<String>, Query, description = "only these types of events, comma-separated; each then carries `prev`"),
     ),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
@@ -49,7 +50,7 @@ pub(crate) async fn watch_job(
         ("id" = uuid::Uuid, Path),
         ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
         ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
-        ("after" = Option<i64>, Query, description = "go on after this number"),
+        ("after" = Option<i64>, Query, minimum = 0, description = "go on after this number"),
         ("types" = Option<String>, Query, description = "only these types of events, comma-separated; each then carries `prev`"),
     ),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
@@ -67,7 +68,14 @@ pub(crate) async fn watch_session(
 ///
 /// The credential comes by header or as the first frame, `{"type":"auth","token":…}`, within 10 s. Then
 /// `{"type":"subscribe","id":1,"stream":"job:…","epoch":?,"after":?,"types":?}`, `unsubscribe`, `ping`. The server says
-/// `subscribed`, `snapshot`, `event` (the envelope, its type as `event_type`), `end`, `error`, `pong`.
+/// `subscribed`, `snapshot`, `event`, `end`, `error`, `pong`.
+///
+/// An event's frame is the envelope of server-sent events with one difference. `type` is the frame's own, `event`, so the
+/// event's type is `event_type`: `{"type":"event","stream":"job:…","epoch":"…","seq":3,…,"event_type":"text","content":"…"}`.
+///
+/// Close codes below 4500 ask to come again: 4000 shutting down, 4001 the key was revoked, 4008 too slow, 4013 too many
+/// failed authentications. From 4500 on they do not: 4500 bad credential or none within 10 s, 4507 the key lacks
+/// `jobs:read`, 4509 not a frame of the protocol.
 #[utoipa::path(
     get, path = "/api/v1/stream", tag = "streams",
     responses((status = 101, description = "Speaks errand.v1"))
@@ -84,12 +92,7 @@ pub(crate) async fn open_socket(State(app): AppState, request: Request) -> Resul
         let detail = format!("This route speaks WebSocket only: {}", rejection.body_text());
         Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
     })?;
-    let permit = app.watchers.clone().try_acquire_owned().map_err(|_| {
-        Problem::unavailable(
-            "too_many_watchers",
-            "This process serves as many watchers as relay.max_connections allows",
-        )
-    })?;
+    let permit = app.admit_watcher()?;
     let frame_limit = app.config.relay.frame_limit_kib as usize * 1024;
     let sockets = app.sockets.token();
     Ok(upgrade

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::{Fleet, Permit},
+    extract::{Page, Params},
     problem::Problem,
     state::AppState,
     view::{List, schema},
@@ -62,11 +63,24 @@ impl From<WorkerInfo> for WorkerView {
 }
 
 /// Lists the live workers of the whole installation.
-#[utoipa::path(get, path = "/api/v1/workers", tag = "fleet", responses((status = 200, body = List<WorkerView>)))]
+#[utoipa::path(
+    get, path = "/api/v1/workers", tag = "fleet",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, body = List<WorkerView>))
+)]
 pub(crate) async fn list_workers(
     State(app): AppState,
     _caller: Permit<Fleet>,
+    mut query: Params,
 ) -> Result<Json<List<WorkerView>>, Problem> {
-    let workers = app.backend.store.live_workers().await?;
-    Ok(Json(List { items: workers.into_iter().map(WorkerView::from).collect(), next_cursor: None }))
+    let page: Page<WorkerId> = query.page();
+    query.finish()?;
+    let mut workers = app.backend.store.live_workers().await?;
+    workers.sort_by_key(|worker| worker.id);
+    let mut workers = page.of(workers, |worker, after| worker.id > *after);
+    let next_cursor = page.cut(&mut workers, |worker| worker.id);
+    Ok(Json(List { items: workers.into_iter().map(WorkerView::from).collect(), next_cursor }))
 }

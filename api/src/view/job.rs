@@ -140,7 +140,7 @@ pub(crate) struct JobView {
     /// Reached a terminal state.
     #[schema(schema_with = schema::time_or_null)]
     finished_at: Option<Timestamp>,
-    /// Grows with each change; the ETag.
+    /// Grows with each change.
     version: i64,
     /// The client's own.
     #[schema(value_type = Option<Object>)]

@@ -6,7 +6,7 @@ use errand_common::{
 };
 use utoipa::openapi::{
     RefOr, Schema,
-    schema::{AdditionalProperties, Array, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type},
+    schema::{AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type},
 };
 
 fn one_of(names: impl Iterator<Item = &'static str>) -> RefOr<Schema> {
@@ -31,7 +31,7 @@ names! {
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {
-    Array::new(scope()).into()
+    ArrayBuilder::new().items(scope()).min_items(Some(1)).build().into()
 }
 
 fn text(format: KnownFormat) -> ObjectBuilder {

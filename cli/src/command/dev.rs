@@ -192,6 +192,7 @@ struct Parts {
     worker: JoinHandle<anyhow::Result<()>>,
     api: JoinHandle<anyhow::Result<()>>,
     upkeep: JoinHandle<()>,
+    draining: CancellationToken,
     stop_worker: CancellationToken,
     stop_api: CancellationToken,
 }
@@ -213,6 +214,7 @@ impl Parts {
                 metrics.run_upkeep();
             }
         });
+        let draining = CancellationToken::new();
         let (stop_worker, stop_api) = (CancellationToken::new(), CancellationToken::new());
         let worker = errand_worker::run(errand_worker::RunOptions {
             backend: backend.clone(),
@@ -226,12 +228,14 @@ impl Parts {
             config,
             listener,
             metrics: Some(Arc::new(move || renderer.render())),
+            draining: draining.clone(),
             shutdown: stop_api.clone(),
         });
         Ok(Self {
             worker: tokio::spawn(async move { Ok(worker.await?) }),
             api: tokio::spawn(async move { Ok(api.await?) }),
             upkeep,
+            draining,
             stop_worker,
             stop_api,
         })
@@ -264,8 +268,10 @@ impl Parts {
         }
     }
 
-    /// The worker first: while its runs finish, the api still shows them to those who watch.
+    /// The worker first: while its runs finish, the api still shows them to those who watch, and says that it is not
+    /// ready for more.
     async fn drain(&mut self, ended: &Ended) -> anyhow::Result<()> {
+        self.draining.cancel();
         self.stop_worker.cancel();
         let mut done = Ok(());
         if !matches!(ended, Ended::Worker(_)) {

@@ -237,11 +237,20 @@ pub struct Relay {
     pub buffer_frames: u32,
     /// Largest frame a client may send, in KiB.
     pub frame_limit_kib: u32,
+    /// Time between two pings of a WebSocket, in seconds: one that answers none is closed. Its API key is checked as
+    /// often.
+    pub ping_seconds: u32,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { max_connections: 10_000, max_subscriptions: 128, buffer_frames: 1_024, frame_limit_kib: 64 }
+        Self {
+            max_connections: 10_000,
+            max_subscriptions: 128,
+            buffer_frames: 1_024,
+            frame_limit_kib: 64,
+            ping_seconds: 25,
+        }
     }
 }
 

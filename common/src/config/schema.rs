@@ -66,6 +66,7 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("relay.max_subscriptions", Whole(1, 10_000)),
     ("relay.buffer_frames", Whole(16, 65_536)),
     ("relay.frame_limit_kib", Whole(1, 16_384)),
+    ("relay.ping_seconds", Whole(1, 3_600)),
 ];
 
 /// One setting of an engine.

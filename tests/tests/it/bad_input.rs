@@ -175,8 +175,19 @@ fn wrong_addresses(client: &Client) -> Vec<Case> {
         ("since=yesterday", "since"),
         ("session_id=7", "session_id"),
         ("colour=green", "colour"),
+        ("session_id=", "session_id"),
+        ("state=", "state"),
+        ("limit=1&limit=2", "limit"),
+        ("kind=%00", "kind"),
     ] {
         cases.push(case(format!("list with {query}"), get(&format!("/jobs?{query}")), &[400], &[name]));
+    }
+    for path in ["/keys", "/queues", "/workers", "/agent/sessions"] {
+        cases.push(case(format!("{path}: limit"), get(&format!("{path}?limit=201")), &[400], &["limit", "200"]));
+        cases.push(case(format!("{path}: cursor"), get(&format!("{path}?cursor=%25")), &[400], &["cursor"]));
+    }
+    for path in ["/keys", "/queues", "/workers"] {
+        cases.push(case(format!("{path}: unknown"), get(&format!("{path}?colour=green")), &[400], &["colour"]));
     }
     cases.push(case("wait too long", get(&format!("/jobs/{id}?wait=61")), &[400], &["wait", "60"]));
     cases.push(case("no such route", get("/no/such/route"), &[404], &[]));
@@ -197,6 +208,7 @@ fn wrong_headers(client: &Client) -> Vec<Case> {
         case("wait=61", submit("prefer", "wait=61"), &[400], &["Prefer", "60"]),
         case("wait=soon", submit("prefer", "wait=soon"), &[400], &["Prefer"]),
         case("empty key", submit("idempotency-key", ""), &[400], &["Idempotency-Key"]),
+        case("compressed", submit("content-encoding", "gzip"), &[415], &["Content-Encoding"]),
         case("long key", submit("idempotency-key", &long), &[400], &["Idempotency-Key", "255"]),
     ]
 }
@@ -247,6 +259,51 @@ both_stores! {
             case("system prompt", system, &[400, 413], &["4"]),
         ];
         check(client, cases).await;
+        errand.finish().await;
+    }
+
+    async fn an_answer_stays_small_however_much_is_wrong(setup: Setup) {
+        let errand = setup.start().await;
+        let client = errand.client();
+        let name = "k".repeat(300_000);
+        let nuls = json!({"prompt": "x", name: vec!["\0"; 300]});
+        let unknown: serde_json::Map<String, Value> = (0..50_000).map(|n| (format!("field{n}"), json!(0))).collect();
+        let unknown = json!({"kind": "task", "payload": unknown});
+        let kind = json!({"kind": "k".repeat(900_000), "payload": {}});
+        for (path, body) in [("/agent/tasks", nuls), ("/jobs", unknown), ("/jobs", kind)] {
+            let refused = client.post(path, &body).await;
+            assert_eq!(refused.status, 400, "{path}");
+            assert!(refused.text.len() < 32 * 1024, "{path}: {} bytes", refused.text.len());
+            assert!((1..=20).contains(&refused.pointers().len()), "{:?}", refused.pointers());
+        }
+        assert_eq!(client.get("/jobs").await.items(), [] as [Value; 0]);
+        errand.finish().await;
+    }
+
+    async fn a_request_keeps_its_id_unless_that_could_not_be_shown(setup: Setup) {
+        let errand = setup.start().await;
+        let client = errand.client();
+        let with_id = |id: &[u8]| client.request(Method::GET, "/jobs?limit=0").header("x-request-id", id);
+        let kept = client.send(with_id(b"trace-7/a")).await;
+        assert_eq!((kept.header("x-request-id"), &kept.body["request_id"]), ("trace-7/a", &json!("trace-7/a")));
+        for id in ["two words".as_bytes(), b"tab\tbed", "größe".as_bytes(), &[b'x'; 129], b""] {
+            let replaced = client.send(with_id(id)).await;
+            let given = replaced.header("x-request-id");
+            assert!(given.parse::<uuid::Uuid>().is_ok(), "{given:?} instead of {id:?}");
+            assert_eq!(replaced.body["request_id"], given);
+        }
+        errand.finish().await;
+    }
+
+    async fn a_body_far_beyond_its_limit_is_read_so_that_the_answer_is(setup: Setup) {
+        let errand = setup.section("server", "body_limit_kib = 1024").start().await;
+        let client = errand.client();
+        let long = format!("{{\"kind\": \"{}\"}}", "x".repeat(4_000_000));
+        let refused = client
+            .send(client.request(Method::POST, "/jobs").header("content-type", "application/json").body(long))
+            .await;
+        assert_eq!((refused.status, &refused.body["code"]), (413, &json!("payload_too_large")), "{refused:?}");
+        assert!(refused.text.contains("1048576"), "{refused:?}");
         errand.finish().await;
     }
 

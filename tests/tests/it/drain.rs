@@ -21,11 +21,17 @@ both_stores! {
         let task = errand.client().submit_task(&json!({"prompt": "x", "engineType": "gated"})).await;
         errand.client().wait_for_text(&task.id, "a").await;
         errand.signal(rustix::process::Signal::TERM);
-        wait::until("the worker drains", || async { errand.log().contains("worker drains").then_some(()) }).await;
+        wait::until("it is not ready any more", || async {
+            let ready = errand.client().get_root("/readyz").await.expect("it still serves");
+            (ready.status == 503 && ready.body["code"] == "shutting_down").then_some(())
+        })
+        .await;
+        let late = errand.client().submit_task(&json!({"prompt": "taken in all the same"})).await;
         programs.open_gate("gated");
         let status = errand.wait_for_exit().await;
         assert!(status.success(), "{status}");
         errand.restart().await;
+        errand.client().wait_for_completion(&late.id).await;
         let job = errand.client().wait_for_completion(&task.id).await;
         assert_eq!(job["attempt"], 1);
         let timeline = errand.client().timeline(&task.id).await;

@@ -95,6 +95,21 @@ both_stores! {
         errand.finish().await;
     }
 
+    async fn equal_cancels_that_arrive_together_get_equal_answers(setup: Setup) {
+        let errand = setup.start().await;
+        let client = errand.client();
+        let far = (chrono::Utc::now() + chrono::TimeDelta::hours(1)).to_rfc3339();
+        let task = client.submit_task(&json!({"prompt": "x", "runAt": far})).await;
+        let (path, empty) = (format!("/jobs/{}/cancel", task.id), json!({}));
+        let answers = join_all((0..30).map(|_| post(client, &path, "k", &empty))).await;
+        for answer in &answers {
+            assert_eq!((answer.status, &answer.body), (200, &answers[0].body));
+        }
+        let replayed = answers.iter().filter(|answer| answer.header("idempotency-replayed") == "true").count();
+        assert_eq!(replayed, 29);
+        errand.finish().await;
+    }
+
     async fn a_repeated_cancel_gives_the_first_answer_again(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

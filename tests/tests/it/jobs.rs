@@ -73,6 +73,27 @@ both_stores! {
         errand.finish().await;
     }
 
+    async fn a_job_whose_stream_grew_has_changed(setup: Setup) {
+        let programs = Programs::new();
+        let gate = |name: &str| format!("while [ ! -e '{}' ]; do sleep 0.02; done", programs.path(&format!("{name}.gate")));
+        let script = format!("cat >/dev/null\n{}\necho a\n{}\n", gate("first"), gate("second"));
+        let errand = setup.engine("gated", &programs.engine("gated", &script)).start().await;
+        let client = errand.client();
+        let task = client.submit_task(&json!({"prompt": "x", "engineType": "gated"})).await;
+        client.wait_for_state(&task.id, "running").await;
+        let path = format!("/jobs/{}", task.id);
+        let before = client.get(&path).await;
+        programs.open_gate("first");
+        client.wait_for_text(&task.id, "a").await;
+        let request = client.request(Method::GET, &path).header("if-none-match", before.header("etag"));
+        let after = client.send(request).await;
+        assert_eq!(after.status, 200, "{after:?}");
+        assert!(after.body["stream"]["tail_seq"].as_i64() > before.body["stream"]["tail_seq"].as_i64());
+        programs.open_gate("second");
+        client.wait_for_completion(&task.id).await;
+        errand.finish().await;
+    }
+
     async fn a_long_poll_answers_once_the_job_has_ended(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("gated", &programs.gated_engine("gated", "a", "b")).start().await;

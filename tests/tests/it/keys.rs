@@ -62,6 +62,28 @@ both_stores! {
         errand.finish().await;
     }
 
+    async fn keys_are_listed_page_by_page_newest_first(setup: Setup) {
+        let errand = setup.start().await;
+        let admin = errand.client();
+        let mut made = Vec::new();
+        for _ in 0..4 {
+            made.insert(0, new_key(admin, &["jobs:read"]).await["id"].clone());
+        }
+        let (mut listed, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = admin.get(&format!("/keys?limit=2&cursor={cursor}")).await;
+            assert!((1..=2).contains(&page.items().len()), "{page:?}");
+            listed.extend(page.items().iter().map(|key| key["id"].clone()));
+            match page.body["next_cursor"].as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => break assert_eq!(page.body.get("next_cursor"), Some(&Value::Null)),
+            }
+        }
+        assert_eq!(listed.len(), 5, "and the one of the start");
+        assert_eq!(listed[..4], made);
+        errand.finish().await;
+    }
+
     async fn guessing_is_slowed_down_and_good_keys_are_not(setup: Setup) {
         let errand = setup.section("auth", "failures_per_minute = 5").start().await;
         let client = errand.client();

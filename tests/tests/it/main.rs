@@ -17,5 +17,6 @@ mod openapi;
 mod retry;
 mod schedule;
 mod session;
+mod socket;
 mod stream;
 mod submit;
