@@ -119,7 +119,7 @@ fn text(screen: &Screen, rows: &[Row]) -> String {
             failure.unwrap_or_default().chars().take(80).collect(),
         ]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 #[cfg(test)]
