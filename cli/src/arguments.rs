@@ -9,13 +9,16 @@ use crate::command::{dev, doctor, jobs, keys, migrate, submit};
 
 /// Errand runs jobs for fleets of AI agents.
 #[derive(Debug, Parser)]
-#[command(name = "errand", version, about, propagate_version = true, max_term_width = 110)]
+#[command(name = "errand", version, about, max_term_width = 110, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Our own words; the worker runtime says the same things again, less well.
+const DEFAULT_LOG: &str = "info,apalis_core=warn";
 
 /// Said before or after any command.
 #[derive(Debug, Args)]
@@ -24,7 +27,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "ERRAND_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// What is logged: a level, or directives such as errand_worker=debug,info
-    #[arg(long, global = true, env = "ERRAND_LOG", value_name = "FILTER", default_value = "info", hide = true)]
+    #[arg(long, global = true, env = "ERRAND_LOG", value_name = "FILTER", default_value = DEFAULT_LOG, hide = true)]
     pub(crate) log: String,
     /// How the log looks
     #[arg(long, global = true, env = "ERRAND_LOG_FORMAT", value_enum, default_value = "text", hide = true)]

@@ -8,7 +8,8 @@ use crate::screen::Screen;
 
 /// What the help of following commands says about them.
 pub(crate) const HELP: &str = "Exit status:\n  0  the job completed\n  1  the job failed, or an error occurred\n  \
-    2  usage or configuration\n  3  the job was cancelled\n  4  the job expired before it started";
+    2  usage or configuration\n  3  the job was cancelled\n  4  the job expired before it started\n  \
+    130  stopped by Ctrl-C; the job goes on";
 
 /// The job failed, or an error occurred.
 pub(crate) const FAILED: u8 = 1;
@@ -49,11 +50,36 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(is_closed_pipe) {
         return ExitCode::SUCCESS;
     }
-    Screen::standard().error(&format!("{error:#}"));
+    Screen::standard().error(&words(error));
     let usage = error.is::<Usage>() || error.is::<Faults>();
     ExitCode::from(if usage { USAGE } else { FAILED })
 }
 
+/// An error and its causes on one line. What a cause has said in the words before it is not said again.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
+}
+
 fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn causes_follow_the_error_and_none_is_said_twice() {
+        let error = anyhow!("no such file").context("a.db: no such file").context("the database can't be opened");
+        assert_eq!(words(&error), "the database can't be opened: a.db: no such file");
+    }
 }

@@ -107,6 +107,7 @@ impl Screen {
 
     /// The last word of a program that failed. Nothing is left to do if it can't be said.
     pub(crate) fn error(&mut self, text: &str) {
+        let _ = self.clear();
         let label = self.notes.styled(AnsiColor::Red.on_default().bold(), "error:");
         let _ = writeln!(self.notes.writer, "{label} {text}");
     }
@@ -132,9 +133,14 @@ impl Screen {
         Ok(())
     }
 
-    /// Ends the answer's line, so that what follows begins its own. A pipe gets the answer as it is.
+    /// Before a note: a pipe gets the answer as it is.
     fn break_line(&mut self) -> io::Result<()> {
-        if self.answers.terminal && std::mem::take(&mut self.mid_line) {
+        if self.answers.terminal { self.end_line() } else { Ok(()) }
+    }
+
+    /// Ends the answer's line, so that what follows begins its own.
+    pub(crate) fn end_line(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.mid_line) {
             writeln!(self.answers.writer)?;
             self.answers.writer.flush()?;
         }

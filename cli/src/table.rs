@@ -1,6 +1,6 @@
 //! Tables for people.
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 
 use crate::screen::Screen;
 
@@ -23,8 +23,13 @@ pub(crate) fn without_header(screen: &Screen) -> Table {
     table
 }
 
-/// Its text: no blanks at the ends of lines, and none before the first column.
-pub(crate) fn text(table: &Table) -> String {
+/// Its text: no blanks at the ends of lines, and none before the first column. Only the last column is folded: an id in
+/// two halves could not be copied.
+pub(crate) fn text(mut table: Table) -> String {
+    let last = table.column_count().saturating_sub(1);
+    for column in table.column_iter_mut().take(last) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
     table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n").collect()
 }
 
@@ -50,6 +55,17 @@ fn span(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_last_column_is_folded() {
+        let id = "01a1fd63-6a54-772c-a1e4-ccf0b8c0d9fd";
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(60).add_row([id, "failed", "a failure that needs more than one line to be told"]);
+        let text = text(table);
+        assert!(text.contains(id), "{text}");
+        assert!(text.lines().count() > 1, "{text}");
+    }
 
     #[test]
     fn ages_are_said_in_their_largest_unit() {

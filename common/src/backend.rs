@@ -15,7 +15,7 @@ use crate::{
     wire::control::Signal,
 };
 
-pub use crate::adapter::sql::OpenError;
+pub use crate::adapter::sql::{OpenError, Schema};
 
 /// The four ports, chosen by configuration.
 #[derive(Clone)]
@@ -50,6 +50,14 @@ impl Backend {
             bus: Arc::new(MemoryBus::default()),
             clock: Arc::new(SystemClock),
         })
+    }
+
+    /// How the schema of the database at `database_url` stands, without changing anything.
+    ///
+    /// # Errors
+    /// [`OpenError`]: it can't be reached, or refuses us.
+    pub async fn inspect(config: &Config, database_url: &str) -> Result<Schema, OpenError> {
+        sql::inspect(database_url, Duration::from_secs(config.database.acquire_timeout_seconds.into())).await
     }
 
     /// Tells the fleet what a transaction meant: what is due, which runs must stop, what can be seen. Counts what ended.

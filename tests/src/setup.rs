@@ -28,6 +28,12 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// The database that the server is given, if it is not its own file.
+    #[must_use]
+    pub fn database_url(&self) -> Option<&str> {
+        self.database_url.as_deref()
+    }
+
     /// A test's own: an `echo` engine without delay, few connections, and leases short enough to be waited for.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, store: Store) -> Self {

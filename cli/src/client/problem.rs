@@ -57,11 +57,13 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let document = &self.document;
-        match document.detail.as_deref().or(document.title.as_deref()).filter(|text| !text.is_empty()) {
+        let said = document.detail.as_deref().or(document.title.as_deref()).filter(|text| !text.is_empty());
+        match said {
             Some(text) => f.write_str(text)?,
             None => write!(f, "the server answered {}", self.status)?,
         }
-        for item in &document.errors {
+        // A single fault is often the detail itself.
+        for item in document.errors.iter().filter(|item| !said.is_some_and(|said| said.contains(&item.detail))) {
             write!(f, "\n  {}: {}", if item.pointer.is_empty() { "/" } else { &item.pointer }, item.detail)?;
         }
         match self.status {
@@ -95,6 +97,13 @@ mod tests {
         let problem = Problem::read(StatusCode::BAD_REQUEST, None, body);
         assert_eq!(problem.to_string(), "The body is not valid.\n  /prompt: must not be blank\n  /priority: 0 to 3");
         assert_eq!(problem.code(), "invalid");
+    }
+
+    #[test]
+    fn a_fault_that_the_detail_tells_is_not_told_again() {
+        let body = r#"{"status":400,"detail":"/prompt: must not be blank",
+            "errors":[{"pointer":"/prompt","detail":"must not be blank"}]}"#;
+        assert_eq!(Problem::read(StatusCode::BAD_REQUEST, None, body).to_string(), "/prompt: must not be blank");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Opening a database for commands that work on it directly.
 
 use anyhow::Context;
-use errand_common::{backend::Backend, config::Config};
+use errand_common::{
+    backend::{Backend, Schema},
+    config::Config,
+};
 
 use crate::exit::Usage;
 
@@ -15,6 +18,16 @@ pub(crate) fn require_url(flag: Option<&str>, config: &Config) -> anyhow::Result
     url(flag, config).ok_or_else(|| {
         Usage("no database is named; pass --database-url, or set ERRAND_DATABASE_URL or database.url".to_owned()).into()
     })
+}
+
+/// Opens one that is there: a name written wrong must not make a new file.
+pub(crate) async fn open_existing(config: &Config, url: &str) -> anyhow::Result<Backend> {
+    let schema = Backend::inspect(config, url).await.context("the database can't be opened")?;
+    if let Schema::NoFile(file) = schema {
+        let file = file.display();
+        return Err(Usage(format!("there is no file {file}; `errand migrate` makes a new database there")).into());
+    }
+    open(config, url).await
 }
 
 /// Opens it; its schema is brought up to date.

@@ -35,10 +35,15 @@ const TENANT: &str = "dev";
 /// Engines that don't say in this time whether they are available are listed as such.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// What its help says at the end.
+const HELP: &str = "It reads errand.toml and variables such as ERRAND_WORKER__CONCURRENCY=8; without a database URL it \
+    needs no service.\nERRAND_LOG sets what is logged (warn, or errand_worker=debug,info), ERRAND_LOG_FORMAT=json how.";
+
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Dev {
     /// Address and port; port 0 takes any free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Where the database file and the API key are kept
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
@@ -46,6 +51,10 @@ pub(crate) struct Dev {
     /// Print what it serves as one line of JSON, for programs
     #[arg(long)]
     json: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
 /// What ended the wait.
@@ -91,11 +100,12 @@ impl Dev {
         config.database.url = Some(Secret::new(database_url.clone()));
         let backend = database::open(&config, &database_url).await?;
         let key = data.key()?;
-        keep_key(&backend, &key).await?;
+        keep_key(&backend, &key, data).await?;
 
         let guard_program = errand_worker::guard::default_program();
         let engines = find_engines(&config, guard_program.clone()).await;
-        let database = if sole_holder { data.database().display().to_string() } else { "as configured".to_owned() };
+        let database =
+            if sole_holder { data.database().display().to_string() } else { dev::without_password(&database_url) };
         let parts = Parts::start(backend, Arc::new(config.clone()), listener, guard_program, sole_holder)?;
         self.announce(screen, &config, address, &key, database, &engines, &absent)?;
         Ok(parts)
@@ -118,7 +128,7 @@ impl Dev {
             client_options += &format!(" --url {url}");
         }
         if self.data_dir != *DATA_DIR {
-            client_options += &format!(" --data-dir '{}'", self.data_dir.display());
+            client_options += &format!(" --data-dir {}", settings::quoted(&self.data_dir.to_string_lossy()));
         }
         let banner = Banner {
             url,
@@ -158,7 +168,7 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Stores the key of the data directory; one that is stored stays as it is.
-async fn keep_key(backend: &Backend, key: &str) -> anyhow::Result<()> {
+async fn keep_key(backend: &Backend, key: &str, data: &DataDir) -> anyhow::Result<()> {
     let new = NewApiKey {
         id: ApiKeyId::new(),
         tenant: TENANT.to_owned(),
@@ -168,6 +178,12 @@ async fn keep_key(backend: &Backend, key: &str) -> anyhow::Result<()> {
         scopes: Scope::ALL.to_vec(),
     };
     backend.store.create_key(new, None, backend.clock.now()).await.context("the API key can't be stored")?;
+    let valid =
+        backend.store.keys_by_prefix(credential::indexed_prefix(key)).await.context("the API key can't be read")?;
+    if !valid.iter().any(|known| known.hash == credential::hash_key(key)) {
+        let file = data.key_file();
+        bail!("the API key in {} was revoked; remove that file, and `errand dev` makes a new key", file.display());
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use errand_common::{
-    backend::Backend,
+    backend::{Backend, Schema},
     config::{Config, Secret},
 };
 use serde::Serialize;
@@ -36,6 +36,9 @@ struct Check {
     name: String,
     ok: bool,
     detail: String,
+    /// Neither good nor bad.
+    #[serde(skip)]
+    neutral: bool,
 }
 
 impl Check {
@@ -44,11 +47,21 @@ impl Check {
             Ok(detail) => (true, detail),
             Err(detail) => (false, detail),
         };
-        Self { name: name.into(), ok, detail }
+        Self { name: name.into(), ok, detail, neutral: false }
+    }
+
+    /// What is not there and need not be.
+    fn absent(name: impl Into<String>, detail: String) -> Self {
+        Self { name: name.into(), ok: true, detail, neutral: true }
     }
 
     fn line(&self) -> String {
-        format!("{} {}: {}", if self.ok { '✓' } else { '✗' }, self.name, self.detail)
+        let mark = match (self.neutral, self.ok) {
+            (true, _) => '–',
+            (false, true) => '✓',
+            (false, false) => '✗',
+        };
+        format!("{mark} {}: {}", self.name, self.detail)
     }
 }
 
@@ -85,40 +98,54 @@ impl Doctor {
                 let file = self.client.data_dir.join("errand.db");
                 if !file.exists() {
                     let detail = format!("none yet; `errand dev` makes {}", file.display());
-                    return vec![Check::new("database", Ok(detail))];
+                    return vec![Check::absent("database", detail)];
                 }
                 let file = std::path::absolute(&file).unwrap_or(file);
                 ("the file of `errand dev`", dev::sqlite_url(&file))
             }
         };
-        let opened = tokio::time::timeout(PATIENCE, Backend::open(config, &url)).await;
-        let backend = match opened {
-            Ok(Ok(backend)) => backend,
+        // Looked at only: a doctor that migrates would hide what it was asked for.
+        match tokio::time::timeout(PATIENCE, Backend::inspect(config, &url)).await {
+            Ok(Ok(schema)) => schema_checks(what, &schema),
             Ok(Err(error)) => {
-                let error = anyhow::Error::from(error);
-                let detail = format!("{error:#}; check that it runs, and the address and password in database.url");
-                return vec![Check::new("database", Err(detail))];
+                let error = exit::words(&error.into());
+                let detail = format!("{error}; check that it runs, and the address and password in database.url");
+                vec![Check::new("database", Err(detail))]
             }
             Err(_) => {
                 let detail =
                     format!("no answer within {} s; check that it runs and can be reached", PATIENCE.as_secs());
-                return vec![Check::new("database", Err(detail))];
+                vec![Check::new("database", Err(detail))]
             }
-        };
-        let schema = match backend.store.ping().await {
-            Ok(()) => Ok("up to date".to_owned()),
-            Err(error) => Err(format!("{:#}; run `errand migrate`", anyhow::Error::from(error))),
-        };
-        vec![Check::new("database", Ok(format!("{what} opens"))), Check::new("migrations", schema)]
+        }
     }
 
     async fn server(&self) -> Result<String, String> {
-        let client = Client::new(&self.client).map_err(|error| format!("{error:#}"))?;
+        let client = Client::new(&self.client).map_err(|error| exit::words(&error))?;
         match client.send(Request::get("/livez")).await {
             Ok(_) => Ok(format!("answers at {}", client.base().as_str().trim_end_matches('/'))),
-            Err(error) => Err(format!("{error:#}")),
+            Err(error) => Err(exit::words(&error)),
         }
     }
+}
+
+fn schema_checks(what: &str, schema: &Schema) -> Vec<Check> {
+    let migrations = match schema {
+        Schema::NoFile(file) => {
+            let detail =
+                format!("there is no file {}; correct database.url, or make it with `errand migrate`", file.display());
+            return vec![Check::new("database", Err(detail))];
+        }
+        Schema::Current => Ok("up to date".to_owned()),
+        Schema::Behind(lacking) => Err(format!("{lacking} to be applied; run `errand migrate`, or start `errand dev`")),
+        Schema::Newer(version) => Err(format!(
+            "it holds migration {version} of a newer Errand; use that version, or restore a backup made before it"
+        )),
+        Schema::Broken(version) => {
+            Err(format!("migration {version} is half done or was changed; restore a backup made before it"))
+        }
+    };
+    vec![Check::new("database", Ok(format!("{what} opens"))), Check::new("migrations", migrations)]
 }
 
 async fn engines(mut config: Config) -> Vec<Check> {
@@ -135,7 +162,7 @@ async fn engines(mut config: Config) -> Vec<Check> {
     });
     // What nobody configured is not missed.
     let missing = absent.iter().map(|absent| {
-        Check::new(format!("engine {}", absent.name), Ok(format!("not configured and not found: {}", absent.reason)))
+        Check::absent(format!("engine {}", absent.name), format!("not configured and not found: {}", absent.reason))
     });
     known.chain(missing).collect()
 }
@@ -148,5 +175,21 @@ mod tests {
     fn a_check_is_one_line_with_its_mark() {
         assert_eq!(Check::new("database", Ok("opens".to_owned())).line(), "✓ database: opens");
         assert_eq!(Check::new("server", Err("no Errand".to_owned())).line(), "✗ server: no Errand");
+        assert_eq!(Check::absent("engine x", "not found".to_owned()).line(), "– engine x: not found");
+    }
+
+    #[test]
+    fn a_schema_that_does_not_fit_is_a_fault_with_what_to_do() {
+        for (schema, ok, said) in [
+            (Schema::Current, true, "up to date"),
+            (Schema::Behind(2), false, "errand migrate"),
+            (Schema::Newer(9), false, "migration 9"),
+            (Schema::Broken(1), false, "restore a backup"),
+            (Schema::NoFile("/a.db".into()), false, "/a.db"),
+        ] {
+            let checks = schema_checks("it", &schema);
+            let last = checks.last().expect("a check");
+            assert!(last.ok == ok && last.detail.contains(said), "{last:?}");
+        }
     }
 }

@@ -74,6 +74,14 @@ impl Banner<'_> {
     }
 }
 
+/// A database's URL as it may be shown: without user and password, and without its parameters, which may hold one too.
+pub(crate) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "as configured".to_owned() };
+    let place = rest.split(['?', '#']).next().unwrap_or_default();
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    format!("{scheme}://{place}")
+}
+
 /// The URL under which this machine reaches a listener.
 pub(crate) fn local_url(address: SocketAddr) -> String {
     let port = address.port();
@@ -128,6 +136,17 @@ mod tests {
             "  target/release/errand submit task \"Hello, Errand\" --follow\n",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_database_is_shown_without_what_is_secret() {
+        for (url, shown) in [
+            ("postgres://errand:p@ss@db:5432/errand?password=x", "postgres://db:5432/errand"),
+            ("postgres://db/errand", "postgres://db/errand"),
+            ("sqlite:///d/errand.db?mode=rwc", "sqlite:///d/errand.db"),
+        ] {
+            assert_eq!(without_password(url), shown);
         }
     }
 

@@ -24,11 +24,9 @@ impl DataDir {
     /// # Errors
     /// Another process holds it, or it can't be made.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .with_context(|| format!("the data directory {} can't be made", path.display()))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
+            format!("the data directory {} can't be made; name another with --data-dir", path.display())
+        })?;
         let path = fs::canonicalize(path).with_context(|| format!("{} can't be read", path.display()))?;
         let file = path.join("lock");
         let mut lock = OpenOptions::new()
@@ -38,7 +36,9 @@ impl DataDir {
             .truncate(false)
             .mode(0o600)
             .open(&file)
-            .with_context(|| format!("{} can't be opened", file.display()))?;
+            .with_context(|| {
+            format!("{} can't be opened; name another directory with --data-dir", file.display())
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -64,6 +64,11 @@ impl DataDir {
     /// Its database file.
     pub(crate) fn database(&self) -> PathBuf {
         self.path.join("errand.db")
+    }
+
+    /// The file of its key.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.path.join("key")
     }
 
     /// The URL of its database file.
@@ -104,7 +109,7 @@ impl DataDir {
             return Ok(key);
         }
         let key = credential::generate_key();
-        let (file, draft) = (self.path.join("key"), self.path.join("key.new"));
+        let (file, draft) = (self.key_file(), self.path.join("key.new"));
         // Renamed into place, so that a key is there whole or not at all.
         let _ = fs::remove_file(&draft);
         let written =

@@ -4,6 +4,6 @@ mod banner;
 mod data_dir;
 mod detect;
 
-pub(crate) use banner::{Banner, local_url};
+pub(crate) use banner::{Banner, local_url, without_password};
 pub(crate) use data_dir::{DataDir, sqlite_url};
 pub(crate) use detect::{Absent, detect};

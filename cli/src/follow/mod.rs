@@ -11,9 +11,11 @@ use serde_json::Value;
 use sse_stream::SseStream;
 
 use crate::{
+    arguments::ClientOptions,
     client::{self, Client, Request},
     exit,
     screen::Screen,
+    settings,
 };
 use position::{Frame, Position};
 use render::Renderer;
@@ -74,6 +76,8 @@ struct Follower<'a> {
     client: &'a Client,
     path: String,
     view: View,
+    /// The command that goes on where this one was left.
+    again: String,
     position: Position,
     /// The state the job ended in.
     outcome: Option<&'static str>,
@@ -84,14 +88,23 @@ struct Follower<'a> {
 ///
 /// # Errors
 /// The server refused, or stayed away for minutes.
-pub(crate) async fn follow(client: &Client, job_id: &str, json: bool, screen: Screen) -> anyhow::Result<ExitCode> {
-    let view = if json { View::Raw(screen) } else { View::Rendered(Renderer::new(screen)) };
+pub(crate) async fn follow(
+    client: &Client,
+    job_id: &str,
+    options: &ClientOptions,
+    screen: Screen,
+) -> anyhow::Result<ExitCode> {
+    let view = if options.json { View::Raw(screen) } else { View::Rendered(Renderer::new(screen)) };
     let path = format!("/api/v1/jobs/{job_id}/events");
-    let mut follower = Follower { client, path, view, position: Position::default(), outcome: None, failures: 0 };
+    let again = settings::command(&format!("jobs follow {job_id}"), options);
+    let mut follower =
+        Follower { client, path, view, again, position: Position::default(), outcome: None, failures: 0 };
     let done = tokio::select! {
         done = follower.run(job_id) => done,
         _ = tokio::signal::ctrl_c() => {
-            follower.view.note(&format!("the job goes on; stop it with `errand jobs cancel {job_id}`"))?;
+            let cancel = settings::command(&format!("jobs cancel {job_id}"), options);
+            let again = &follower.again;
+            follower.view.note(&format!("the job goes on\n  see it again: {again}\n  stop it:      {cancel}"))?;
             Ok(ExitCode::from(exit::INTERRUPTED))
         }
     };
@@ -105,7 +118,7 @@ impl Follower<'_> {
             match self.connection().await? {
                 Cut::Ended => break,
                 Cut::Lost if self.outcome.is_some() => break,
-                Cut::Lost => self.pause(job_id).await?,
+                Cut::Lost => self.pause().await?,
             }
         }
         let state = match self.outcome {
@@ -171,10 +184,10 @@ impl Follower<'_> {
         if passing && self.failures < RECONNECTS { Ok(Cut::Lost) } else { Err(self.client.explain(error)) }
     }
 
-    async fn pause(&mut self, job_id: &str) -> anyhow::Result<()> {
+    async fn pause(&mut self) -> anyhow::Result<()> {
         self.failures += 1;
         if self.failures > RECONNECTS {
-            bail!("the connection was lost and does not come back; go on with `errand jobs follow {job_id}`");
+            bail!("the connection was lost and does not come back; go on later: {}", self.again);
         }
         let wait = client::backoff(self.failures);
         if self.failures == 1 {
@@ -226,7 +239,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{arguments::ClientOptions, screen::tests::screen};
+    use crate::screen::tests::screen;
 
     const KEY: &str = "errand_0123456789abcdef0123456789abcdef";
 
@@ -270,7 +283,7 @@ mod tests {
         let server = tokio::spawn(serve(listener, answers));
         let client = Client::new(&options).expect("a client");
         let (screen, written, notes) = screen(false);
-        let code = follow(&client, "01", as_json, screen).await.expect("followed");
+        let code = follow(&client, "01", &options, screen).await.expect("followed");
         (code, written.text(), notes.text(), server.await.expect("served"))
     }
 

@@ -17,6 +17,8 @@ pub(crate) struct Renderer {
     ticks: usize,
     /// Something of the answer is on the screen.
     answered: bool,
+    /// The last thing said is that it will be tried again.
+    retries: bool,
 }
 
 /// A text field of an event.
@@ -26,7 +28,14 @@ fn text<'a>(event: &'a Value, field: &str) -> &'a str {
 
 impl Renderer {
     pub(crate) fn new(screen: Screen) -> Self {
-        Self { screen, doing: "connecting".to_owned(), since: Instant::now(), ticks: 0, answered: false }
+        Self {
+            screen,
+            doing: "connecting".to_owned(),
+            since: Instant::now(),
+            ticks: 0,
+            answered: false,
+            retries: false,
+        }
     }
 
     /// Shows one event.
@@ -42,6 +51,7 @@ impl Renderer {
             "retrying" => self.retrying(event),
             "text_retracted" => {
                 self.answered = false;
+                self.screen.end_line()?;
                 self.screen.note("the answer so far is void: it starts again")
             }
             "tool_use" => self.screen.note(&format!("uses the tool {}", name_of_tool(event))),
@@ -70,8 +80,10 @@ impl Renderer {
             ("scheduled", run_at) if !run_at.is_empty() => format!("scheduled for {run_at}"),
             _ => "queued".to_owned(),
         };
+        // That it waits was said by `retrying` already.
+        let said = std::mem::take(&mut self.retries) && note == "queued";
         self.doing(note.clone());
-        self.screen.note(&note)
+        if said { Ok(()) } else { self.screen.note(&note) }
     }
 
     fn started(&mut self, event: &Value) -> io::Result<()> {
@@ -89,8 +101,9 @@ impl Renderer {
         };
         let because = match text(event, "message") {
             "" => String::new(),
-            message => format!(" because {}", message.trim_end_matches('.')),
+            message => format!(": {}", message.trim_end_matches('.')),
         };
+        self.retries = true;
         self.doing(format!("waits to try again{wait}"));
         self.screen.note(&format!("retrying{wait}{because}"))
     }
@@ -205,11 +218,11 @@ mod tests {
             (json!({"type": "started", "attempt": 2}), "started, attempt 2\n"),
             (
                 json!({"type": "retrying", "delay_ms": 1234, "message": "the server is overloaded."}),
-                "retrying in 1.2 s because the server is overloaded\n",
+                "retrying in 1.2 s: the server is overloaded\n",
             ),
             (
                 json!({"type": "retrying", "delay_ms": 0, "message": "the worker died"}),
-                "retrying now because the worker died\n",
+                "retrying now: the worker died\n",
             ),
             (json!({"type": "text_retracted", "from_seq": 3}), "the answer so far is void: it starts again\n"),
             (json!({"type": "tool_use", "name": "Read"}), "uses the tool Read\n"),
@@ -233,7 +246,7 @@ mod tests {
     #[test]
     fn text_after_a_retraction_counts_anew() {
         let (answer, _) = rendered(&[
-            json!({"type": "text", "content": "first\n"}),
+            json!({"type": "text", "content": "first"}),
             json!({"type": "text_retracted"}),
             json!({"type": "completed", "summary": "second"}),
         ]);

@@ -5,6 +5,8 @@
 mod environment;
 mod fault;
 mod load;
+#[cfg(test)]
+mod reference;
 mod schema;
 mod secret;
 

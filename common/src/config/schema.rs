@@ -109,7 +109,6 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("api_key_env", Text),
             may("queue", Text),
             may("max_tokens", Whole(1, 10_000_000)),
-            may("answer_limit_kib", Whole(1, 1_048_576)),
             may("connect_timeout_seconds", Whole(1, DAY)),
             may("first_byte_timeout_seconds", Whole(1, DAY)),
             may("idle_timeout_seconds", Whole(1, DAY)),

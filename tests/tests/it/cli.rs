@@ -9,6 +9,7 @@ use errand_tests::{
     program::Programs,
     wait,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
@@ -196,6 +197,79 @@ both_stores! {
         let listed = errand.run_cli(&["keys", "list"]).await;
         assert!(out(&listed).contains("ci") && !out(&listed).contains(secret), "{}", out(&listed));
         assert_success(&errand.run_cli(&["keys", "revoke", id]).await);
+        errand.finish().await;
+    }
+
+    async fn the_doctor_looks_at_a_database_without_changing_it(setup: Setup) {
+        let errand = setup.start().await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("new.db");
+        let url = format!("sqlite://{}", file.display());
+        let output = errand.run_cli(&["doctor", "--database-url", &url]).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(out(&output).contains("there is no file"), "{}", out(&output));
+        assert!(!file.exists());
+        std::fs::write(&file, "").expect("an empty database");
+        let output = errand.run_cli(&["doctor", "--database-url", &url]).await;
+        assert!(out(&output).contains("✗ migrations: ") && out(&output).contains("errand migrate"), "{}", out(&output));
+        assert_eq!(std::fs::metadata(&file).expect("there").len(), 0);
+        assert_success(&errand.run_cli(&["migrate", "--database-url", &url]).await);
+        let output = errand.run_cli(&["doctor", "--database-url", &url]).await;
+        assert!(out(&output).contains("✓ migrations: up to date"), "{}", out(&output));
+        errand.finish().await;
+    }
+
+    async fn a_database_that_refuses_is_told_at_once_with_its_reason(setup: Setup) {
+        let errand = setup.start().await;
+        // Port 9 discards: nothing listens there.
+        let url = "postgres://errand:hunter2@127.0.0.1:9/errand";
+        let output = errand.run_cli(&["migrate", "--database-url", url]).await;
+        assert_eq!(output.status.code(), Some(1));
+        let said = err(&output);
+        assert!(said.contains("127.0.0.1:9") && said.contains("refused") && !said.contains("hunter2"), "{said}");
+        errand.finish().await;
+    }
+
+    async fn a_key_that_was_revoked_is_told_at_the_next_start(setup: Setup) {
+        let mut errand = setup.start().await;
+        let keys = errand.run_cli(&["keys", "list", "--json"]).await;
+        let keys: Value = serde_json::from_str(&out(&keys)).expect("JSON");
+        let id = keys["items"][0]["id"].as_str().expect("an id").to_owned();
+        assert_success(&errand.run_cli(&["keys", "revoke", &id]).await);
+        errand.sigterm().await;
+        let data = errand.data_dir().display().to_string();
+        let mut command = errand.cli(&["dev", "--listen", "127.0.0.1:0", "--data-dir", &data]);
+        if let Some(url) = errand.setup().database_url() {
+            command.env("ERRAND_DATABASE_URL", url);
+        }
+        let mut command = tokio::process::Command::from(command);
+        let output = wait::bounded("its refusal", command.kill_on_drop(true).output()).await.expect("it starts");
+        assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+        assert!(err(&output).contains("was revoked; remove that file"), "{}", err(&output));
+        errand.finish().await;
+    }
+
+    async fn ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(setup: Setup) {
+        let programs = Programs::new();
+        let errand = setup.engine("gated", &programs.gated_engine("gated", "before", "after")).start().await;
+        let command = errand.cli(&["submit", "task", "go", "--engine", "gated", "--follow"]);
+        let mut child = tokio::process::Command::from(command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let first = wait::bounded("the first line", lines.next_line()).await.expect("text");
+        assert_eq!(first.as_deref(), Some("before"));
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::INT).expect("the signal is sent");
+        let output = wait::bounded("its end", child.wait_with_output()).await.expect("a status");
+        assert_eq!(output.status.code(), Some(130), "{}", err(&output));
+        let id = errand.client().get("/jobs").await.items()[0]["id"].as_str().expect("an id").to_owned();
+        assert!(err(&output).contains(&format!("jobs follow {id}")), "{}", err(&output));
+        programs.open_gate("gated");
+        errand.client().wait_for_completion(&id).await;
         errand.finish().await;
     }
 

@@ -19,6 +19,6 @@ pub(crate) struct Follow {
 impl Follow {
     pub(crate) async fn run(self, screen: Screen) -> anyhow::Result<ExitCode> {
         let client = Client::new(&self.client)?;
-        follow::follow(&client, &job_id(&self.id)?, self.client.json, screen).await
+        follow::follow(&client, &job_id(&self.id)?, &self.client, screen).await
     }
 }

@@ -15,8 +15,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Only in these states, comma-separated; live means every one that is not final
-    #[arg(long)]
+    /// Only in these states, comma-separated, such as failed,cancelled; live means every one that is not final
+    #[arg(long, value_name = "STATES")]
     state: Option<String>,
     /// Only of this kind
     #[arg(long)]
@@ -24,8 +24,8 @@ pub(crate) struct List {
     /// Only in this queue
     #[arg(long)]
     queue: Option<String>,
-    /// Jobs a page, up to 200
-    #[arg(long)]
+    /// Jobs a page, up to 200 [default: 50]
+    #[arg(long, value_name = "N")]
     limit: Option<u32>,
     /// All pages, not only the first
     #[arg(long)]
@@ -119,7 +119,7 @@ fn text(screen: &Screen, rows: &[Row]) -> String {
             failure.unwrap_or_default().chars().take(80).collect(),
         ]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
     arguments::ClientOptions,
     client::{Client, Request},
     screen::Screen,
+    settings,
 };
 
 #[derive(Debug, Args)]
@@ -28,7 +29,8 @@ impl Retry {
         } else {
             let retried = answer.job_id()?;
             screen.line(&retried)?;
-            screen.note(&format!("a new job; follow it with `errand jobs follow {retried}`"))?;
+            let follow = settings::command(&format!("jobs follow {retried}"), &self.client);
+            screen.note(&format!("a new job; follow it: {follow}"))?;
         }
         Ok(ExitCode::SUCCESS)
     }

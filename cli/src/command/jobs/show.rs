@@ -99,7 +99,7 @@ fn fields(screen: &Screen, job: &Value) -> String {
             }
         }
     }
-    table::text(&table)
+    table::text(table)
 }
 
 fn timeline(screen: &Screen, document: &Value) -> String {
@@ -115,7 +115,7 @@ fn timeline(screen: &Screen, document: &Value) -> String {
             .collect();
         table.add_row([word("ts"), word("attempt"), word("type"), details.join(" ")]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 #[cfg(test)]

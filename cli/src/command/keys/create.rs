@@ -25,17 +25,24 @@ pub(crate) struct Create {
     /// Whose key it is [default: the tenant of the key you call with; straight on the database, "default"]
     #[arg(long)]
     tenant: Option<String>,
-    /// For people
+    /// What people know it by
     #[arg(long, default_value = "cli")]
     name: String,
-    /// What it may do: jobs:read jobs:write jobs:cancel approve admin fleet
-    #[arg(long, value_delimiter = ',', num_args = 1.., default_value = "jobs:read,jobs:write,jobs:cancel,approve")]
+    /// What it may do, comma-separated: jobs:read, jobs:write, jobs:cancel, approve, admin, fleet
+    #[arg(long, value_name = "SCOPES", value_delimiter = ',', value_parser = scope, default_value = "jobs:read,jobs:write,jobs:cancel,approve")]
     scopes: Vec<Scope>,
     /// Work straight on this database, without a server [default: the configured one, unless a URL is given]
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     #[command(flatten)]
     client: ClientOptions,
+}
+
+fn scope(name: &str) -> Result<Scope, String> {
+    name.trim().parse().map_err(|_| {
+        let known: Vec<_> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+        format!("scopes are {}, with commas between them", known.join(", "))
+    })
 }
 
 impl Create {
@@ -79,7 +86,7 @@ impl Create {
         if tenant.trim().is_empty() || tenant.len() > 128 {
             return Err(Usage("a tenant's name has 1 to 128 characters".to_owned()).into());
         }
-        let backend = database::open(config, url).await?;
+        let backend = database::open_existing(config, url).await?;
         let secret = credential::generate_key();
         let key = NewApiKey {
             id: ApiKeyId::new(),

@@ -68,7 +68,7 @@ impl List {
             }
         }
         if !self.client.json {
-            screen.answer(&table::text(&table))?;
+            screen.answer(&table::text(table))?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -11,6 +11,7 @@ use crate::{
     client::{self, Client, Request},
     exit, follow,
     screen::Screen,
+    settings,
 };
 
 #[derive(Debug, Args)]
@@ -23,12 +24,12 @@ pub(crate) struct Job {
     #[arg(long, value_name = "JSON")]
     payload: String,
     /// Queue [default: the kind's]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     queue: Option<String>,
-    /// 0 (first) to 3 (last)
-    #[arg(long)]
+    /// 0 (first) to 3 (last) [default: 2]
+    #[arg(long, value_name = "N")]
     priority: Option<u8>,
-    /// Not before this time (RFC 3339)
+    /// Not before this time, such as 2030-01-31T08:00:00Z
     #[arg(long, value_name = "TIME")]
     run_at: Option<String>,
     /// Show what it does as it happens; the outcome is the exit status
@@ -44,13 +45,16 @@ impl Job {
         let answer = client.send(Request::post("/api/v1/jobs", Some(self.body()?))).await?;
         let id = answer.job_id()?;
         if self.follow {
-            return follow::follow(&client, &id, self.client.json, screen).await;
+            return follow::follow(&client, &id, &self.client, screen).await;
         }
         if self.client.json {
             screen.line(answer.body.trim_end())?;
         } else {
             screen.line(&id)?;
-            screen.note(&format!("submitted; follow it with `errand jobs follow {id}`"))?;
+            screen.note(&format!(
+                "submitted; follow it: {}",
+                settings::command(&format!("jobs follow {id}"), &self.client)
+            ))?;
         }
         Ok(ExitCode::SUCCESS)
     }

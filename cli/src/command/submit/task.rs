@@ -10,6 +10,7 @@ use crate::{
     client::{self, Client, Request},
     exit, follow,
     screen::Screen,
+    settings,
 };
 
 #[derive(Debug, Args)]
@@ -17,8 +18,8 @@ use crate::{
 pub(crate) struct Task {
     /// What to do; - reads it from standard input
     prompt: String,
-    /// Which engine runs it [default: the server's]
-    #[arg(long)]
+    /// Which engine runs it [default: the tenant's]
+    #[arg(long, value_name = "NAME")]
     engine: Option<String>,
     /// Session to go on with [default: a new one]
     #[arg(long, value_name = "ID")]
@@ -26,19 +27,19 @@ pub(crate) struct Task {
     /// Instructions for the engine
     #[arg(long, value_name = "TEXT")]
     system_prompt: Option<String>,
-    /// What happens if the session is busy
-    #[arg(long, value_parser = ["interrupt", "enqueue", "reject", "steer"])]
+    /// What happens if the session is busy [default: interrupt]
+    #[arg(long, value_name = "WHAT", value_parser = ["interrupt", "enqueue", "reject", "steer"])]
     on_busy: Option<String>,
-    /// Not before this time (RFC 3339)
+    /// Not before this time, such as 2030-01-31T08:00:00Z
     #[arg(long, value_name = "TIME")]
     run_at: Option<String>,
-    /// 0 (first) to 3 (last)
-    #[arg(long)]
+    /// 0 (first) to 3 (last) [default: 2]
+    #[arg(long, value_name = "N")]
     priority: Option<u8>,
-    /// Bounds one attempt
+    /// Longest that one attempt may take
     #[arg(long, value_name = "SECONDS")]
     timeout_seconds: Option<u64>,
-    /// Attempts in all
+    /// Most attempts, the first included [default: 3]
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
     /// Show the answer as it comes; the outcome is the exit status
@@ -54,13 +55,16 @@ impl Task {
         let answer = client.send(Request::post("/api/v1/agent/tasks", Some(self.body()?))).await?;
         let id = answer.job_id()?;
         if self.follow {
-            return follow::follow(&client, &id, self.client.json, screen).await;
+            return follow::follow(&client, &id, &self.client, screen).await;
         }
         if self.client.json {
             screen.line(answer.body.trim_end())?;
         } else {
             screen.line(&id)?;
-            screen.note(&format!("submitted; follow it with `errand jobs follow {id}`"))?;
+            screen.note(&format!(
+                "submitted; follow it: {}",
+                settings::command(&format!("jobs follow {id}"), &self.client)
+            ))?;
         }
         Ok(ExitCode::SUCCESS)
     }

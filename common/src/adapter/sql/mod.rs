@@ -10,6 +10,7 @@ mod access;
 mod cancel;
 mod dialect;
 mod fleet;
+mod inspect;
 mod line;
 mod open;
 mod postgres;
@@ -22,6 +23,7 @@ mod submit;
 mod sweep;
 mod unit;
 
+pub use inspect::{Schema, inspect};
 pub use open::{OpenError, OpenOptions, SchemaCheck, open};
 
 use std::sync::Arc;

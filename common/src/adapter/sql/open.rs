@@ -3,7 +3,8 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
-    Executor,
+    Connection, Executor, PgConnection,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -38,8 +39,25 @@ pub enum OpenError {
     #[error("the database URL can't be used: {0}")]
     Url(String),
     /// It can't be reached, or refuses us.
-    #[error("can't connect to the database")]
-    Connect(#[source] sqlx::Error),
+    #[error("can't connect to the database at {place}")]
+    Connect {
+        /// Host and port, or the file.
+        place: String,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Nothing came back.
+    #[error("the database at {place} did not answer within {seconds} s")]
+    Silent {
+        /// Host and port.
+        place: String,
+        /// Waited so long.
+        seconds: u64,
+    },
+    /// It answers, and what it says can't be used.
+    #[error("can't look at the database")]
+    Look(#[source] sqlx::Error),
     /// Its schema can't be brought up to date.
     #[error("can't migrate the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -63,12 +81,43 @@ pub trait SchemaCheck: Send + Sync {
 /// # Errors
 /// [`OpenError`], with the part that failed.
 pub async fn open(url: &str, options: &OpenOptions) -> Result<(Arc<dyn Store>, Arc<dyn SchemaCheck>), OpenError> {
+    match kind(url)? {
+        Kind::Postgres => finish(postgres(url, options).await?, options).await,
+        Kind::Sqlite => finish(sqlite(url, options).await?, options).await,
+    }
+}
+
+/// Which of the two databases.
+pub(super) enum Kind {
+    Postgres,
+    Sqlite,
+}
+
+/// Which database a URL means.
+pub(super) fn kind(url: &str) -> Result<Kind, OpenError> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        finish(postgres(url, options).await?, options).await
+        Ok(Kind::Postgres)
     } else if url.starts_with("sqlite:") {
-        finish(sqlite(url, options).await?, options).await
+        Ok(Kind::Sqlite)
     } else {
         Err(OpenError::Url("it must start with postgres:// or sqlite://".to_owned()))
+    }
+}
+
+/// The migrations of each database.
+pub(super) static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
+pub(super) static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// One connection outside any pool: a pool tries until its time is up and then tells of that alone, this one tells at
+/// once why it can't be had.
+pub(super) async fn first_connection(
+    options: &PgConnectOptions,
+    patience: Duration,
+) -> Result<PgConnection, OpenError> {
+    let place = || format!("{}:{}", options.get_host(), options.get_port());
+    match tokio::time::timeout(patience, PgConnection::connect_with(options)).await {
+        Ok(connected) => connected.map_err(|source| OpenError::Connect { place: place(), source }),
+        Err(_) => Err(OpenError::Silent { place: place(), seconds: patience.as_secs() }),
     }
 }
 
@@ -95,6 +144,12 @@ const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET
 
 async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, OpenError> {
     let connect = PgConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
+    let connect = connect.application_name("errand");
+    let mut first = first_connection(&connect, options.acquire_timeout).await?;
+    POSTGRES.run(&mut first).await.map_err(OpenError::Migrate)?;
+    let place = format!("{}:{}", connect.get_host(), connect.get_port());
+    // The pool has its own.
+    let _ = first.close().await;
     let idle: Arc<str> = options.idle_transaction.as_millis().to_string().into();
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections)
@@ -107,10 +162,9 @@ async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, O
                 sqlx::query(set).bind(&*idle).execute(connection).await.map(drop)
             })
         })
-        .connect_with(connect.application_name("errand"))
+        .connect_with(connect)
         .await
-        .map_err(OpenError::Connect)?;
-    sqlx::migrate!("../migrations/postgres").run(&pool).await.map_err(OpenError::Migrate)?;
+        .map_err(|source| OpenError::Connect { place, source })?;
     Ok(PostgresDialect { pool })
 }
 
@@ -122,19 +176,20 @@ async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenE
         // FULL: what was answered with 202 outlives a power cut, not only a crash of ours.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(options.acquire_timeout);
+    let place = connect.get_filename().display().to_string();
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(options.acquire_timeout)
         .connect_with(connect.clone())
         .await
-        .map_err(OpenError::Connect)?;
-    sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(OpenError::Migrate)?;
+        .map_err(|source| OpenError::Connect { place: place.clone(), source })?;
+    SQLITE.run(&writer).await.map_err(OpenError::Migrate)?;
     let readers = SqlitePoolOptions::new()
         .max_connections(options.max_connections.min(SQLITE_READERS))
         .acquire_timeout(options.acquire_timeout)
         .connect_with(connect.read_only(true))
         .await
-        .map_err(OpenError::Connect)?;
+        .map_err(|source| OpenError::Connect { place, source })?;
     Ok(SqliteDialect { writer, readers })
 }
 
