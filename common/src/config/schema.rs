@@ -112,6 +112,7 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("connect_timeout_seconds", Whole(1, DAY)),
             may("first_byte_timeout_seconds", Whole(1, DAY)),
             may("idle_timeout_seconds", Whole(1, DAY)),
+            may("answer_limit_kib", Whole(1, 1_048_576)),
         ],
     ),
 ];
