@@ -78,7 +78,7 @@ both_stores! {
         errand.finish().await;
     }
 
-    async fn the_seeds_routes_ignore_fields_they_do_not_know(setup: Setup) {
+    async fn the_task_routes_ignore_fields_they_do_not_know(setup: Setup) {
         let errand = setup.start().await;
         let task = errand.client().submit_task(&json!({"prompt": "x", "colour": "green"})).await;
         errand.client().wait_for_completion(&task.id).await;

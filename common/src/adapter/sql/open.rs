@@ -139,8 +139,9 @@ async fn finish<D: Dialect>(
 const SQLITE_READERS: u32 = 4;
 
 /// Every statement finds its rows by index, a batch at a time. The planner can't know how few a batch brings, and while
-/// its statistics lag behind a burst it would read whole tables for each.
-const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+/// its statistics lag behind a burst it would read whole tables for each. A plan that can't avoid what is off looks so
+/// costly that it would be compiled first, for longer than it runs.
+const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 
 async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, OpenError> {
     let connect = PgConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
