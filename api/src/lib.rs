@@ -1,6 +1,6 @@
 //! The API and the relay: everything that speaks HTTP.
 //!
-//! * [`serve`]: the listener, from start to graceful end.
+//! * [`serve()`]: the listener, from start to graceful end.
 //! * `router`: the table of routes; `route`: one file an endpoint; `view`: what they show.
 //! * `extract`, `auth`, `idempotency`, `observe`, `problem`: what every request goes through.
 //! * `submit`: the batcher that lets submissions share commits.

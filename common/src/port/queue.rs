@@ -26,7 +26,7 @@ pub struct Ready {
 pub struct Popped {
     /// Ids to claim, best first.
     pub ready: Vec<JobId>,
-    /// Ids whose time has come, to be promoted with [`super::Store::promote`] before they can be claimed.
+    /// Ids whose time has come, to be promoted with [`super::store::Runs::promote`] before they can be claimed.
     pub due: Vec<JobId>,
     /// When the next delayed id of these queues comes due.
     pub next_due: Option<Timestamp>,

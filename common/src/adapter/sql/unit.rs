@@ -149,7 +149,7 @@ impl<D: Dialect> Unit<D> {
         Ok(())
     }
 
-    /// A session that [`Unit::flush`] will make.
+    /// A session that [`Unit::commit`] will make.
     pub(super) fn open_session(&mut self, id: SessionId, tenant: &str, fresh: FreshSession) {
         let held = HeldSession {
             tenant: tenant.to_owned(),
@@ -184,7 +184,7 @@ impl<D: Dialect> Unit<D> {
         Ok(rows.iter().filter_map(row::readable).collect())
     }
 
-    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::flush`].
+    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`].
     pub(super) fn emit(&mut self, row: &mut JobRow, event: NewEvent) {
         row.job.tail_seq += 1;
         let session_seq = row.job.session_id.and_then(|id| self.sessions.get_mut(&id)).map(|session| {
