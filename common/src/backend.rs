@@ -17,6 +17,10 @@ use crate::{
 
 pub use crate::adapter::sql::{OpenError, Schema};
 
+/// Jobs due later than this are left to the sweep, which tells the queue of them as their time comes near: what is
+/// scheduled for next year need not lie in memory until then.
+const QUEUE_HORIZON: Duration = Duration::from_secs(600);
+
 /// The four ports, chosen by configuration.
 #[derive(Clone)]
 pub struct Backend {
@@ -83,7 +87,10 @@ impl Backend {
             messages.push(BusMessage { topic: Topic::Stream(Stream::Job(event.job_id)), payload });
         }
         // Side by side: a slow queue must not hold up a signal to stop.
-        tokio::join!(self.push(&consequences.ready), self.publish(messages));
+        let mut ready = consequences.ready;
+        let horizon = self.clock.now().plus(QUEUE_HORIZON);
+        ready.retain(|entry| entry.due_at.is_none_or(|at| at <= horizon));
+        tokio::join!(self.push(&ready), self.publish(messages));
     }
 
     async fn push(&self, ready: &[Ready]) {

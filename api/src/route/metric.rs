@@ -1,6 +1,6 @@
 //! `GET /metrics`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{
     extract::State,
@@ -30,25 +30,30 @@ pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, content_type)], render()).into_response())
 }
 
+/// The label of queues that no worker takes from and no engine names: clients may choose names, labels must stay few.
+const OTHER_QUEUES: &str = "other";
+
 async fn sample(app: &App) -> Result<(), StoreError> {
     let stats = app.backend.store.queue_stats(None).await?;
     let now = app.now();
+    let named = named_queues(app).await?;
+    let label = |queue: &str| named.get(queue).map_or(OTHER_QUEUES, String::as_str).to_owned();
     let mut depths: BTreeMap<(String, JobStateName), i64> = BTreeMap::new();
     let mut oldest: BTreeMap<String, f64> = BTreeMap::new();
-    let queues = app.engines.known().await?.by_name.values().map(|engine| engine.queue.clone()).collect::<Vec<_>>();
     // Zeros are said too: a queue that ran empty would otherwise show its last depth for ever.
-    for queue in stats.iter().map(|stats| stats.queue.clone()).chain(queues) {
+    for queue in named.iter().map(String::as_str).chain([OTHER_QUEUES]) {
         for state in JobState::ALL.iter().filter(|state| !state.is_terminal()) {
-            depths.entry((queue.clone(), state.as_str())).or_default();
+            depths.insert((queue.to_owned(), state.as_str()), 0);
         }
-        oldest.entry(queue).or_default();
+        oldest.insert(queue.to_owned(), 0.0);
     }
     for stats in stats {
+        let queue = label(&stats.queue);
         if let (JobState::Queued, Some(since)) = (stats.state, stats.oldest) {
-            let age = oldest.entry(stats.queue.clone()).or_default();
+            let age = oldest.entry(queue.clone()).or_default();
             *age = age.max(now.since(since).as_secs_f64());
         }
-        *depths.entry((stats.queue, stats.state.as_str())).or_default() += stats.count;
+        *depths.entry((queue, stats.state.as_str())).or_default() += stats.count;
     }
     for ((queue, state), depth) in depths {
         #[expect(clippy::cast_precision_loss, reason = "gauges are floats; counts this large don't occur")]
@@ -58,6 +63,14 @@ async fn sample(app: &App) -> Result<(), StoreError> {
         metrics::gauge!(metric::QUEUE_OLDEST_AGE_SECONDS, "queue" => queue).set(age);
     }
     Ok(())
+}
+
+/// Queues that a live worker takes from, or an engine's tasks go to.
+async fn named_queues(app: &App) -> Result<BTreeSet<String>, StoreError> {
+    let workers = app.backend.store.live_workers().await?;
+    let served = workers.into_iter().flat_map(|worker| worker.queues);
+    let engines = app.engines.known().await?.by_name.values().map(|engine| engine.queue.clone()).collect::<Vec<_>>();
+    Ok(served.chain(engines).collect())
 }
 
 type JobStateName = &'static str;

@@ -1,10 +1,15 @@
 //! What the sweeper finds.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use errand_common::{
+    adapter::{
+        clock::SystemClock,
+        memory::{MemoryBus, MemoryQueue},
+    },
+    backend::Backend,
     domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
-    port::store::{CancelRequest, Outcome, RescueScope},
+    port::store::{CancelRequest, Outcome, RescueScope, Submission},
 };
 use errand_tests::wait;
 
@@ -153,4 +158,29 @@ on_both! {
         assert_eq!((first.len(), second.len()), (3, 2));
         assert!(first.iter().chain(&second).map(|ready| ready.id).is_sorted());
     }
+}
+
+#[tokio::test]
+async fn a_job_for_a_far_day_is_left_to_the_sweep() {
+    let fixture = crate::conformance::sqlite().await;
+    let backend = Backend {
+        store: fixture.store.clone(),
+        queue: Arc::new(MemoryQueue::default()),
+        bus: Arc::new(MemoryBus::default()),
+        clock: Arc::new(SystemClock),
+    };
+    let mut ids = Vec::new();
+    for minutes in [5, 60] {
+        let mut job = plain_job();
+        job.run_at = Some(now().plus(Duration::from_secs(60 * minutes)));
+        ids.push(job.id);
+        let (_, consequences) =
+            fixture.store.submit(vec![Submission { jobs: vec![job], idempotency: None }], now()).await;
+        backend.dispatch(consequences).await;
+    }
+    let tomorrow = now().plus(Duration::from_secs(86_400));
+    let popped = backend.queue.pop(&["default".to_owned()], 10, tomorrow).await.unwrap();
+    assert_eq!(popped.due, ids[..1]);
+    let found = fixture.store.upcoming(tomorrow, 10).await.unwrap();
+    assert_eq!(found.iter().map(|ready| ready.id).collect::<Vec<_>>(), ids);
 }
