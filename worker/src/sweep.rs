@@ -20,7 +20,10 @@ use errand_common::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::pace::{Backoff, within};
+use crate::{
+    guard::leftover,
+    pace::{Backoff, within},
+};
 
 /// Old idempotency keys are forgotten every so many rounds.
 const ROUNDS_PER_FORGETTING: u64 = 10;
@@ -152,6 +155,9 @@ impl Sweeper {
 
     async fn rescue(&self, scope: RescueScope) -> Result<usize, StoreError> {
         let (count, consequences) = self.call(self.backend.store.rescue(scope, self.now(), self.batch)).await?;
+        if scope == RescueScope::All {
+            leftover::kill_of_jobs(consequences.events.iter().map(|event| event.job_id)).await;
+        }
         self.backend.dispatch(consequences).await;
         Ok(count)
     }

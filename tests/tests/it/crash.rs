@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use errand_tests::{
     Setup, Store, both_stores, process,
-    program::Programs,
+    program::{Programs, SPAWNER},
     sse::{self, Sse, visible_text},
+    wait,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -116,4 +118,41 @@ both_stores! {
         assert_eq!((&job["state"], &job["failure"]["class"]), (&json!("failed"), &json!("ambiguous")), "{job:#}");
         errand.finish().await;
     }
+}
+
+/// On its own file only: a start that can't know itself alone kills nothing.
+#[test]
+fn what_outlives_a_guard_that_was_killed_with_its_worker_is_gone_after_the_restart() {
+    errand_tests::run::run(async {
+        let programs = Programs::new();
+        let engine = programs.engine("spawner", SPAWNER);
+        let mut errand = with_lease(Setup::new(env!("CARGO_BIN_EXE_errand-under-test"), Store::Sqlite))
+            .engine("spawner", &engine)
+            .start()
+            .await;
+        let task = errand.client().submit_task(&json!({"prompt": "x", "engineType": "spawner"})).await;
+        Sse::of_job(errand.client(), &task.id).await.take_until(|frame| frame.kind() == "text").await;
+
+        // Frozen, the worker can't see that its guard is gone.
+        errand.sigstop();
+        let guard = process::of_task(&task.id).into_iter().find(|process| process.command.contains(" guard "));
+        let guard = Pid::from_raw(guard.expect("a guard").pid).expect("a process id");
+        kill_process(guard, Signal::KILL).expect("the guard is killed");
+        errand.kill9();
+        let survivors = wait::until("the program is gone and its children are not", || async {
+            let alive = process::of_task(&task.id);
+            let program = alive.iter().any(|process| process.command.contains("spawner"));
+            (!program && !alive.is_empty()).then_some(alive)
+        })
+        .await;
+
+        errand.restart().await;
+        wait::until("the survivors are gone", || async {
+            process::of_task(&task.id).iter().all(|process| !survivors.contains(process)).then_some(())
+        })
+        .await;
+        errand.client().delete(&format!("/agent/tasks/{}", task.id)).await;
+        process::assert_gone(&task.id, Instant::now(), AT_ONCE).await;
+        errand.finish().await;
+    });
 }

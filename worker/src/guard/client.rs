@@ -22,15 +22,12 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Exit, GUARD, MonotonicInstant, descendants,
+    Exit, GUARD, MonotonicInstant, leftover,
     protocol::{BODY_LIMIT, Frames, Order, Report, STDIN_WINDOW},
 };
 
 /// Orders under way to the guard; more wait with their senders.
 const ORDER_QUEUE: usize = 16;
-/// How often, and how far apart, what a killed guard left is looked for until none is found.
-const SWEEP_ROUNDS: usize = 100;
-const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 
 /// What to run under a guard.
 #[derive(Clone, Debug)]
@@ -150,15 +147,11 @@ impl Guarded {
 
     async fn kill_what_the_guard_left(&self) {
         tracing::error!("a guard was killed; killing what its program left");
-        for _ in 0..SWEEP_ROUNDS {
-            let mark = self.mark.clone();
-            match tokio::task::spawn_blocking(move || descendants::kill_by_environment(&mark)).await {
-                Ok(0) => return,
-                Ok(_) => tokio::time::sleep(SWEEP_PAUSE).await,
-                Err(error) => return tracing::error!(%error, "could not look for what a killed guard's program left"),
-            }
-        }
-        tracing::error!("processes of a killed guard's program can't be killed");
+        let mark = self.mark.clone();
+        leftover::kill(move |environment| {
+            !mark.is_empty() && mark.iter().all(|entry| environment.contains(entry.as_slice()))
+        })
+        .await;
     }
 }
 

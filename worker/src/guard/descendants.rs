@@ -47,18 +47,16 @@ pub(super) fn signal_descendants(ancestor: Pid, signal: Signal) {
     }
 }
 
-/// Kills every process of this machine whose environment, as it was started, holds all of `entries` (`NAME=value`):
-/// what is left of a program whose guard was killed. Tells how many it found.
-pub(super) fn kill_by_environment(entries: &[Vec<u8>]) -> usize {
-    if entries.is_empty() {
-        return 0;
-    }
-    let marked = |process: &Process| {
+/// Kills every process of this machine whose environment, as it was started, is `marked`: what is left of a program whose
+/// guard was killed. Tells how many it found.
+pub(super) fn kill_by_environment(marked: impl Fn(&HashSet<&[u8]>) -> bool) -> usize {
+    let own = std::process::id();
+    let is_marked = |process: &Process| {
         let Ok(environment) = fs::read(format!("/proc/{}/environ", process.pid)) else { return false };
-        let variables: HashSet<&[u8]> = environment.split(|byte| *byte == 0).collect();
-        entries.iter().all(|entry| variables.contains(entry.as_slice()))
+        marked(&environment.split(|byte| *byte == 0).collect())
     };
-    let found: Vec<Process> = snapshot().into_iter().filter(marked).collect();
+    let others = |process: &Process| u32::try_from(process.pid) != Ok(own);
+    let found: Vec<Process> = snapshot().into_iter().filter(|process| others(process) && is_marked(process)).collect();
     for process in &found {
         send(*process, Signal::KILL);
     }

@@ -12,7 +12,8 @@
 //!   gone or has dropped it), when the deadline has passed without renewal, when it is told to stop, and when the
 //!   program has ended by itself: a program must not leave daemons behind.
 //! * If the guard itself is killed, the kernel kills the program (`PR_SET_PDEATHSIG`), and a worker that lives sees to
-//!   the program's descendants.
+//!   the program's descendants. If worker and guard are killed at the same instant, the next start on that machine that
+//!   knows itself to be alone does.
 //! * It takes orders from its socket only. Signals that can be blocked are: a Ctrl-C or a service manager's SIGTERM that
 //!   reaches the whole group is the worker's to act on, which may want its runs to finish.
 //!
@@ -21,6 +22,7 @@
 mod client;
 mod descendants;
 mod exec;
+pub(crate) mod leftover;
 pub mod protocol;
 mod supervise;
 
@@ -29,6 +31,8 @@ use std::{path::PathBuf, process, time::Duration};
 pub use client::{Guarded, Spec, Started, Stdin};
 pub use protocol::Exit;
 
+/// The environment variable that marks all processes of a task's program.
+pub(crate) const TASK_ID: &str = "ERRAND_TASK_ID";
 /// First argument of the guard.
 const GUARD: &str = "guard";
 /// First argument of the guard's child before it becomes the program.

@@ -11,7 +11,7 @@ use futures::FutureExt;
 
 use self::output::{Tail, read_answer, read_tail};
 use super::{Availability, Capabilities, Engine, Turn, TurnContext, TurnEnd, TurnFailure, code};
-use crate::guard::{Exit, Guarded, Spec, Started, Stdin};
+use crate::guard::{self, Exit, Guarded, Spec, Started, Stdin};
 
 /// A program of the operator's.
 pub(super) struct Command {
@@ -35,7 +35,7 @@ impl Command {
         let mut env = self.environment();
         program::find(&self.config, &env).map_err(|reason| self.unavailable(FailureClass::Fatal, &reason))?;
         let mut mark: Vec<(OsString, OsString)> = vec![
-            ("ERRAND_TASK_ID".into(), turn.job_id.to_string().into()),
+            (guard::TASK_ID.into(), turn.job_id.to_string().into()),
             ("ERRAND_ATTEMPT".into(), turn.attempt.to_string().into()),
         ];
         mark.extend(turn.session_id.map(|session| ("ERRAND_SESSION_ID".into(), session.to_string().into())));
