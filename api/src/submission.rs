@@ -34,8 +34,20 @@ pub(crate) struct Accepted {
     pub(crate) replayed: bool,
 }
 
-/// Makes one job durable, or finds the one that its key made.
-pub(crate) async fn submit(app: &App, caller: &Caller, job: NewJob, key: Option<&Bound>) -> Result<Accepted, Problem> {
+/// Makes one job durable, or finds the one that its key made. `new_job` is asked only if the key has made none, since a
+/// request that was right then (its `expiresAt`) may be wrong by now.
+pub(crate) async fn submit(
+    app: &App,
+    caller: &Caller,
+    key: Option<&Bound>,
+    new_job: impl AsyncFnOnce() -> Result<NewJob, Problem>,
+) -> Result<Accepted, Problem> {
+    if let Some(key) = key
+        && let Some(answer) = key.recall(app).await?
+    {
+        return again(app, caller, &answer).await;
+    }
+    let job = new_job().await?;
     let answer = json!({ "jobs": [job.id] });
     let idempotency = key.map(|key| key.record(app, StatusCode::ACCEPTED, answer));
     let submission = Submission { jobs: vec![job], idempotency };
@@ -53,16 +65,6 @@ pub(crate) async fn submit(app: &App, caller: &Caller, job: NewJob, key: Option<
         },
         Submitted::Replayed(answer) => again(app, caller, &answer).await,
         Submitted::Mismatch => Err(idempotency::mismatch()),
-    }
-}
-
-/// The job that this key made before, if it did. Asked before the request is judged, since what was right then
-/// (an `expiresAt`) may be wrong by now.
-pub(crate) async fn made_before(app: &App, caller: &Caller, key: Option<&Bound>) -> Result<Option<Accepted>, Problem> {
-    let Some(key) = key else { return Ok(None) };
-    match key.recall(app).await? {
-        Some(answer) => again(app, caller, &answer).await.map(Some),
-        None => Ok(None),
     }
 }
 

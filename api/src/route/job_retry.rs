@@ -36,18 +36,15 @@ pub(crate) async fn retry_job(
     body: NoBody,
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
-    let accepted = match submission::made_before(&app, &caller, key.as_ref()).await? {
-        Some(accepted) => accepted,
-        None => {
-            let job = job_of(&app, &caller.tenant, id).await?;
-            if !matches!(job.state, JobState::Failed | JobState::Partial | JobState::Cancelled | JobState::Expired) {
-                let detail =
-                    format!("Only failed, partial, cancelled or expired jobs can be retried; it is {}", job.state);
-                return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));
-            }
-            submission::submit(&app, &caller, task::repeat(&job)?, key.as_ref()).await?
+    let new_job = async || {
+        let job = job_of(&app, &caller.tenant, id).await?;
+        if !matches!(job.state, JobState::Failed | JobState::Partial | JobState::Cancelled | JobState::Expired) {
+            let detail = format!("Only failed, partial, cancelled or expired jobs can be retried; it is {}", job.state);
+            return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));
         }
+        task::repeat(&job)
     };
+    let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };
     let shown = async |job| Ok(JobView::new(job, &app.epoch().await?));
     submission::answer(&app, &caller, &accepted, prefer, taken, shown).await

@@ -51,14 +51,8 @@ pub(crate) async fn submit_job(
     body: JsonBody<JobRequest>,
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
-    let accepted = match submission::made_before(&app, &caller, key.as_ref()).await? {
-        Some(accepted) => accepted,
-        None => {
-            let known = app.engines.known().await?;
-            let job = job::new_job(&app, &known, &caller.tenant, body.value)?;
-            submission::submit(&app, &caller, job, key.as_ref()).await?
-        }
-    };
+    let new_job = async || job::new_job(&app, &*app.engines.known().await?, &caller.tenant, body.value);
+    let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };
     let shown = async |job| Ok(JobView::new(job, &app.epoch().await?));
     submission::answer(&app, &caller, &accepted, prefer, taken, shown).await

@@ -48,14 +48,11 @@ pub(crate) async fn submit_task(
     body: JsonBody<TaskRequest>,
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
-    let accepted = match submission::made_before(&app, &caller, key.as_ref()).await? {
-        Some(accepted) => accepted,
-        None => {
-            let known = app.engines.known().await?;
-            let job = task::new_job(&app, &known, &caller.tenant, body.value, Beyond::default(), "")?;
-            submission::submit(&app, &caller, job, key.as_ref()).await?
-        }
+    let new_job = async || {
+        let known = app.engines.known().await?;
+        task::new_job(&app, &known, &caller.tenant, body.value, Beyond::default(), "")
     };
+    let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = TaskAccepted { session_id: accepted.session_id, task_id: accepted.id };
     submission::answer(&app, &caller, &accepted, prefer, taken, async |job| Ok(TaskView::new(job))).await
 }

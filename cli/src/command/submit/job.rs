@@ -6,13 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::{
-    arguments::ClientOptions,
-    client::{self, Client, Request},
-    exit, follow,
-    screen::Screen,
-    settings,
-};
+use crate::{arguments::ClientOptions, client, exit, screen::Screen};
 
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
@@ -40,23 +34,8 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) async fn run(self, mut screen: Screen) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.client)?;
-        let answer = client.send(Request::post("/api/v1/jobs", Some(self.body()?))).await?;
-        let id = answer.job_id()?;
-        if self.follow {
-            return follow::follow(&client, &id, &self.client, screen).await;
-        }
-        if self.client.json {
-            screen.line(answer.body.trim_end())?;
-        } else {
-            screen.line(&id)?;
-            screen.note(&format!(
-                "submitted; follow it: {}",
-                settings::command(&format!("jobs follow {id}"), &self.client)
-            ))?;
-        }
-        Ok(ExitCode::SUCCESS)
+    pub(crate) async fn run(self, screen: Screen) -> anyhow::Result<ExitCode> {
+        super::send("/api/v1/jobs", self.body()?, self.follow, &self.client, screen).await
     }
 
     fn body(&self) -> anyhow::Result<Value> {

@@ -6,8 +6,15 @@ mod task;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde_json::Value;
 
-use crate::screen::Screen;
+use crate::{
+    arguments::ClientOptions,
+    client::{Client, Request},
+    follow,
+    screen::Screen,
+    settings,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Submit {
@@ -24,4 +31,28 @@ impl Submit {
             Self::Job(job) => job.run(screen).await,
         }
     }
+}
+
+/// Sends what is to be done, then follows it, or says how to.
+async fn send(
+    path: &str,
+    body: Value,
+    follow: bool,
+    options: &ClientOptions,
+    mut screen: Screen,
+) -> anyhow::Result<ExitCode> {
+    let client = Client::new(options)?;
+    let answer = client.send(Request::post(path, Some(body))).await?;
+    let id = answer.job_id()?;
+    if follow {
+        return follow::follow(&client, &id, options, screen).await;
+    }
+    if options.json {
+        screen.line(answer.body.trim_end())?;
+    } else {
+        screen.line(&id)?;
+        let command = settings::command(&format!("jobs follow {id}"), options);
+        screen.note(&format!("submitted; follow it: {command}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

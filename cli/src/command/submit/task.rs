@@ -5,13 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::{
-    arguments::ClientOptions,
-    client::{self, Client, Request},
-    exit, follow,
-    screen::Screen,
-    settings,
-};
+use crate::{arguments::ClientOptions, client, exit, screen::Screen};
 
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
@@ -50,23 +44,8 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(crate) async fn run(self, mut screen: Screen) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.client)?;
-        let answer = client.send(Request::post("/api/v1/agent/tasks", Some(self.body()?))).await?;
-        let id = answer.job_id()?;
-        if self.follow {
-            return follow::follow(&client, &id, &self.client, screen).await;
-        }
-        if self.client.json {
-            screen.line(answer.body.trim_end())?;
-        } else {
-            screen.line(&id)?;
-            screen.note(&format!(
-                "submitted; follow it: {}",
-                settings::command(&format!("jobs follow {id}"), &self.client)
-            ))?;
-        }
-        Ok(ExitCode::SUCCESS)
+    pub(crate) async fn run(self, screen: Screen) -> anyhow::Result<ExitCode> {
+        super::send("/api/v1/agent/tasks", self.body()?, self.follow, &self.client, screen).await
     }
 
     fn body(&self) -> anyhow::Result<Value> {
