@@ -142,7 +142,7 @@ impl Fetcher {
     }
 
     async fn promote(&mut self, popped: Popped) -> Result<Look, StoreError> {
-        let Popped { ready, due, next_due } = popped;
+        let Popped { ready, due, next_due, .. } = popped;
         let again = !due.is_empty();
         if again {
             match self.call(self.backend.store.promote(&due, self.backend.clock.now())).await {

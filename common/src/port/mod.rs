@@ -7,5 +7,5 @@ pub mod store;
 
 pub use bus::{Bus, BusError, BusMessage, Subscription, Topic};
 pub use clock::Clock;
-pub use queue::{Popped, Queue, QueueError, Ready};
+pub use queue::{Popped, Queue, QueueError, Ready, Refill};
 pub use store::{Store, StoreError};

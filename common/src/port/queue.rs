@@ -30,6 +30,18 @@ pub struct Popped {
     pub due: Vec<JobId>,
     /// When the next delayed id of these queues comes due.
     pub next_due: Option<Timestamp>,
+    /// Those of the queues whose index may lack jobs, because it is new or lost its content: until somebody has refilled
+    /// it, the store must be asked too.
+    pub incomplete: Vec<String>,
+}
+
+/// Names one refill of one queue's index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refill {
+    /// The queue.
+    pub queue: String,
+    /// Random: an index that lost its content in the meantime has forgotten it.
+    pub token: String,
 }
 
 /// The queue could not be reached. Callers go on without it: the store knows what is due.
@@ -49,6 +61,19 @@ pub trait Queue: Send + Sync {
 
     /// Takes out up to `limit` ids of `queues` that are due at `now`. Never waits.
     async fn pop(&self, queues: &[String], limit: usize, now: Timestamp) -> Result<Popped, QueueError>;
+
+    /// Those of `queues` whose index may lack jobs; as [`Popped::incomplete`], for who does not pop.
+    async fn incomplete(&self, queues: &[String]) -> Result<Vec<String>, QueueError>;
+
+    /// Begins to refill the index of a queue: the caller pushes every queued job of it, then calls [`Queue::end_refill`].
+    async fn begin_refill(&self, queue: &str) -> Result<Refill, QueueError>;
+
+    /// The index of this queue holds every job that is due: [`Popped::incomplete`] names it no longer. `false`: it lost its
+    /// content, or was declared incomplete, since the refill began; begin again.
+    async fn end_refill(&self, refill: &Refill) -> Result<bool, QueueError>;
+
+    /// Declares that the indexes of these queues lack jobs, as after a pause during which due jobs were dropped.
+    async fn declare_incomplete(&self, queues: &[String]) -> Result<(), QueueError>;
 
     /// Returns when something was pushed that a `pop` of these queues may want, or when `timeout` has passed.
     /// May return early. A push between the last `pop` and this call wakes it.

@@ -11,7 +11,7 @@ use std::{
 use errand_common::{
     domain::{EventType, Job, JobState, SessionId, Timestamp},
     port::{
-        Popped, Queue, QueueError, Ready,
+        Popped, Queue, QueueError, Ready, Refill,
         store::{CancelRequest, NewJob, Submission},
     },
 };
@@ -274,6 +274,22 @@ impl Queue for NoQueue {
     }
 
     async fn pop(&self, _: &[String], _: usize, _: Timestamp) -> Result<Popped, QueueError> {
+        Err(QueueError("told to be away".to_owned()))
+    }
+
+    async fn incomplete(&self, _: &[String]) -> Result<Vec<String>, QueueError> {
+        Err(QueueError("told to be away".to_owned()))
+    }
+
+    async fn begin_refill(&self, _: &str) -> Result<Refill, QueueError> {
+        Err(QueueError("told to be away".to_owned()))
+    }
+
+    async fn end_refill(&self, _: &Refill) -> Result<bool, QueueError> {
+        Err(QueueError("told to be away".to_owned()))
+    }
+
+    async fn declare_incomplete(&self, _: &[String]) -> Result<(), QueueError> {
         Err(QueueError("told to be away".to_owned()))
     }
 

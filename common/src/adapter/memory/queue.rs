@@ -11,10 +11,11 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::{
     domain::{JobId, Priority, Timestamp},
-    port::{Popped, Queue, QueueError, Ready},
+    port::{Popped, Queue, QueueError, Ready, Refill},
 };
 
 /// Every so many ids, one is taken from the lowest priority that has any, so that a flood of urgent jobs delays the
@@ -39,6 +40,10 @@ struct Index {
     delayed: BTreeMap<(Timestamp, JobId), ()>,
     delayed_until: HashMap<JobId, Timestamp>,
     handed_out: u64,
+    /// Holds every job that is due.
+    complete: bool,
+    /// Token of the refill under way.
+    refill: Option<String>,
 }
 
 /// Tenants in turn, with a list each: a flood costs its own tenant only.
@@ -137,7 +142,10 @@ impl Queue for MemoryQueue {
         // Another queue comes first each time, so that a flood in one does not starve the next.
         let first = self.pops.fetch_add(1, Ordering::Relaxed) % names.len().max(1);
         for name in names.iter().cycle().skip(first).take(names.len()) {
-            let Some(index) = queues.get_mut(name) else { continue };
+            let index = queues.entry(name.clone()).or_default();
+            if !index.complete {
+                popped.incomplete.push(name.clone());
+            }
             while popped.due.len() < limit
                 && let Some(id) = index.pop_delayed(now)
             {
@@ -152,6 +160,42 @@ impl Queue for MemoryQueue {
             popped.next_due = popped.next_due.into_iter().chain(next).min();
         }
         Ok(popped)
+    }
+
+    async fn incomplete(&self, queues: &[String]) -> Result<Vec<String>, QueueError> {
+        let indexes = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_complete = |queue: &&String| indexes.get(*queue).is_some_and(|index| index.complete);
+        Ok(queues.iter().filter(|queue| !is_complete(queue)).cloned().collect())
+    }
+
+    async fn begin_refill(&self, queue: &str) -> Result<Refill, QueueError> {
+        let refill = Refill { queue: queue.to_owned(), token: Uuid::new_v4().to_string() };
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.entry(queue.to_owned()).or_default().refill = Some(refill.token.clone());
+        Ok(refill)
+    }
+
+    async fn end_refill(&self, refill: &Refill) -> Result<bool, QueueError> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = queues.get_mut(&refill.queue) else { return Ok(false) };
+        if index.refill.as_ref() != Some(&refill.token) {
+            return Ok(false);
+        }
+        index.refill = None;
+        index.complete = true;
+        Ok(true)
+    }
+
+    async fn declare_incomplete(&self, queues: &[String]) -> Result<(), QueueError> {
+        let mut indexes = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        for queue in queues {
+            let index = indexes.entry(queue.clone()).or_default();
+            index.complete = false;
+            index.refill = None;
+        }
+        drop(indexes);
+        self.pushed.notify_one();
+        Ok(())
     }
 
     async fn wait(&self, _queues: &[String], timeout: Duration) {
@@ -223,6 +267,18 @@ mod tests {
         assert_eq!(first.next_due, Some(Timestamp::from_micros(1_000)));
         let second = pop(&queue, 10, 1_000).await;
         assert_eq!((second.ready, second.due), (vec![], vec![later.id]));
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_incomplete_until_it_was_refilled_without_a_loss_in_between() {
+        let queue = MemoryQueue::default();
+        assert_eq!(pop(&queue, 1, 0).await.incomplete, ["default"]);
+        let first = queue.begin_refill("default").await.expect("never fails");
+        queue.declare_incomplete(&["default".to_owned()]).await.expect("never fails");
+        assert!(!queue.end_refill(&first).await.expect("never fails"), "it lost its content since");
+        let second = queue.begin_refill("default").await.expect("never fails");
+        assert!(queue.end_refill(&second).await.expect("never fails"));
+        assert!(pop(&queue, 1, 0).await.incomplete.is_empty());
     }
 
     #[tokio::test]

@@ -26,6 +26,9 @@ pub(super) struct JobRow {
     pub snoozed_since: Option<Timestamp>,
     pub cut_off_at: Option<Timestamp>,
     pub text_from: Option<i64>,
+    pub payload_version: i64,
+    pub crashes: i64,
+    pub waits_for: Option<JobId>,
 }
 
 /// What may change of a job after it was made: the row of the `SAVE_JOBS` batch.
@@ -50,6 +53,8 @@ pub(super) struct SavedJob {
     snoozed_since: Option<i64>,
     cut_off_at: Option<i64>,
     text_from: Option<i64>,
+    crashes: i64,
+    waits_for: Option<Uuid>,
     old_version: i64,
     tail_seq: i64,
 }
@@ -72,6 +77,7 @@ pub(super) struct InsertedJob {
     parent_id: Option<Uuid>,
     retry_of: Option<Uuid>,
     dedup_key: Option<String>,
+    payload_version: i64,
     expires_at: Option<i64>,
     deadline: Option<i64>,
     created_at: i64,
@@ -110,6 +116,8 @@ impl JobRow {
             snoozed_since: micros(self.snoozed_since),
             cut_off_at: micros(self.cut_off_at),
             text_from: self.text_from,
+            crashes: self.crashes,
+            waits_for: self.waits_for.map(JobId::uuid),
             old_version: job.version,
             tail_seq: job.tail_seq,
         }
@@ -133,6 +141,7 @@ impl JobRow {
             parent_id: job.parent_id.map(JobId::uuid),
             retry_of: job.retry_of.map(JobId::uuid),
             dedup_key: job.dedup_key.clone(),
+            payload_version: self.payload_version,
             expires_at: micros(job.expires_at),
             deadline: micros(job.deadline),
             created_at: job.created_at.micros(),
@@ -287,6 +296,9 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         snoozed_since: opt_at(row, "snoozed_since")?,
         cut_off_at: opt_at(row, "cut_off_at")?,
         text_from: row.opt_int("text_from")?,
+        payload_version: row.int("payload_version")?,
+        crashes: row.int("crashes")?,
+        waits_for: row.opt_uuid("waits_for")?.map(Into::into),
         job,
     })
 }

@@ -18,7 +18,8 @@ macro_rules! job_columns {
         "id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, timeout_ms, \
          result, failure, progress, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, \
          dedup_key, claim, lease_token, lease_until, worker_id, run_at, expires_at, deadline, created_at, claimed_at, \
-         started_at, finished_at, snoozed_since, cut_off_at, text_from, version, tail_seq"
+         started_at, finished_at, snoozed_since, cut_off_at, text_from, payload_version, \
+         crashes, waits_for, version, tail_seq"
     };
 }
 
@@ -54,23 +55,24 @@ statements! {
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
-        retry_of, dedup_key, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \
+        retry_of, dedup_key, payload_version, waits_for, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \
         SELECT id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, \
         timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, dedup_key, \
-        0, run_at, expires_at, deadline, created_at, 1, tail_seq \
+        payload_version, waits_for, 0, run_at, expires_at, deadline, created_at, 1, tail_seq \
         FROM {rows: id uuid, tenant text, kind text, queue text, state text, priority int, attempt int, max_attempts int, \
         backoff_base_ms int, backoff_cap_ms int, timeout_ms int, payload text, metadata text, session_id uuid, \
-        on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, run_at int, \
+        on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, payload_version int, waits_for uuid, run_at int, \
         expires_at int, deadline int, created_at int, tail_seq int}";
     /// Writes back what was loaded under a lock; `version` is the belt to those braces.
     SAVE_JOBS = "UPDATE jobs SET state = r.state, attempt = r.attempt, result = r.result, failure = r.failure, \
         progress = r.progress, position = r.position, pending_message = r.pending_message, claim = r.claim, \
         lease_token = r.lease_token, lease_until = r.lease_until, worker_id = r.worker_id, run_at = r.run_at, \
         claimed_at = r.claimed_at, started_at = r.started_at, finished_at = r.finished_at, \
-        snoozed_since = r.snoozed_since, cut_off_at = r.cut_off_at, text_from = r.text_from, version = r.old_version + 1, tail_seq = r.tail_seq \
+        snoozed_since = r.snoozed_since, cut_off_at = r.cut_off_at, text_from = r.text_from, crashes = r.crashes, \
+        waits_for = r.waits_for, version = r.old_version + 1, tail_seq = r.tail_seq \
         FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
         pending_message text, claim int, lease_token uuid, lease_until int, worker_id uuid, run_at int, claimed_at int, \
-        started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, old_version int, tail_seq int} \
+        started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, crashes int, waits_for uuid, old_version int, tail_seq int} \
         WHERE jobs.id = r.id AND jobs.version = r.old_version";
     /// The part of `SAVE_JOBS` that appending changes.
     SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \

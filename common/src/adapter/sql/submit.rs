@@ -326,5 +326,8 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         snoozed_since: None,
         cut_off_at: None,
         text_from: None,
+        payload_version: 1,
+        crashes: 0,
+        waits_for: None,
     }
 }
