@@ -10,6 +10,7 @@
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
 
 mod control;
+mod duty;
 pub mod engine;
 mod execute;
 mod fetch;
@@ -18,6 +19,7 @@ mod handler;
 mod lease;
 mod outcome;
 mod pace;
+mod refill;
 mod registry;
 mod run;
 mod runner;

@@ -23,6 +23,8 @@ use crate::port::{Store, StoreError};
 pub struct OpenOptions {
     /// Most connections to PostgreSQL, or readers of SQLite.
     pub max_connections: u32,
+    /// Connections to PostgreSQL beside those, for renewals alone.
+    pub renewal_connections: u32,
     /// Longest wait for one.
     pub acquire_timeout: Duration,
     /// Longest pause within a transaction before PostgreSQL ends it: a process that is stopped or cut off must not keep its
@@ -152,7 +154,7 @@ async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, O
     // The pool has its own.
     let _ = first.close().await;
     let idle: Arc<str> = options.idle_transaction.as_millis().to_string().into();
-    let pool = PgPoolOptions::new()
+    let pool_options = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
         .after_connect(move |connection, _| {
@@ -162,11 +164,10 @@ async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, O
                 let set = "SELECT set_config('idle_in_transaction_session_timeout', $1, false)";
                 sqlx::query(set).bind(&*idle).execute(connection).await.map(drop)
             })
-        })
-        .connect_with(connect)
-        .await
-        .map_err(|source| OpenError::Connect { place, source })?;
-    Ok(PostgresDialect { pool })
+        });
+    let renewals = pool_options.clone().max_connections(options.renewal_connections).connect_lazy_with(connect.clone());
+    let pool = pool_options.connect_with(connect).await.map_err(|source| OpenError::Connect { place, source })?;
+    Ok(PostgresDialect { pool, renewals })
 }
 
 async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenError> {
