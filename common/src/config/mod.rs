@@ -92,7 +92,7 @@ pub struct Database {
     /// Most connections of one process to PostgreSQL, or readers of a SQLite file.
     pub max_connections: u32,
     /// Connections of one worker to PostgreSQL beside those, for the renewal of leases alone: what else a worker does can't
-    /// hold it up.
+    /// hold it up, and one that hangs leaves the other.
     pub renewal_connections: u32,
     /// Longest wait for a free connection, in seconds.
     pub acquire_timeout_seconds: u32,
@@ -106,7 +106,7 @@ impl Default for Database {
         Self {
             url: None,
             max_connections: 16,
-            renewal_connections: 1,
+            renewal_connections: 2,
             acquire_timeout_seconds: 10,
             idle_transaction_seconds: 5,
         }

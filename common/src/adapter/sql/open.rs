@@ -145,6 +145,18 @@ const SQLITE_READERS: u32 = 4;
 /// costly that it would be compiled first, for longer than it runs.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 
+/// A connection that was used so recently is taken for alive.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// A connection that does not answer in this time is dropped.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    match tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await {
+        Ok(answered) => answered,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
 async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, OpenError> {
     let connect = PgConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
     let connect = connect.application_name("errand");
@@ -157,6 +169,19 @@ async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, O
     let pool_options = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
+        // The pool's own test has no limit of its own, and costs each transaction a round trip.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= TRUSTED_FOR {
+                    answers(connection).await?;
+                }
+                Ok(true)
+            })
+        })
+        // A call that was given up leaves its connection in the middle of an answer that may never come. Without this
+        // limit it would keep its place in the pool until the system gives the connection up, for a quarter of an hour.
+        .after_release(|connection, _| Box::pin(async move { answers(connection).await.map(|()| true) }))
         .after_connect(move |connection, _| {
             let idle = idle.clone();
             Box::pin(async move {
