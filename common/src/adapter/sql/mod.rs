@@ -8,6 +8,7 @@
 
 mod access;
 mod cancel;
+mod control;
 mod dialect;
 mod fleet;
 mod inspect;

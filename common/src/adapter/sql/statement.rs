@@ -38,6 +38,13 @@ macro_rules! unsuccessful {
     };
 }
 
+/// Nobody has paused the queue of `jobs`, neither for its tenant nor for everyone.
+macro_rules! unpaused {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM paused_queues p WHERE p.queue = jobs.queue AND p.tenant IN ('', jobs.tenant))"
+    };
+}
+
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
     NOW = "SELECT {now} AS now";
@@ -50,9 +57,10 @@ statements! {
     /// $1 rows of ids. Those another transaction holds are left to it.
     LOCK_FREE_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
-    /// As `LOCK_FREE_JOBS`, with what a handler needs.
+    /// As `LOCK_FREE_JOBS`, with what a handler needs, but for those whose queue is paused: so that a pause holds from the
+    /// next claim on.
     LOCK_FREE_JOBS_WHOLE = "SELECT ", job_columns!(), ", payload, {now} AS db_now FROM jobs \
-        WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) AND ", unpaused!(), " ORDER BY id {skip locked}";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
         retry_of, dedup_key, payload_version, waits_for, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \
@@ -151,7 +159,8 @@ statements! {
     // Sweeps.
 
     /// $1 after, $2 limit.
-    QUEUED = "SELECT id, tenant, queue, priority, state, run_at FROM jobs WHERE state = 'queued' AND id > $1 ORDER BY id LIMIT $2";
+    QUEUED = "SELECT id, tenant, queue, priority, state, run_at FROM jobs WHERE state = 'queued' AND id > $1 \
+        AND ", unpaused!(), " ORDER BY id LIMIT $2";
     /// $1 until, $2 limit.
     UPCOMING = "SELECT id, tenant, queue, priority, state, run_at FROM jobs \
         WHERE state IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2";
@@ -229,16 +238,29 @@ statements! {
         WHERE tenant = $1 ORDER BY id DESC";
     REVOKE_KEY = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $3) WHERE tenant = $1 AND id = $2";
 
+    // Paused queues.
+
+    /// $1 queue, $2 tenant or empty, $3 now.
+    PAUSE = "INSERT INTO paused_queues (queue, tenant, paused_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    RESUME = "DELETE FROM paused_queues WHERE queue = $1 AND tenant = $2";
+    /// $1 tenant.
+    PAUSED = "SELECT queue, tenant, paused_at FROM paused_queues WHERE tenant IN ('', $1) ORDER BY queue, tenant";
+
     // Workers.
 
-    /// $9 the lease in microseconds.
+    /// $9 the lease in microseconds, $10 1 if it drains. That it was asked to drain stays.
     REGISTER_WORKER = "INSERT INTO workers (id, host, version, queues, kinds, engines, concurrency, running, started_at, \
-        alive_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9) \
+        alive_until, drain_asked_at, drainable) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9, \
+        CASE WHEN $10 = 1 THEN {now} END, $11) \
         ON CONFLICT (id) DO UPDATE SET queues = excluded.queues, kinds = excluded.kinds, engines = excluded.engines, \
-        concurrency = excluded.concurrency, running = excluded.running, alive_until = excluded.alive_until";
+        concurrency = excluded.concurrency, running = excluded.running, alive_until = excluded.alive_until, \
+        drain_asked_at = coalesce(workers.drain_asked_at, excluded.drain_asked_at) RETURNING drain_asked_at";
     RELEASE_WORKER = "UPDATE workers SET released_at = {now}, alive_until = {now} WHERE id = $1";
-    LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until \
-        FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
+    LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until, \
+        drain_asked_at, drainable FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
+    /// $1 worker. Says whether it may be asked at all.
+    ASK_DRAIN = "UPDATE workers SET drain_asked_at = CASE WHEN drainable = 1 THEN coalesce(drain_asked_at, {now}) END \
+        WHERE id = $1 AND alive_until > {now} AND released_at IS NULL RETURNING drainable";
     /// $1 rows of worker ids: those that live, or said good-bye.
     ACCOUNTED_WORKERS = "SELECT id FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid}) \
         AND (alive_until > {now} OR released_at IS NOT NULL)";
