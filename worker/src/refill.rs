@@ -86,14 +86,15 @@ impl Refiller {
         let mut last: Option<Ready> = None;
         loop {
             let page = within(self.call_limit, self.backend.store.queued(queue, last.as_ref(), self.batch)).await?;
-            let found = page.len();
-            let page: Vec<_> = page.into_iter().map(|job| job.ready).take_while(|job| job.queue == queue).collect();
-            self.backend.queue.push(&page).await?;
-            told += page.len();
-            if page.len() < self.batch as usize || page.len() < found {
+            let is_last = page.len() < self.batch as usize || page.last().is_some_and(|job| job.ready.queue != queue);
+            last = page.last().map(|job| job.ready.clone());
+            let ours = page.into_iter().filter(|job| job.ready.queue == queue && !job.is_paused);
+            let ours: Vec<_> = ours.map(|job| job.ready).collect();
+            self.backend.queue.push(&ours).await?;
+            told += ours.len();
+            if is_last {
                 break;
             }
-            last = page.into_iter().last();
             if !self.duty.take().await? {
                 return Ok(());
             }

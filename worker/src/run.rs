@@ -35,6 +35,8 @@ pub struct RunOptions {
     pub guard_program: PathBuf,
     /// No other holder of leases can live: all leases are ended as crashes at start.
     pub sole_holder: bool,
+    /// The process is a worker and nothing else: an operator may drain it, which ends it.
+    pub drainable: bool,
     /// Cancelled when the worker is to stop.
     pub shutdown: CancellationToken,
 }
@@ -57,7 +59,7 @@ pub enum RunError {
     DrainOverrun,
 }
 
-/// Runs a worker until `shutdown`, then drains it: claims nothing more, lets runs finish for `drain_seconds`, hands back
+/// Runs a worker until `shutdown`, or until an operator asks for its end, then drains it: claims nothing more, lets runs finish for `drain_seconds`, hands back
 /// what is left without spending an attempt, and releases its registration.
 ///
 /// # Errors
@@ -68,10 +70,10 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 }
 
 async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunError> {
-    let RunOptions { backend, config, sole_holder, shutdown, .. } = options;
+    let RunOptions { backend, config, sole_holder, drainable, shutdown, .. } = options;
     let engines = Arc::new(engines);
     let handlers = handler::table(engines.clone(), &config.engines);
-    let info = worker_info(&config, &engines, &handlers).await;
+    let info = WorkerInfo { drainable, ..worker_info(&config, &engines, &handlers).await };
     tracing::info!(worker_id = %info.id, queues = ?info.queues, concurrency = info.concurrency, "worker starts");
     let keeper = Keeper {
         backend: backend.clone(),
@@ -101,6 +103,8 @@ async fn worker_info(config: &Config, engines: &EngineTable, handlers: &HandlerT
         engines: engine::describe(engines, &config.engines).await,
         concurrency: config.worker.concurrency,
         running: 0,
+        draining: false,
+        drainable: false,
         started_at: unset,
         alive_until: unset,
     }
@@ -200,8 +204,13 @@ impl Parts {
     }
 
     async fn supervise(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let drain_asked = self.registry.drain_asked().clone();
         let ended = tokio::select! {
             () = shutdown.cancelled() => None,
+            () = drain_asked.cancelled() => {
+                tracing::info!("an operator asked the worker to drain");
+                None
+            }
             ended = self.ended() => Some(unexpected(ended)),
         };
         let outcome = match ended {
@@ -217,6 +226,9 @@ impl Parts {
     async fn drain(&mut self) -> Result<(), RunError> {
         tracing::info!(running = self.registry.len(), "worker drains: it claims nothing more");
         self.intake.cancel();
+        // So that others see it, whoever asked.
+        self.registry.ask_drain();
+        self.registry.want_renewal();
         if self.runs_end_within(self.drain).await?.is_none() {
             tracing::info!(running = self.registry.len(), "the drain is over; the rest is handed back");
             self.registry.drain();

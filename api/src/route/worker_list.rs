@@ -39,6 +39,8 @@ pub(crate) struct WorkerView {
     concurrency: u32,
     /// Jobs it runs now.
     running: u32,
+    /// It claims nothing more and ends when its runs have.
+    draining: bool,
     /// Registered.
     #[schema(schema_with = schema::time)]
     started_at: Timestamp,
@@ -58,6 +60,7 @@ impl From<WorkerInfo> for WorkerView {
             engines: info.engines.into_iter().map(|engine| engine.name).collect(),
             concurrency: info.concurrency,
             running: info.running,
+            draining: info.draining,
             started_at: info.started_at,
             alive_until: info.alive_until,
         }

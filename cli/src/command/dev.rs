@@ -237,6 +237,8 @@ impl Parts {
             config: config.clone(),
             guard_program,
             sole_holder,
+            // Its api would be left without a worker.
+            drainable: false,
             shutdown: stop_worker.clone(),
         });
         let api = errand_api::serve(errand_api::ServeOptions {

@@ -183,6 +183,8 @@ mod tests {
             engines: vec![],
             concurrency: 1,
             running: 0,
+            draining: false,
+            drainable: true,
             started_at: Timestamp::default(),
             alive_until: Timestamp::default(),
         };

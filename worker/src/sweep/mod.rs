@@ -259,7 +259,8 @@ impl Sweeper {
         let page = self.call(self.backend.store.queued("", self.told.as_ref(), self.batch)).await?;
         let long_ago = self.now().minus(LONG_DUE);
         self.told = page.last().filter(|_| page.len() == self.batch as usize).map(|job| job.ready.clone());
-        self.push(page.into_iter().filter(|job| job.run_at <= long_ago).map(|job| job.ready).collect()).await;
+        let overlooked = page.into_iter().filter(|job| job.run_at <= long_ago && !job.is_paused);
+        self.push(overlooked.map(|job| job.ready).collect()).await;
         Ok(())
     }
 

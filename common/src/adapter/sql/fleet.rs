@@ -48,7 +48,7 @@ fn micros(duration: Duration) -> i64 {
 
 #[async_trait]
 impl<D: Dialect> Fleet for SqlStore<D> {
-    async fn register_worker(&self, info: &WorkerInfo, lease: Duration) -> Result<(), StoreError> {
+    async fn register_worker(&self, info: &WorkerInfo, lease: Duration) -> Result<bool, StoreError> {
         let mut tx = self.dialect.begin_renewal().await?;
         let values = params![
             info.id.uuid(),
@@ -60,9 +60,12 @@ impl<D: Dialect> Fleet for SqlStore<D> {
             info.concurrency,
             info.running,
             micros(lease),
+            i64::from(info.draining),
+            i64::from(info.drainable),
         ];
-        tx.execute(&statement::REGISTER_WORKER, values).await?;
-        tx.commit().await
+        let rows = tx.fetch(&statement::REGISTER_WORKER, values).await?;
+        tx.commit().await?;
+        Ok(rows.first().map(|row| row.opt_int("drain_asked_at")).transpose()?.flatten().is_some())
     }
 
     async fn release_worker(&self, id: WorkerId) -> Result<(), StoreError> {
@@ -93,6 +96,8 @@ impl<D: Dialect> Fleet for SqlStore<D> {
                     engines: from_json(&row.text("engines")?),
                     concurrency: u32::try_from(row.int("concurrency")?).unwrap_or(0),
                     running: u32::try_from(row.int("running")?).unwrap_or(0),
+                    draining: row.opt_int("drain_asked_at")?.is_some(),
+                    drainable: row.int("drainable")? != 0,
                     started_at: row::at(row, "started_at")?,
                     alive_until: row::at(row, "alive_until")?,
                 })

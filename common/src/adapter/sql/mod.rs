@@ -8,6 +8,7 @@
 
 mod access;
 mod cancel;
+mod control;
 mod crash;
 mod dialect;
 mod due;

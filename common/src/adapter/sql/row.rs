@@ -313,7 +313,7 @@ pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
 }
 
 pub(super) fn queued(row: &impl SqlRow) -> Result<Queued, StoreError> {
-    Ok(Queued { ready: ready(row)?, run_at: at(row, "run_at")? })
+    Ok(Queued { ready: ready(row)?, run_at: at(row, "run_at")?, is_paused: row.int("paused")? > 0 })
 }
 
 pub(super) fn ready(row: &impl SqlRow) -> Result<Ready, StoreError> {

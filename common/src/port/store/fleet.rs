@@ -28,6 +28,10 @@ pub struct WorkerInfo {
     pub concurrency: u32,
     /// Jobs it runs now.
     pub running: u32,
+    /// It claims nothing more and ends when its runs have.
+    pub draining: bool,
+    /// Whether an operator may drain it: its process does a worker's work alone.
+    pub drainable: bool,
     /// Registered.
     pub started_at: Timestamp,
     /// Its registration lapses then, unless renewed.
@@ -38,7 +42,8 @@ pub struct WorkerInfo {
 #[async_trait]
 pub trait Fleet: Send + Sync {
     /// Registers a worker, or renews its registration for `lease`; `started_at` and `alive_until` of `info` are ignored.
-    async fn register_worker(&self, info: &WorkerInfo, lease: Duration) -> Result<(), StoreError>;
+    /// Returns whether it is to drain: because it says so, or was asked to since.
+    async fn register_worker(&self, info: &WorkerInfo, lease: Duration) -> Result<bool, StoreError>;
 
     /// Says good-bye: what it still holds is handed back when its leases pass.
     async fn release_worker(&self, id: WorkerId) -> Result<(), StoreError>;

@@ -13,6 +13,7 @@
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
 
 mod access;
+mod control;
 mod fleet;
 mod read;
 mod run;
@@ -20,6 +21,7 @@ mod submit;
 mod sweep;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
+pub use control::{Control, DrainAsked, PausedQueue};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
@@ -92,6 +94,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet {}
+pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control> Store for T {}

@@ -24,6 +24,8 @@ pub struct Queued {
     pub ready: Ready,
     /// Since when.
     pub run_at: Timestamp,
+    /// Its queue is paused: nobody is to be told of it.
+    pub is_paused: bool,
 }
 
 /// Due jobs as read from the store.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod access;
+mod control;
 mod line;
 mod read;
 mod run;
@@ -176,6 +177,8 @@ impl Fixture {
             engines: vec![],
             concurrency: 1,
             running: 0,
+            draining: false,
+            drainable: true,
             started_at: now(),
             alive_until: now(),
         };

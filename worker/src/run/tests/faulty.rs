@@ -98,10 +98,17 @@ delegate! { Sweeps {
 } }
 
 delegate! { Fleet {
-    register_worker(info: &WorkerInfo, lease: Duration) -> ();
+    register_worker(info: &WorkerInfo, lease: Duration) -> bool;
     release_worker(id: WorkerId) -> ();
     take_duty(duty: &str, worker: WorkerId, term: Duration) -> bool;
     live_workers() -> Vec<WorkerInfo>;
+} }
+
+delegate! { Control {
+    pause(queue: &str, tenant: Option<&str>, now: Timestamp) -> ();
+    resume(queue: &str, tenant: Option<&str>) -> ();
+    paused(tenant: &str) -> Vec<PausedQueue>;
+    ask_drain(worker: WorkerId) -> DrainAsked;
 } }
 
 delegate! { Access {

@@ -148,6 +148,7 @@ impl Trial {
             config: self.config.clone(),
             guard_program: PathBuf::new(),
             sole_holder,
+            drainable: true,
             shutdown: self.shutdown.clone(),
         };
         let engine: Arc<dyn Engine> = self.engine.clone();
@@ -157,6 +158,10 @@ impl Trial {
 
     pub(super) async fn stop(&mut self) -> Result<(), RunError> {
         self.shutdown.cancel();
+        self.ends_by_itself().await
+    }
+
+    pub(super) async fn ends_by_itself(&mut self) -> Result<(), RunError> {
         let worker = self.worker.take().expect("a running worker");
         tokio::time::timeout(PATIENCE, worker).await.expect("it drains in time").expect("it does not panic")
     }
