@@ -39,7 +39,10 @@ fn rest() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::job_cancel::cancel_job))
         .routes(routes!(route::job_retry::retry_job))
         .routes(routes!(route::queue_list::list_queues))
+        .routes(routes!(route::queue_pause::pause_queue))
+        .routes(routes!(route::queue_pause::resume_queue))
         .routes(routes!(route::worker_list::list_workers))
+        .routes(routes!(route::worker_drain::drain_worker))
         .routes(routes!(route::key_create::create_key, route::key_list::list_keys))
         .routes(routes!(route::key_revoke::revoke_key))
 }

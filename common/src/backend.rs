@@ -10,7 +10,7 @@ use crate::{
         sql::{self, Migration},
     },
     config::Config,
-    domain::Stream,
+    domain::{Stream, WorkerId},
     port::{Bus, BusMessage, Clock, Queue, Ready, Store, Topic, store::Consequences},
     telemetry::metric,
     wire::control::Signal,
@@ -81,6 +81,7 @@ impl Backend {
         let options = sql::OpenOptions {
             migration,
             max_connections: config.database.max_connections,
+            renewal_connections: config.database.renewal_connections,
             acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
             idle_transaction: Duration::from_secs(config.database.idle_transaction_seconds.into()),
             interrupted_marker: config.texts.locale.interrupted_marker().to_owned(),
@@ -137,6 +138,21 @@ impl Backend {
         let horizon = self.clock.now().plus(QUEUE_HORIZON);
         ready.retain(|entry| entry.due_at.is_none_or(|at| at <= horizon));
         tokio::join!(self.push(&ready), self.publish(messages));
+    }
+
+    /// Sends a signal to a worker. One that is lost is logged; the worker's next renewal finds out.
+    pub async fn signal(&self, worker: WorkerId, signal: Signal) {
+        if let Ok(text) = serde_json::to_string(&signal) {
+            self.publish(vec![BusMessage { topic: Topic::Worker(worker), payload: text.into() }]).await;
+        }
+    }
+
+    /// Lets workers ask the store for the jobs of a queue that was paused, at once: the index may have dropped them
+    /// meanwhile. If the queue can't be told, the sweep finds them.
+    pub async fn tell_resumed(&self, queue: &str) {
+        if let Err(error) = self.queue.declare_incomplete(&[queue.to_owned()]).await {
+            tracing::warn!(%error, queue, "could not tell the queue that it was resumed; the sweep will");
+        }
     }
 
     async fn push(&self, ready: &[Ready]) {

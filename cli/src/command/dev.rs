@@ -104,6 +104,8 @@ impl Dev {
                 config: config.clone(),
                 guard_program,
                 sole_holder,
+                // Its api would be left without a worker.
+                drainable: false,
                 health: Arc::default(),
                 shutdown,
             })

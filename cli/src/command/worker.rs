@@ -51,7 +51,15 @@ impl Worker {
         parts.add_finite("the worker", |shutdown| {
             let guard_program = errand_worker::guard::default_program();
             let (config, health) = (config.clone(), health.clone());
-            errand_worker::run(RunOptions { backend, config, guard_program, sole_holder: false, health, shutdown })
+            errand_worker::run(RunOptions {
+                backend,
+                config,
+                guard_program,
+                sole_holder: false,
+                drainable: true,
+                health,
+                shutdown,
+            })
         });
         if let Some(listener) = operations {
             let (config, readiness) = (config.clone(), readiness(health));

@@ -15,6 +15,7 @@ mod keys;
 mod openai_engine;
 mod openapi;
 mod redis_faults;
+mod queues;
 mod retry;
 mod schedule;
 mod session;

@@ -8,7 +8,10 @@
 
 mod access;
 mod cancel;
+mod control;
+mod crash;
 mod dialect;
+mod due;
 mod fleet;
 mod inspect;
 mod line;

@@ -38,6 +38,19 @@ macro_rules! unsuccessful {
     };
 }
 
+/// Nobody has paused the queue of this row, neither for its tenant nor for everyone.
+macro_rules! unpaused {
+    ($row:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT 1 FROM paused_queues p WHERE p.queue = ",
+            $row,
+            ".queue AND p.tenant IN ('', ",
+            $row,
+            ".tenant))"
+        )
+    };
+}
+
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
     RENEW_EPOCH = "UPDATE meta SET value = $1 WHERE key = 'epoch'";
@@ -51,9 +64,10 @@ statements! {
     /// $1 rows of ids. Those another transaction holds are left to it.
     LOCK_FREE_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
-    /// As `LOCK_FREE_JOBS`, with what a handler needs.
+    /// As `LOCK_FREE_JOBS`, with what a handler needs, but for those whose queue is paused: so that a pause holds from the
+    /// next claim on.
     LOCK_FREE_JOBS_WHOLE = "SELECT ", job_columns!(), ", payload, {now} AS db_now FROM jobs \
-        WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) AND ", unpaused!("jobs"), " ORDER BY id {skip locked}";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
         retry_of, dedup_key, payload_version, waits_for, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \
@@ -111,11 +125,16 @@ statements! {
     /// $1 rows of session ids: those where anybody waits. Most have nobody, and this is the cheapest way to find out.
     WAITING_SESSIONS = "SELECT r.id AS session_id FROM {rows: id uuid} \
         WHERE EXISTS (SELECT 1 FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked')";
-    /// $1 limit: sessions where somebody waits for nobody.
-    FREE_SESSIONS = "SELECT DISTINCT b.session_id FROM jobs b WHERE b.state = 'blocked' \
-        AND NOT EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = b.session_id AND a.", active!(), ") \
-        AND NOT EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = b.session_id AND h.finished_at IS NOT NULL \
-        AND h.lease_until IS NOT NULL) LIMIT $1";
+    /// $1 after this session, $2 limit: sessions where somebody waits, and whether it is for nobody.
+    BLOCKED_SESSIONS = "WITH RECURSIVE waiting(session_id, place) AS (\
+        SELECT (SELECT b.session_id FROM jobs b WHERE b.state = 'blocked' AND b.session_id > $1 \
+        ORDER BY b.session_id LIMIT 1), CAST(1 AS bigint) UNION ALL \
+        SELECT (SELECT b.session_id FROM jobs b WHERE b.state = 'blocked' AND b.session_id > w.session_id \
+        ORDER BY b.session_id LIMIT 1), w.place + 1 FROM waiting w WHERE w.session_id IS NOT NULL AND w.place < $2) \
+        SELECT w.session_id, CAST(CASE WHEN EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = w.session_id AND a.", active!(), ") \
+        OR EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = w.session_id AND h.finished_at IS NOT NULL \
+        AND h.lease_until IS NOT NULL) THEN 0 ELSE 1 END AS bigint) AS free \
+        FROM waiting w WHERE w.session_id IS NOT NULL ORDER BY w.session_id";
 
     // Messages.
 
@@ -140,6 +159,8 @@ statements! {
     TIMELINE = "SELECT job_id, seq, session_id, session_seq, ts, attempt, type, data FROM events \
         WHERE job_id = $1 AND type NOT IN ('text', 'thinking', 'tool_use', 'tool_result', 'progress', 'oauth_prompt') \
         ORDER BY seq LIMIT $2";
+    /// $1 job, $2 limit: what was said of its failed attempts, the last first.
+    RETRYING = "SELECT ts, data FROM events WHERE job_id = $1 AND type = 'retrying' ORDER BY seq DESC LIMIT $2";
     /// $1 job, $2 first number.
     TEXT = "SELECT data FROM events WHERE job_id = $1 AND seq >= $2 AND type = 'text' ORDER BY seq";
     JOB_TAILS = "SELECT id, tenant, tail_seq, finished_at, \
@@ -151,8 +172,34 @@ statements! {
 
     // Sweeps.
 
-    /// $1 after, $2 limit.
-    QUEUED = "SELECT id, tenant, queue, priority, state, run_at FROM jobs WHERE state = 'queued' AND id > $1 ORDER BY id LIMIT $2";
+    /// $1 queue, $2 tenant, $3 priority, $4 id: after these; $5 limit.
+    QUEUED = "SELECT id, tenant, queue, priority, state, run_at, \
+        CAST(CASE WHEN ", unpaused!("jobs"), " THEN 0 ELSE 1 END AS bigint) AS paused FROM jobs WHERE state = 'queued' \
+        AND (queue, tenant, priority, id) > ($1, $2, $3, $4) ORDER BY queue, tenant, priority, id LIMIT $5";
+    /// $1 limit. Steps from one queue to the next in the index, whatever lies between.
+    QUEUE_NAMES = "WITH RECURSIVE names(queue, place) AS (\
+        SELECT (SELECT min(j.queue) FROM jobs j WHERE j.state = 'queued'), CAST(1 AS bigint) UNION ALL \
+        SELECT (SELECT min(j.queue) FROM jobs j WHERE j.state = 'queued' AND j.queue > n.queue), n.place + 1 \
+        FROM names n WHERE n.queue IS NOT NULL AND n.place < $1) \
+        SELECT queue FROM names WHERE queue IS NOT NULL";
+    /// $1 rows of queues, $2 after this tenant, $3 most tenants of a queue, $4 jobs wanted in all. Steps from tenant to
+    /// tenant and then, for each, from job to job in the index, so that it reads what it returns and nothing else.
+    /// A row without id stands for a tenant that was reached and has nothing to give.
+    DUE = "WITH RECURSIVE tenants(queue, tenant, place) AS (\
+        SELECT r.queue, (SELECT min(j.tenant) FROM jobs j WHERE j.state = 'queued' AND j.queue = r.queue AND j.tenant > $2), \
+        CAST(1 AS bigint) FROM {rows: queue text} UNION ALL \
+        SELECT t.queue, (SELECT min(j.tenant) FROM jobs j WHERE j.state = 'queued' AND j.queue = t.queue \
+        AND j.tenant > t.tenant), t.place + 1 FROM tenants t WHERE t.tenant IS NOT NULL AND t.place < $3), \
+        heads(queue, tenant, id, depth) AS (\
+        SELECT t.queue, t.tenant, CASE WHEN ", unpaused!("t"), " THEN (SELECT j.id FROM jobs j WHERE j.state = 'queued' \
+        AND j.queue = t.queue AND j.tenant = t.tenant ORDER BY j.priority, j.id LIMIT 1) END, \
+        CAST(1 AS bigint) FROM tenants t WHERE t.tenant IS NOT NULL UNION ALL \
+        SELECT h.queue, h.tenant, (SELECT j.id FROM jobs j WHERE j.state = 'queued' AND j.queue = h.queue \
+        AND j.tenant = h.tenant AND (j.priority, j.id) > ((SELECT c.priority FROM jobs c WHERE c.id = h.id), h.id) \
+        ORDER BY j.priority, j.id LIMIT 1), h.depth + 1 \
+        FROM heads h WHERE h.id IS NOT NULL AND h.depth * (SELECT count(t.tenant) FROM tenants t) < $4) \
+        SELECT h.queue, h.tenant, h.id, h.depth, j.priority FROM heads h LEFT JOIN jobs j ON j.id = h.id \
+        WHERE h.id IS NOT NULL OR h.depth = 1";
     /// $1 until, $2 limit.
     UPCOMING = "SELECT id, tenant, queue, priority, state, run_at FROM jobs \
         WHERE state IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2";
@@ -230,19 +277,37 @@ statements! {
         WHERE tenant = $1 ORDER BY id DESC";
     REVOKE_KEY = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $3) WHERE tenant = $1 AND id = $2";
 
+    // Paused queues.
+
+    /// $1 queue, $2 tenant or empty, $3 now.
+    PAUSE = "INSERT INTO paused_queues (queue, tenant, paused_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    RESUME = "DELETE FROM paused_queues WHERE queue = $1 AND tenant = $2";
+    /// $1 tenant.
+    PAUSED = "SELECT queue, tenant, paused_at FROM paused_queues WHERE tenant IN ('', $1) ORDER BY queue, tenant";
+
     // Workers.
 
-    /// $9 the lease in microseconds.
+    /// $9 the lease in microseconds, $10 1 if it drains. That it was asked to drain stays.
     REGISTER_WORKER = "INSERT INTO workers (id, host, version, queues, kinds, engines, concurrency, running, started_at, \
-        alive_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9) \
+        alive_until, drain_asked_at, drainable) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9, \
+        CASE WHEN $10 = 1 THEN {now} END, $11) \
         ON CONFLICT (id) DO UPDATE SET queues = excluded.queues, kinds = excluded.kinds, engines = excluded.engines, \
-        concurrency = excluded.concurrency, running = excluded.running, alive_until = excluded.alive_until";
+        concurrency = excluded.concurrency, running = excluded.running, alive_until = excluded.alive_until, \
+        drain_asked_at = coalesce(workers.drain_asked_at, excluded.drain_asked_at) RETURNING drain_asked_at";
     RELEASE_WORKER = "UPDATE workers SET released_at = {now}, alive_until = {now} WHERE id = $1";
-    LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until \
-        FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
-    /// $1 rows of worker ids: those that live, or said good-bye.
-    ACCOUNTED_WORKERS = "SELECT id FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid}) \
-        AND (alive_until > {now} OR released_at IS NOT NULL)";
+    LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until, \
+        drain_asked_at, drainable FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
+    /// $1 worker. Says whether it may be asked at all.
+    ASK_DRAIN = "UPDATE workers SET drain_asked_at = CASE WHEN drainable = 1 THEN coalesce(drain_asked_at, {now}) END \
+        WHERE id = $1 AND alive_until > {now} AND released_at IS NULL RETURNING drainable";
+    /// $1 rows of worker ids: where they are, and whether they live or said good-bye.
+    HOLDERS = "SELECT id, host, CAST(CASE WHEN alive_until > {now} OR released_at IS NOT NULL THEN 1 ELSE 0 END AS bigint) \
+        AS accounted FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 duty, $2 worker, $3 term in microseconds.
+    TAKE_DUTY = "INSERT INTO duties (name, holder, held_until) VALUES ($1, $2, {now} + $3) \
+        ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until \
+        WHERE duties.holder = excluded.holder OR duties.held_until < {now}";
+    DROP_DUTIES = "DELETE FROM duties WHERE holder = $1";
     /// Long gone.
     FORGET_WORKERS = "DELETE FROM workers WHERE alive_until < {now} - 86400000000";
 }

@@ -13,6 +13,7 @@
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
 
 mod access;
+mod control;
 mod fleet;
 mod read;
 mod restore;
@@ -21,15 +22,16 @@ mod submit;
 mod sweep;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
+pub use control::{Control, DrainAsked, PausedQueue};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
-pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
+pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
     Submissions, Submitted,
 };
-pub use sweep::{RescueScope, Sweeps};
+pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
 
 use crate::domain::{Event, JobId, JobState, WorkerId};
 
@@ -94,6 +96,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Restore {}
+pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control + Restore {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Restore> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control + Restore> Store for T {}

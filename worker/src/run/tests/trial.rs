@@ -149,6 +149,7 @@ impl Trial {
             config: self.config.clone(),
             guard_program: PathBuf::new(),
             sole_holder,
+            drainable: true,
             shutdown: self.shutdown.clone(),
         };
         let engine: Arc<dyn Engine> = self.engine.clone();
@@ -158,6 +159,10 @@ impl Trial {
 
     pub(super) async fn stop(&mut self) -> Result<(), RunError> {
         self.shutdown.cancel();
+        self.ends_by_itself().await
+    }
+
+    pub(super) async fn ends_by_itself(&mut self) -> Result<(), RunError> {
         let worker = self.worker.take().expect("a running worker");
         tokio::time::timeout(PATIENCE, worker).await.expect("it drains in time").expect("it does not panic")
     }
@@ -233,6 +238,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         queue: "default".to_owned(),
         priority: Priority::default(),
         payload,
+        payload_version: 1,
         retry: RetryPolicy { base_ms: 1, ..RetryPolicy::TASK },
         timeout_ms: None,
         run_at: None,
