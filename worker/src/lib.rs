@@ -19,6 +19,7 @@ mod lease;
 mod outcome;
 mod pace;
 mod registry;
+mod retain;
 mod run;
 mod runner;
 mod sweep;

@@ -83,7 +83,7 @@ async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunEr
     if shutdown.run_until_cancelled(register(&keeper)).await.is_none() {
         return Ok(());
     }
-    let mut sweeper = Sweeper::new(backend.clone(), &config.worker);
+    let mut sweeper = Sweeper::new(backend.clone(), &config.worker, &config.retention);
     if sole_holder {
         sweeper.rescue_all(&shutdown).await;
     }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     guard::leftover,
     pace::{Backoff, within},
+    retain::Retention,
 };
 
 /// Old idempotency keys are forgotten every so many rounds.
@@ -45,16 +46,22 @@ pub(crate) struct Sweeper {
     /// Where the next round goes on telling the queue of due jobs.
     cursor: Option<JobId>,
     gauges: HashSet<(String, JobState)>,
+    retention: Retention,
+    /// How long a finished job is kept.
+    jobs_kept: Option<Duration>,
 }
 
 impl Sweeper {
-    pub(crate) fn new(backend: Backend, config: &config::Worker) -> Self {
+    pub(crate) fn new(backend: Backend, config: &config::Worker, retention: &config::Retention) -> Self {
         let lease = Duration::from_secs(config.lease_seconds.into());
+        let batch = config.sweep_batch.max(1);
         Self {
+            retention: Retention::new(backend.clone(), retention, batch, lease),
+            jobs_kept: retention.jobs_kept(),
             backend,
             interval: Duration::from_millis(config.sweep_interval_ms.max(10).into()),
             horizon: Duration::from_secs(config.sweep_horizon_seconds.into()),
-            batch: config.sweep_batch.max(1),
+            batch,
             call_limit: lease,
             reaper: Reaper::new(lease),
             failing: BTreeSet::new(),
@@ -119,6 +126,8 @@ impl Sweeper {
             let forgot = self.forget_keys().await;
             self.note("forget old idempotency keys", forgot);
         }
+        let retained = self.retention.round().await;
+        self.note("drop what is old", retained);
         if round.is_multiple_of(ROUNDS_PER_REPORT) {
             let reported = self.report().await;
             self.note("report", reported);
@@ -185,7 +194,7 @@ impl Sweeper {
 
     async fn forget_keys(&self) -> Result<(), StoreError> {
         for _ in 0..TURNS_PER_STEP {
-            let forgotten = self.call(self.backend.store.forget_keys(self.now(), self.batch)).await?;
+            let forgotten = self.call(self.backend.store.forget_keys(self.now(), self.jobs_kept, self.batch)).await?;
             if forgotten < u64::from(self.batch) {
                 break;
             }

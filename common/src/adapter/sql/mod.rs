@@ -16,6 +16,7 @@ mod line;
 mod open;
 mod postgres;
 mod read;
+mod retain;
 mod row;
 mod run;
 mod sqlite;

@@ -16,6 +16,7 @@ mod access;
 mod control;
 mod fleet;
 mod read;
+mod retain;
 mod run;
 mod submit;
 mod sweep;
@@ -24,6 +25,7 @@ pub use access::{Access, ApiKey, NewApiKey, Scope};
 pub use control::{Control, DrainAsked, PausedQueue};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
+pub use retain::{Passed, Retains, Step};
 pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
@@ -94,6 +96,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control {}
+pub trait Store: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control> Store for T {}

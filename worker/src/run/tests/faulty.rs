@@ -91,13 +91,18 @@ delegate! { Sweeps {
     rescue(scope: RescueScope, now: Timestamp, limit: u32) -> (usize, Consequences);
     expire(now: Timestamp, limit: u32) -> (usize, Consequences);
     unblock(now: Timestamp, limit: u32) -> (usize, Consequences);
-    forget_keys(now: Timestamp, limit: u32) -> u64;
+    forget_keys(now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> u64;
 } }
 
 delegate! { Fleet {
     register_worker(info: &WorkerInfo, lease: Duration) -> bool;
     release_worker(id: WorkerId) -> ();
     live_workers() -> Vec<WorkerInfo>;
+} }
+
+delegate! { Retains {
+    drop_events(before: Timestamp, after: Option<Passed>, limit: u32) -> Step;
+    delete_jobs(before: Timestamp, after: Option<Passed>, limit: u32, now: Timestamp) -> Step;
 } }
 
 delegate! { Control {
