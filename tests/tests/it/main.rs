@@ -15,6 +15,7 @@ mod keys;
 mod openai_engine;
 mod openapi;
 mod queues;
+mod retention;
 mod retry;
 mod schedule;
 mod session;
