@@ -22,6 +22,7 @@ mod outcome;
 mod pace;
 mod refill;
 mod registry;
+mod retain;
 mod run;
 mod runner;
 mod sweep;

@@ -91,7 +91,7 @@ async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunEr
     }
     health.renewed(true);
     tracing::info!(worker_id = %keeper.info.id, "worker is registered");
-    let mut sweeper = Sweeper::new(backend.clone(), keeper.info.id, &config.worker, sole_holder);
+    let mut sweeper = Sweeper::new(backend.clone(), keeper.info.id, &config, sole_holder);
     if sole_holder {
         sweeper.rescue_all(&shutdown).await;
     }

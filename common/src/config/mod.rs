@@ -11,7 +11,7 @@ mod reference;
 mod schema;
 mod secret;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -259,14 +259,36 @@ impl Default for Auth {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Answers to an `Idempotency-Key` are kept at least so long, and never less than their jobs live.
+    /// Finished jobs are kept so long, in days; 0: for ever. Sessions and their messages stay.
+    pub jobs_days: u32,
+    /// Events of finished jobs are kept so long, in days; 0: as long as their jobs. A stream begins later then.
+    pub events_days: u32,
+    /// Answers to an `Idempotency-Key` are kept at least so long, and never less than their jobs.
     pub idempotency_hours: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { idempotency_hours: 24 }
+        Self { jobs_days: 30, events_days: 30, idempotency_hours: 24 }
     }
+}
+
+impl Retention {
+    /// How long a job is kept after its end; `None`: for ever.
+    #[must_use]
+    pub fn jobs_kept(&self) -> Option<Duration> {
+        days(self.jobs_days)
+    }
+
+    /// How long a job's events are kept after its end, which is never longer than the job; `None`: for ever.
+    #[must_use]
+    pub fn events_kept(&self) -> Option<Duration> {
+        days(self.events_days).into_iter().chain(self.jobs_kept()).min()
+    }
+}
+
+fn days(count: u32) -> Option<Duration> {
+    (count > 0).then(|| Duration::from_secs(u64::from(count) * 86_400))
 }
 
 /// `[texts]`

@@ -75,6 +75,8 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("worker.sweep_batch", Whole(1, 10_000)),
     ("auth.bootstrap_key", ApiKey),
     ("auth.failures_per_minute", Whole(1, 10_000)),
+    ("retention.jobs_days", Whole(0, 36_500)),
+    ("retention.events_days", Whole(0, 36_500)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
     ("texts.locale", Choice(&["en", "zh"])),
     ("relay.max_connections", Whole(1, 1_000_000)),

@@ -13,7 +13,7 @@ use std::{
 
 use errand_common::{
     backend::Backend,
-    config,
+    config::Config,
     domain::{SessionId, Timestamp, WorkerId},
     port::{
         Ready, StoreError,
@@ -28,6 +28,7 @@ use crate::{
     duty::Duty,
     guard::leftover,
     pace::{Backoff, within},
+    retain::Retention,
 };
 
 /// Old idempotency keys are forgotten every so many rounds.
@@ -53,20 +54,27 @@ pub(crate) struct Sweeper {
     told: Option<Ready>,
     /// Where the next round goes on looking at waiting sessions.
     looked_at: Option<SessionId>,
+    retention: Retention,
+    /// How long a finished job is kept.
+    jobs_kept: Option<Duration>,
 }
 
 impl Sweeper {
     /// `sole_holder`: no other holder of leases can live.
-    pub(crate) fn new(backend: Backend, worker: WorkerId, config: &config::Worker, sole_holder: bool) -> Self {
-        let lease = Duration::from_secs(config.lease_seconds.into());
-        let interval = Duration::from_millis(config.sweep_interval_ms.max(10).into()).min(Reaper::touch_every(lease));
-        let duty = Duty::new(backend.store.clone(), "sweep", worker, interval, lease);
+    pub(crate) fn new(backend: Backend, id: WorkerId, config: &Config, sole_holder: bool) -> Self {
+        let worker = &config.worker;
+        let lease = Duration::from_secs(worker.lease_seconds.into());
+        let interval = Duration::from_millis(worker.sweep_interval_ms.max(10).into()).min(Reaper::touch_every(lease));
+        let duty = Duty::new(backend.store.clone(), "sweep", id, interval, lease);
+        let batch = worker.sweep_batch.max(1);
         Self {
+            retention: Retention::new(backend.clone(), &config.retention, batch, lease),
+            jobs_kept: config.retention.jobs_kept(),
             backend,
             duty,
             interval,
-            horizon: Duration::from_secs(config.sweep_horizon_seconds.into()),
-            batch: config.sweep_batch.max(1),
+            horizon: Duration::from_secs(worker.sweep_horizon_seconds.into()),
+            batch,
             call_limit: lease,
             reaper: Reaper::new(lease, sole_holder, Instant::now()),
             failing: BTreeSet::new(),
@@ -140,6 +148,8 @@ impl Sweeper {
             let forgot = self.forget_keys().await;
             self.note("forget old idempotency keys", forgot);
         }
+        let retained = self.retention.round().await;
+        self.note("drop what is old", retained);
     }
 
     /// Remembers how a step went: a fault is logged when it begins and when it is over.
@@ -209,7 +219,7 @@ impl Sweeper {
 
     async fn forget_keys(&self) -> Result<(), StoreError> {
         for _ in 0..TURNS_PER_STEP {
-            let forgotten = self.call(self.backend.store.forget_keys(self.now(), self.batch)).await?;
+            let forgotten = self.call(self.backend.store.forget_keys(self.now(), self.jobs_kept, self.batch)).await?;
             if forgotten < u64::from(self.batch) {
                 break;
             }

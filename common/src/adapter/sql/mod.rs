@@ -19,6 +19,7 @@ mod open;
 mod postgres;
 mod read;
 mod restore;
+mod retain;
 mod row;
 mod run;
 mod sqlite;

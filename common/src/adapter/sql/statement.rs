@@ -163,12 +163,10 @@ statements! {
     RETRYING = "SELECT ts, data FROM events WHERE job_id = $1 AND type = 'retrying' ORDER BY seq DESC LIMIT $2";
     /// $1 job, $2 first number.
     TEXT = "SELECT data FROM events WHERE job_id = $1 AND seq >= $2 AND type = 'text' ORDER BY seq";
-    JOB_TAILS = "SELECT id, tenant, tail_seq, finished_at, \
-        coalesce((SELECT min(seq) FROM events WHERE job_id = jobs.id), 1) AS first_seq \
-        FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
-    SESSION_TAILS = "SELECT id, tenant, tail_seq, NULL AS finished_at, \
-        coalesce((SELECT min(session_seq) FROM events WHERE session_id = sessions.id), 1) AS first_seq \
-        FROM sessions WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    JOB_TAILS = "SELECT id, tenant, first_seq, tail_seq, finished_at FROM jobs \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    SESSION_TAILS = "SELECT id, tenant, first_seq, tail_seq, NULL AS finished_at FROM sessions \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid})";
 
     // Sweeps.
 
@@ -213,6 +211,45 @@ statements! {
     /// $1 now, $2 limit.
     OVERDUE = "SELECT id FROM jobs WHERE deadline IS NOT NULL AND finished_at IS NULL AND deadline <= $1 \
         ORDER BY deadline LIMIT $2";
+
+    // Retention.
+
+    /// $1 before, $2 and $3 after (time and job), $4 limit.
+    OLD_JOBS_WITH_EVENTS = "SELECT id, session_id, finished_at, first_seq, tail_seq FROM jobs \
+        WHERE finished_at IS NOT NULL AND first_seq <= tail_seq AND finished_at < $1 AND (finished_at, id) > ($2, $3) \
+        ORDER BY finished_at, id LIMIT $4";
+    OLD_JOBS_WITHOUT_EVENTS = "SELECT id, finished_at FROM jobs \
+        WHERE finished_at IS NOT NULL AND first_seq > tail_seq AND finished_at < $1 AND (finished_at, id) > ($2, $3) \
+        ORDER BY finished_at, id LIMIT $4";
+    /// $1 rows of session ids, $2 before: each stream's first number, and the first of a job that is not old enough.
+    DROPPABLE = "SELECT s.id, s.first_seq, coalesce((SELECT min(e.session_seq) FROM jobs j \
+        JOIN events e ON e.job_id = j.id AND e.seq = j.first_seq \
+        WHERE j.session_id = s.id AND (j.finished_at IS NULL OR j.finished_at >= $2)), s.tail_seq + 1) AS until \
+        FROM {rows: id uuid} JOIN sessions s ON s.id = r.id ORDER BY s.id";
+    /// $1 rows of spans: where the streams of their jobs begin afterwards. A job's events have one order in both streams.
+    STARTS_AFTER_SPANS = "SELECT e.job_id, max(e.seq) + 1 AS first_seq \
+        FROM {rows: id uuid, first_seq int, until int} JOIN events e ON e.session_id = r.id \
+        AND e.session_seq >= r.first_seq AND e.session_seq < r.until GROUP BY e.job_id";
+    /// $1 rows of starts.
+    MOVE_SESSION_STARTS = "UPDATE sessions SET first_seq = r.first_seq FROM {rows: id uuid, first_seq int} \
+        WHERE sessions.id = r.id AND sessions.first_seq < r.first_seq";
+    MOVE_JOB_STARTS = "UPDATE jobs SET first_seq = r.first_seq FROM {rows: id uuid, first_seq int} \
+        WHERE jobs.id = r.id AND jobs.first_seq < r.first_seq";
+    DROP_EVENTS = "DELETE FROM events WHERE (job_id, seq) IN (SELECT e.job_id, e.seq \
+        FROM {rows: id uuid, first_seq int} JOIN events e ON e.job_id = r.id AND e.seq < r.first_seq)";
+    /// $1 rows of ids, $2 before, $3 now.
+    DELETE_JOBS = "DELETE FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid}) \
+        AND finished_at < $2 AND first_seq > tail_seq AND lease_until IS NULL \
+        AND NOT EXISTS (SELECT 1 FROM jobs n WHERE n.retry_of = jobs.id) \
+        AND NOT EXISTS (SELECT 1 FROM jobs c WHERE c.parent_id = jobs.id) \
+        AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = jobs.parent_id AND (p.finished_at IS NULL OR p.finished_at >= $2)) \
+        AND NOT EXISTS (SELECT 1 FROM dedup_keys d WHERE d.tenant = jobs.tenant AND d.kind = jobs.kind \
+        AND d.key = jobs.dedup_key AND d.job_id = jobs.id AND d.keep_until > $3) \
+        RETURNING id, tenant, kind, dedup_key";
+    /// $1 rows of job ids.
+    DELETE_EFFECTS = "DELETE FROM effects WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";
+    DELETE_DEDUP_KEYS = "DELETE FROM dedup_keys WHERE (tenant, kind, key, job_id) IN (SELECT r.tenant, r.kind, r.key, r.job_id \
+        FROM {rows: tenant text, kind text, key text, job_id uuid})";
 
     // Lists.
 
@@ -259,13 +296,14 @@ statements! {
     STALE_IDEMPOTENCY = "SELECT tenant, owner, key, job_ids FROM idempotency_keys WHERE expires_at <= $1 \
         ORDER BY expires_at LIMIT $2";
     /// $1 rows of job ids.
-    UNFINISHED = "SELECT id FROM jobs WHERE finished_at IS NULL AND id IN (SELECT r.id FROM {rows: id uuid})";
+    ENDS = "SELECT id, finished_at FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
     /// $1 rows of keys, $2 now. One that was forgotten and used again since is left alone.
     FORGET_ALL = "DELETE FROM idempotency_keys WHERE expires_at <= $2 AND (tenant, owner, key) IN \
         (SELECT r.tenant, r.owner, r.key FROM {rows: tenant text, owner text, key text})";
-    /// $1 rows of keys, $2 now, $3 when to look at them again.
-    POSTPONE_ALL = "UPDATE idempotency_keys SET expires_at = $3 WHERE expires_at <= $2 AND (tenant, owner, key) IN \
-        (SELECT r.tenant, r.owner, r.key FROM {rows: tenant text, owner text, key text})";
+    /// $1 rows of keys with when to look at them again, $2 now.
+    POSTPONE_ALL = "UPDATE idempotency_keys SET expires_at = r.again_at \
+        FROM {rows: tenant text, owner text, key text, again_at int} WHERE idempotency_keys.expires_at <= $2 \
+        AND idempotency_keys.tenant = r.tenant AND idempotency_keys.owner = r.owner AND idempotency_keys.key = r.key";
 
     // API keys.
 

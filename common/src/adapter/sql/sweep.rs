@@ -1,6 +1,9 @@
 //! What the sweeper asks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -23,7 +26,7 @@ use crate::{
     },
 };
 
-/// A key whose time has passed, but not its jobs', is looked at again after so long.
+/// A key whose time has passed, but whose jobs are still there, is looked at again after so long at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 #[derive(Serialize)]
@@ -31,6 +34,8 @@ struct KeyRow {
     tenant: String,
     owner: String,
     key: String,
+    /// Read by the statement that puts it off alone.
+    again_at: i64,
 }
 
 #[async_trait]
@@ -147,26 +152,37 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         Ok((Unblocked { freed, next }, unit.commit().await?))
     }
 
-    async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    async fn forget_keys(&self, now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> Result<u64, StoreError> {
         let rows = self.dialect.read(&statement::STALE_IDEMPOTENCY, params![now, limit]).await?;
         let mut keys = Vec::with_capacity(rows.len());
         for row in &rows {
             let jobs: Vec<JobId> = serde_json::from_str(&row.text("job_ids")?).unwrap_or_default();
-            keys.push((KeyRow { tenant: row.text("tenant")?, owner: row.text("owner")?, key: row.text("key")? }, jobs));
+            let (tenant, owner, key) = (row.text("tenant")?, row.text("owner")?, row.text("key")?);
+            keys.push((KeyRow { tenant, owner, key, again_at: 0 }, jobs));
         }
         let all = id_rows(keys.iter().flat_map(|(_, jobs)| jobs).map(|id| id.uuid()));
-        let unfinished = self.ids(&self.dialect.read(&statement::UNFINISHED, params![all]).await?)?;
-        let unfinished: BTreeSet<_> = unfinished.into_iter().collect();
-        let (kept, done): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|(_, jobs)| jobs.iter().any(|id| unfinished.contains(id)));
+        let mut go_at = HashMap::new();
+        for row in self.dialect.read(&statement::ENDS, params![all]).await? {
+            let finished_at = row.opt_int("finished_at")?.map(Timestamp::from_micros);
+            go_at.insert(JobId::from(row.uuid("id")?), finished_at.zip(jobs_kept).map(|(at, kept)| at.plus(kept)));
+        }
+        let (mut kept, mut done) = (Vec::new(), Vec::new());
+        for (row, jobs) in keys {
+            match jobs.iter().filter_map(|id| go_at.get(id)).max() {
+                None => done.push(row),
+                // So that those whose jobs are there don't stand before the others for ever.
+                Some(at) => {
+                    let again_at = at.unwrap_or_default().max(now.plus(LOOK_AGAIN)).micros();
+                    kept.push(KeyRow { again_at, ..row });
+                }
+            }
+        }
         if kept.is_empty() && done.is_empty() {
             return Ok(0);
         }
-        let rows = |keys: Vec<(KeyRow, Vec<JobId>)>| batch(&keys.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
         let mut tx = self.dialect.begin().await?;
-        let forgotten = tx.execute(&statement::FORGET_ALL, params![rows(done), now]).await?;
-        // So that those whose jobs live on don't stand before the others for ever.
-        tx.execute(&statement::POSTPONE_ALL, params![rows(kept), now, now.plus(LOOK_AGAIN)]).await?;
+        let forgotten = tx.execute(&statement::FORGET_ALL, params![batch(&done), now]).await?;
+        tx.execute(&statement::POSTPONE_ALL, params![batch(&kept), now]).await?;
         tx.commit().await?;
         Ok(forgotten)
     }

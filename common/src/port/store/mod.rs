@@ -17,6 +17,7 @@ mod control;
 mod fleet;
 mod read;
 mod restore;
+mod retain;
 mod run;
 mod submit;
 mod sweep;
@@ -26,6 +27,7 @@ pub use control::{Control, DrainAsked, PausedQueue};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
+pub use retain::{Passed, Retains, Step};
 pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
@@ -96,6 +98,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control + Restore {}
+pub trait Store: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Control + Restore> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore> Store for T {}

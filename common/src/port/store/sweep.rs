@@ -1,5 +1,7 @@
 //! What the sweeper asks. Takes no hint about what changed; every round is bounded by `limit` and idempotent.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{Consequences, StoreError};
@@ -84,7 +86,8 @@ pub trait Sweeps: Send + Sync {
         limit: u32,
     ) -> Result<(Unblocked, Consequences), StoreError>;
 
-    /// Forgets idempotency keys whose time has passed and whose jobs have ended; puts off those whose jobs have not by an
-    /// hour, so that they don't stand before the others. Returns how many it forgot.
-    async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError>;
+    /// Forgets idempotency keys whose time has passed and whose jobs are gone; puts the others off, so that they don't stand
+    /// before those: to when their jobs may go, which are kept for `jobs_kept` after their end, and by an hour at least.
+    /// Returns how many it forgot.
+    async fn forget_keys(&self, now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> Result<u64, StoreError>;
 }

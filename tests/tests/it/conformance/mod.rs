@@ -9,6 +9,7 @@ mod fleet;
 mod line;
 mod queue;
 mod read;
+mod retain;
 mod run;
 mod schema;
 mod submit;
@@ -157,6 +158,15 @@ impl Fixture {
             SqliteConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
         } else {
             PgConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+        }
+    }
+
+    /// One number, read past the store.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        if self.url.starts_with("sqlite") {
+            sqlx::query_scalar(sql).fetch_one(&mut SqliteConnection::connect(&self.url).await.unwrap()).await.unwrap()
+        } else {
+            sqlx::query_scalar(sql).fetch_one(&mut PgConnection::connect(&self.url).await.unwrap()).await.unwrap()
         }
     }
 

@@ -94,7 +94,7 @@ delegate! { Sweeps {
     rescue(scope: RescueScope, now: Timestamp, limit: u32) -> (usize, Consequences);
     expire(now: Timestamp, limit: u32) -> (usize, Consequences);
     unblock(after: Option<SessionId>, now: Timestamp, limit: u32) -> (Unblocked, Consequences);
-    forget_keys(now: Timestamp, limit: u32) -> u64;
+    forget_keys(now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> u64;
 } }
 
 delegate! { Fleet {
@@ -106,6 +106,11 @@ delegate! { Fleet {
 
 delegate! { Restore {
     renew_epoch() -> String;
+} }
+
+delegate! { Retains {
+    drop_events(before: Timestamp, after: Option<Passed>, limit: u32) -> Step;
+    delete_jobs(before: Timestamp, after: Option<Passed>, limit: u32, now: Timestamp) -> Step;
 } }
 
 delegate! { Control {
