@@ -39,7 +39,13 @@ impl RedisCluster {
         for (number, (first, last)) in (1_u32..).zip(SLOTS) {
             // By default it is the port plus 10,000, which may not exist.
             let bus_port = free_port()?.to_string();
-            let settings = [("cluster-enabled", "yes"), ("cluster-node-timeout", "2000"), ("cluster-port", &bus_port)];
+            let settings = [
+                ("cluster-enabled", "yes"),
+                ("cluster-node-timeout", "2000"),
+                ("cluster-port", &bus_port),
+                // So that what the others do without one of them can be seen.
+                ("cluster-require-full-coverage", "no"),
+            ];
             let node = Redis::boot_with(&settings).await?;
             node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &number.to_string()]).await?;
             node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await?;

@@ -284,6 +284,80 @@ fn the_loss_of_one_node_of_a_cluster_costs_its_queues_only_and_ends_with_it() {
 }
 
 #[test]
+fn a_cluster_that_was_away_as_a_whole_is_used_again() {
+    run(async {
+        let mut cluster = RedisCluster::boot().await.expect("a cluster");
+        let redis = open(&cluster.url());
+        let (queue, bus, topic) = (redis.queue(), redis.bus(), a_topic());
+        refill(&queue).await;
+        let subscription = bus.subscribe(topic).await.expect("reachable");
+        cluster.nodes.iter_mut().for_each(servers::Redis::kill9);
+        for _ in 0..10 {
+            let began = Instant::now();
+            pop(&queue).await.expect_err("nobody is there");
+            assert!(began.elapsed() < COMMAND_TIMEOUT * 2, "{:?}", began.elapsed());
+        }
+        for node in &mut cluster.nodes {
+            node.start().await.expect("a server");
+        }
+        cluster.wait_until_whole().await.expect("whole");
+        let id = push_until_it_works(&queue, Duration::from_secs(10)).await;
+        let popped = pop(&queue).await.expect("reachable");
+        assert_eq!((popped.ready, popped.incomplete), (vec![id], names()));
+        assert_bus_recovers(&bus, topic, subscription, Duration::from_secs(10)).await;
+    });
+}
+
+#[test]
+fn a_node_of_a_cluster_that_hangs_costs_the_others_nothing_for_long() {
+    run(async {
+        let cluster = RedisCluster::boot().await.expect("a cluster");
+        let redis = open(&cluster.url());
+        let (queue, bus) = (redis.queue(), redis.bus());
+        let all: Vec<_> = (0..12).map(|number| format!("q{number}")).collect();
+        for name in &all {
+            queue.push(&[entry_in(name)]).await.expect("reachable");
+        }
+        // Of a slot of the first node.
+        let topic = loop {
+            let topic = a_topic();
+            if cluster.slot(&format!("errand:bus:{topic}")).await < 5_000 {
+                break topic;
+            }
+        };
+        drop(bus.subscribe(topic).await.expect("reachable"));
+        cluster.nodes[1].sigstop();
+        for (who, queue) in [("one that was connected", queue), ("a newcomer", open(&cluster.url()).queue())] {
+            let mut failed = 0;
+            for name in &all {
+                let began = Instant::now();
+                failed += usize::from(queue.pop(std::slice::from_ref(name), 10, Timestamp::default()).await.is_err());
+                let took = began.elapsed();
+                eprintln!("{who} {name} {took:?}");
+                assert!(took < COMMAND_TIMEOUT * 2, "{took:?}");
+            }
+            eprintln!("{who}: {failed} of 12 queues failed");
+        }
+        for (who, bus) in [("one that was connected", bus), ("a newcomer", open(&cluster.url()).bus())] {
+            let (mut works, mut fails) = (0, 0);
+            let until = Instant::now() + Duration::from_secs(5);
+            while Instant::now() < until {
+                match bus.subscribe(topic).await {
+                    Ok(_) => works += 1,
+                    Err(error) => {
+                        fails += 1;
+                        eprintln!("{error}");
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            eprintln!("{who}: subscribed {works} times, failed {fails} times");
+        }
+        cluster.nodes[1].sigcont();
+    });
+}
+
+#[test]
 fn a_slot_that_moves_is_followed() {
     run(async {
         let cluster = RedisCluster::boot().await.expect("a cluster");

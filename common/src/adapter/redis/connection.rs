@@ -65,6 +65,8 @@ struct State {
     phase: Phase,
     /// The next pause.
     pause: Duration,
+    /// The operator has been told that the server is away.
+    is_reported: bool,
 }
 
 enum Phase {
@@ -90,7 +92,7 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     pub(super) fn new(topology: Arc<Topology>, limits: Limits, make_listener: Option<MakeListener>) -> Self {
-        let (state, _) = watch::channel(State { phase: Phase::Idle, pause: RECONNECT_MIN });
+        let (state, _) = watch::channel(State { phase: Phase::Idle, pause: RECONNECT_MIN, is_reported: false });
         Self(Arc::new(Shared { topology, limits, make_listener, attempts: AtomicU64::new(0), state }))
     }
 
@@ -151,11 +153,15 @@ impl Connection {
         };
         shared.state.send_modify(|state| match outcome {
             Ok(link) => {
-                tracing::debug!(redis = %shared.topology.url(), number, "connected");
+                if std::mem::take(&mut state.is_reported) {
+                    tracing::info!(redis = %shared.topology.url(), "connected again");
+                }
                 state.phase = Phase::Up { number, link, since: Instant::now() };
             }
             Err(why) => {
-                tracing::debug!(redis = %shared.topology.url(), why, "can't connect");
+                if !std::mem::replace(&mut state.is_reported, true) {
+                    tracing::warn!(redis = %shared.topology.url(), why, "can't connect; going on without, and trying again");
+                }
                 shared.pause(state, why);
             }
         });

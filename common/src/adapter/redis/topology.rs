@@ -108,7 +108,8 @@ impl Topology {
             .iter()
             .map(|(host, port)| Ok(address(host, *port, self.url.tls)?.set_redis_settings(credentials(&self.url))));
         let mut builder = ClusterClientBuilder::new(nodes.collect::<RedisResult<Vec<ConnectionInfo>>>()?)
-            .connection_timeout(limits.connect)
+            // A node that hangs must not use up the time for connecting to the others.
+            .connection_timeout(limits.connect / 2)
             .response_timeout(limits.command)
             .retries(CLUSTER_RETRIES)
             .max_retry_wait(CLUSTER_RETRY_PAUSE_MS)
