@@ -84,6 +84,10 @@ impl RedisQueue {
         format!("{{{}:q:{queue}}}", self.prefix)
     }
 
+    fn mark(&self, queue: &str) -> String {
+        format!("{}:mark", self.base(queue))
+    }
+
     /// Where those who wait for a queue listen. It has the hash tag too, for a script may only publish within its slot.
     fn channel(&self, queue: &str) -> String {
         format!("{}:wake", self.base(queue))
@@ -167,9 +171,10 @@ impl Queue for RedisQueue {
     async fn incomplete(&self, queues: &[String]) -> Result<Vec<String>, QueueError> {
         let mut incomplete = Vec::new();
         for queue in queues {
+            let mark = self.mark(queue);
             let mut question = cmd("HEXISTS");
-            question.arg(format!("{}:mark", self.base(queue))).arg("complete");
-            let is_complete: bool = self.commands.query(&question).await?;
+            question.arg(&mark).arg("complete");
+            let is_complete: bool = self.commands.query(&mark, &question).await?;
             if !is_complete {
                 incomplete.push(queue.clone());
             }
@@ -179,9 +184,10 @@ impl Queue for RedisQueue {
 
     async fn begin_refill(&self, queue: &str) -> Result<Refill, QueueError> {
         let refill = Refill { queue: queue.to_owned(), token: Uuid::new_v4().to_string() };
+        let mark = self.mark(queue);
         let mut note = cmd("HSET");
-        note.arg(format!("{}:mark", self.base(queue))).arg("refill").arg(&refill.token);
-        let _: u64 = self.commands.query(&note).await?;
+        note.arg(&mark).arg("refill").arg(&refill.token);
+        let _: u64 = self.commands.query(&mark, &note).await?;
         Ok(refill)
     }
 
