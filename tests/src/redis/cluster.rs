@@ -96,6 +96,12 @@ impl RedisCluster {
         answer.trim_start_matches(':').trim().parse().expect("a number")
     }
 
+    /// Which of the nodes had a key at first.
+    pub async fn owner(&self, key: &str) -> usize {
+        let slot = self.slot(key).await;
+        SLOTS.iter().position(|(first, last)| (*first..=*last).contains(&slot)).unwrap_or_default()
+    }
+
     /// Gives a slot, emptied first, to the next node.
     ///
     /// # Errors
