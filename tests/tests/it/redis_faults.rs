@@ -231,6 +231,35 @@ fn an_empty_queue_leaves_its_mark_only_and_a_silent_channel_is_left() {
     });
 }
 
+/// Microseconds that the server spends on one pop of a hundred ids, with so many waiting.
+async fn cost_of_a_pop(backlog: usize) -> f64 {
+    let server = servers::Redis::boot().await.expect("a server");
+    let queue = open(&server.url()).queue();
+    let tenants = |number: usize| Ready { tenant: format!("t{}", number % 5), ..entry() };
+    let entries: Vec<_> = (0..backlog).map(tenants).collect();
+    queue.push(&entries).await.expect("reachable");
+    // Once for the script to be known.
+    pop(&queue).await.expect("reachable");
+    server.ask(&["CONFIG", "RESETSTAT"]).await.expect("reset");
+    for _ in 0..5 {
+        assert_eq!(pop(&queue).await.expect("reachable").ready.len(), 100);
+    }
+    let stats = server.ask(&["INFO", "commandstats"]).await.expect("stats");
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).expect("scripts ran");
+    let cost = line.split(',').find_map(|field| field.strip_prefix("usec_per_call=")).expect("its cost");
+    cost.parse().expect("a number")
+}
+
+#[test]
+fn a_pop_costs_the_same_whatever_waits() {
+    run(async {
+        let few = cost_of_a_pop(1_000).await;
+        let many = cost_of_a_pop(200_000).await;
+        eprintln!("a pop of 100 ids takes the server {few} µs of 1,000 and {many} µs of 200,000");
+        assert!(many < few * 4.0, "{few} µs of 1,000, {many} µs of 200,000");
+    });
+}
+
 #[test]
 fn who_is_asked_says_who_it_is() {
     run(async {

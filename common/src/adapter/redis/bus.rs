@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use redis::Pipeline;
 
 use super::{
@@ -54,7 +54,9 @@ impl RedisBus {
         let each = pipelines
             .into_iter()
             .map(|(channel, pipeline)| async move { self.commands.pipeline(&channel, &pipeline).await });
-        stream::iter(each).buffer_unordered(AT_ONCE).try_collect().await
+        // One node that can't be reached must not keep the others from theirs.
+        let outcomes: Vec<Result<(), Failure>> = stream::iter(each).buffer_unordered(AT_ONCE).collect().await;
+        outcomes.into_iter().collect()
     }
 }
 

@@ -20,6 +20,9 @@ use super::{
     channels::{Channels, listener},
 };
 
+/// Most rounds of leaving between two pings.
+const LEAVE_ROUNDS: usize = 20;
+
 /// Why there is no subscription.
 pub(super) enum Fault {
     /// There is no connection.
@@ -98,23 +101,22 @@ impl Listening {
         self.connection.broke(number, why);
     }
 
-    /// Leaves channels that nobody listens to any more.
-    async fn leave_silent(&self, number: u64, link: &mut MultiplexedConnection) -> RedisResult<()> {
+    /// Leaves some channels that nobody listens to any more; whether there may be others.
+    async fn leave_silent(&self, number: u64, link: &mut MultiplexedConnection) -> RedisResult<bool> {
         let _leaving = self.leaving.write().await;
         let silent = self.channels.take_silent(number);
+        if silent.is_empty() {
+            return Ok(false);
+        }
         let word = if self.is_sharded { "SUNSUBSCRIBE" } else { "UNSUBSCRIBE" };
         // One by one: those of different slots can't be left together.
         let mut pipeline = Pipeline::with_capacity(silent.len());
         for channel in &silent {
             pipeline.cmd(word).arg(channel);
         }
-        if silent.is_empty() {
-            return Ok(());
-        }
-        let answers = link.req_packed_commands(&pipeline, 0, silent.len()).await?;
         // A refusal means that the slot has gone elsewhere, and with it the subscription.
-        drop(answers);
-        Ok(())
+        link.req_packed_commands(&pipeline, 0, silent.len()).await?;
+        Ok(true)
     }
 }
 
@@ -128,7 +130,12 @@ async fn watch(listening: Weak<Listening>, number: u64, mut link: MultiplexedCon
         };
         let round = async {
             link.req_packed_command(&cmd("PING")).await?;
-            listening.leave_silent(number, &mut link).await
+            for _ in 0..LEAVE_ROUNDS {
+                if !listening.leave_silent(number, &mut link).await? {
+                    break;
+                }
+            }
+            Ok::<_, RedisError>(())
         };
         let why = match tokio::time::timeout(listening.patience, round).await {
             Ok(Ok(())) => continue,
