@@ -39,7 +39,13 @@ impl RedisCluster {
         for (number, (first, last)) in (1_u32..).zip(SLOTS) {
             // By default it is the port plus 10,000, which may not exist.
             let bus_port = free_port()?.to_string();
-            let settings = [("cluster-enabled", "yes"), ("cluster-node-timeout", "2000"), ("cluster-port", &bus_port)];
+            let settings = [
+                ("cluster-enabled", "yes"),
+                ("cluster-node-timeout", "2000"),
+                ("cluster-port", &bus_port),
+                // So that what the others do without one of them can be seen.
+                ("cluster-require-full-coverage", "no"),
+            ];
             let node = Redis::boot_with(&settings).await?;
             node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &number.to_string()]).await?;
             node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await?;
@@ -88,6 +94,12 @@ impl RedisCluster {
     pub async fn slot(&self, key: &str) -> u32 {
         let answer = self.nodes[0].ask(&["CLUSTER", "KEYSLOT", key]).await.expect("a running node");
         answer.trim_start_matches(':').trim().parse().expect("a number")
+    }
+
+    /// Which of the nodes had a key at first.
+    pub async fn owner(&self, key: &str) -> usize {
+        let slot = self.slot(key).await;
+        SLOTS.iter().position(|(first, last)| (*first..=*last).contains(&slot)).unwrap_or_default()
     }
 
     /// Gives a slot, emptied first, to the next node.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use redis::Pipeline;
 
 use super::{
@@ -35,11 +35,12 @@ impl RedisBus {
     }
 
     async fn publish_batch(&self, messages: &[BusMessage]) -> Result<(), Failure> {
+        let Some(first) = messages.first() else { return Ok(()) };
         let mut pipeline = Pipeline::with_capacity(messages.len());
         for message in messages {
             pipeline.cmd("PUBLISH").arg(self.channel(message.topic)).arg(&*message.payload);
         }
-        self.commands.pipeline(&pipeline).await
+        self.commands.pipeline(&self.channel(first.topic), &pipeline).await
     }
 
     /// A pipeline for each channel, since they lie on different nodes.
@@ -50,8 +51,12 @@ impl RedisBus {
             let pipeline = pipelines.entry(channel.clone()).or_default();
             pipeline.cmd("SPUBLISH").arg(channel).arg(&*message.payload);
         }
-        let each = pipelines.into_values().map(|pipeline| async move { self.commands.pipeline(&pipeline).await });
-        stream::iter(each).buffer_unordered(AT_ONCE).try_collect().await
+        let each = pipelines
+            .into_iter()
+            .map(|(channel, pipeline)| async move { self.commands.pipeline(&channel, &pipeline).await });
+        // One node that can't be reached must not keep the others from theirs.
+        let outcomes: Vec<Result<(), Failure>> = stream::iter(each).buffer_unordered(AT_ONCE).collect().await;
+        outcomes.into_iter().collect()
     }
 }
 

@@ -1,10 +1,17 @@
 //! Commands and scripts, each within the time-out, each on a connection that is known to be good or made anew.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, ToRedisArgs, cmd};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+    cmd,
+};
 
-use super::connection::{Connection, Limits};
+use super::{connection::Connection, routes::Routes, topology::Topology};
+
+/// How often one command is sent on to another node of a cluster.
+const MAX_REDIRECTIONS: u32 = 3;
 
 /// Why a command has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -15,9 +22,21 @@ pub enum Failure {
     /// No answer in time. Whether the command was carried out is unknown.
     #[error("no answer within {0:?}")]
     Silent(Duration),
+    /// The server has forgotten the script.
+    #[error("the script is unknown")]
+    UnknownScript,
     /// The server refused it, or the connection broke.
     #[error("{0}")]
     Refused(String),
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::NoScript) => Self::UnknownScript,
+            _ => Self::Refused(error.to_string()),
+        }
+    }
 }
 
 /// A Lua script. Redis may forget it at any time.
@@ -38,96 +57,120 @@ impl Script {
     }
 }
 
-/// See the module. Clones share the connection.
+/// See the module. Clones share the connections.
 #[derive(Clone, Debug)]
 pub(super) struct Commands {
-    connection: Connection,
-    limits: Limits,
+    routes: Arc<Routes<Connection>>,
+    patience: Duration,
 }
 
 impl Commands {
-    pub(super) const fn new(connection: Connection, limits: Limits) -> Self {
-        Self { connection, limits }
+    pub(super) fn new(topology: Arc<Topology>) -> Self {
+        let patience = topology.limits().command;
+        let connect = topology.clone();
+        let routes = Routes::new(topology, move |place| Connection::new(connect.clone(), place, None));
+        Self { routes: Arc::new(routes), patience }
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        self.connection.is_cluster()
+        self.routes.topology().is_cluster()
     }
 
-    /// Sends one command and reads its answer.
-    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
-        let value = self.within(async |link| link.command(command).await).await?;
-        read(value)
+    /// Sends one command to the server that has `key`, and reads its answer.
+    pub(super) async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, Failure> {
+        read(self.send(key, Request::Command(command)).await?)
     }
 
-    /// Sends a pipeline; on a cluster all its keys must lie in one slot. Fails if one of the commands does.
-    pub(super) async fn pipeline(&self, pipeline: &Pipeline) -> Result<(), Failure> {
-        self.within(async |link| link.pipeline(pipeline).await).await
+    /// Sends a pipeline to the server that has `key`. Fails if one of its commands does.
+    pub(super) async fn pipeline(&self, key: &str, pipeline: &Pipeline) -> Result<(), Failure> {
+        self.send(key, Request::Pipeline(pipeline)).await.map(drop)
     }
 
-    /// Runs a script on the server that has `key`; all keys that it touches must have the hash tag of that one.
+    /// Runs a script on the server that has `key`, which is `KEYS[1]`; all keys that it touches must have the hash tag of
+    /// that one.
     pub(super) async fn script<T: FromRedisValue>(
         &self,
         script: &Script,
         key: &str,
         arguments: impl ToRedisArgs + Sync,
     ) -> Result<T, Failure> {
-        let call = |name: &str, body: &str| {
-            let mut call = cmd(name);
-            call.arg(body).arg(1).arg(key).arg(&arguments);
-            call
-        };
-        let by_hash = call("EVALSHA", &script.hash);
-        let value = self
-            .within(async |link| match link.command(&by_hash).await {
-                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    link.command(&call("EVAL", script.code)).await
-                }
-                answer => answer,
-            })
-            .await?;
-        read(value)
+        let mut by_hash = cmd("EVALSHA");
+        by_hash.arg(&script.hash).arg(1).arg(key).arg(&arguments);
+        match self.send(key, Request::Command(&by_hash)).await {
+            Err(Failure::UnknownScript) => {
+                let mut whole = cmd("EVAL");
+                whole.arg(script.code).arg(1).arg(key).arg(&arguments);
+                read(self.send(key, Request::Command(&whole)).await?)
+            }
+            answer => read(answer?),
+        }
     }
 
-    async fn within<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut super::topology::Link) -> Result<T, RedisError>,
-    ) -> Result<T, Failure> {
+    async fn send(&self, key: &str, request: Request<'_>) -> Result<Value, Failure> {
         let mut used = None;
         let attempt = async {
-            let (number, mut link) = self.connection.link().await.map_err(Failure::Away)?;
-            used = Some(number);
-            work(&mut link).await.map_err(|error| self.judge(number, &error))
-        };
-        match tokio::time::timeout(self.limits.command, attempt).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let silent = Failure::Silent(self.limits.command);
-                // A cluster's client looks after the connections to its nodes; one silent node must not cost the others theirs.
-                if let Some(number) = used.filter(|_| !self.is_cluster()) {
-                    self.connection.broke(number, &silent.to_string());
+            let mut redirections = 0;
+            loop {
+                let connection = self.routes.of(key).await.map_err(Failure::Away)?;
+                let (number, mut link) = match connection.link().await {
+                    Ok(found) => found,
+                    Err(why) => {
+                        self.routes.topology().suspect().await;
+                        return Err(Failure::Away(why));
+                    }
+                };
+                used = Some((connection.clone(), number));
+                match request.perform(&mut link).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) if redirections < MAX_REDIRECTIONS && self.routes.topology().redirected(&error) => {
+                        redirections += 1;
+                    }
+                    Err(error) => {
+                        if is_over(&error) {
+                            connection.broke(number, &error.to_string());
+                        }
+                        return Err(error.into());
+                    }
                 }
-                Err(silent)
             }
-        }
-    }
-
-    fn judge(&self, number: u64, error: &RedisError) -> Failure {
-        // A primary that was demoted under us refuses writes and keeps the connection.
-        let is_demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
-        let is_lost = error.is_io_error() || error.is_unrecoverable_error();
-        let is_over = if self.is_cluster() {
-            error.kind() == ErrorKind::ClusterConnectionNotFound
-        } else {
-            is_demoted || is_lost
         };
-        if is_over {
-            self.connection.broke(number, &error.to_string());
-        }
-        Failure::Refused(error.to_string())
+        let outcome = tokio::time::timeout(self.patience, attempt).await;
+        outcome.unwrap_or_else(|_| {
+            let silent = Failure::Silent(self.patience);
+            if let Some((connection, number)) = used {
+                connection.broke(number, &silent.to_string());
+            }
+            Err(silent)
+        })
     }
 }
 
-fn read<T: FromRedisValue>(value: redis::Value) -> Result<T, Failure> {
+/// What is sent at once.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    Command(&'a Cmd),
+    Pipeline(&'a Pipeline),
+}
+
+impl Request<'_> {
+    async fn perform(self, link: &mut MultiplexedConnection) -> RedisResult<Value> {
+        match self {
+            Self::Command(command) => link.req_packed_command(command).await.and_then(Value::extract_error),
+            Self::Pipeline(pipeline) => {
+                let answers = link.req_packed_commands(pipeline, 0, pipeline.len()).await?;
+                answers.into_iter().try_for_each(|answer| answer.extract_error().map(drop))?;
+                Ok(Value::Okay)
+            }
+        }
+    }
+}
+
+/// Whether the connection is of no use any more. A primary that was demoted under us refuses writes and keeps it open.
+fn is_over(error: &RedisError) -> bool {
+    let is_demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+    is_demoted || error.is_io_error() || error.is_unrecoverable_error()
+}
+
+fn read<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     redis::from_redis_value(value).map_err(|error| Failure::Refused(format!("unexpected answer: {error}")))
 }

@@ -1,4 +1,4 @@
-//! One connection that is made when it is first needed, and anew after it broke.
+//! One connection to one server, that is made when it is first needed, and anew after it broke.
 //!
 //! While the server is away every call fails at once with the reason of the last attempt; the pauses between attempts
 //! grow to a bound and are spread, so that a fleet does not come back in one instant.
@@ -12,9 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
-use super::topology::{Link, Listener, Topology};
+use super::topology::{Listener, Place, Topology};
 use crate::config;
 
 /// Shortest pause after a failed attempt.
@@ -54,6 +55,7 @@ pub(super) struct Connection(Arc<Shared>);
 
 struct Shared {
     topology: Arc<Topology>,
+    place: Place,
     limits: Limits,
     make_listener: Option<MakeListener>,
     /// Numbers the attempts, so that what is said of an old connection does not end a newer one.
@@ -65,6 +67,8 @@ struct State {
     phase: Phase,
     /// The next pause.
     pause: Duration,
+    /// The operator has been told that the server is away.
+    is_reported: bool,
 }
 
 enum Phase {
@@ -73,7 +77,7 @@ enum Phase {
     Connecting,
     Up {
         number: u64,
-        link: Link,
+        link: MultiplexedConnection,
         since: Instant,
     },
     Away {
@@ -84,25 +88,22 @@ enum Phase {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({})", self.0.topology.url())
+        write!(f, "Connection({})", self.0.place)
     }
 }
 
 impl Connection {
-    pub(super) fn new(topology: Arc<Topology>, limits: Limits, make_listener: Option<MakeListener>) -> Self {
-        let (state, _) = watch::channel(State { phase: Phase::Idle, pause: RECONNECT_MIN });
-        Self(Arc::new(Shared { topology, limits, make_listener, attempts: AtomicU64::new(0), state }))
-    }
-
-    pub(super) fn is_cluster(&self) -> bool {
-        self.0.topology.is_cluster()
+    pub(super) fn new(topology: Arc<Topology>, place: Place, make_listener: Option<MakeListener>) -> Self {
+        let limits = topology.limits();
+        let (state, _) = watch::channel(State { phase: Phase::Idle, pause: RECONNECT_MIN, is_reported: false });
+        Self(Arc::new(Shared { topology, place, limits, make_listener, attempts: AtomicU64::new(0), state }))
     }
 
     /// The connection and its number; made if there is none. Waits for an attempt under way: callers bound that.
     ///
     /// # Errors
     /// Why the last attempt failed, until the next one is due.
-    pub(super) async fn link(&self) -> Result<(u64, Link), String> {
+    pub(super) async fn link(&self) -> Result<(u64, MultiplexedConnection), String> {
         let mut changes = self.0.state.subscribe();
         loop {
             let is_ours = {
@@ -143,7 +144,7 @@ impl Connection {
         let shared = &self.0;
         let number = shared.attempts.fetch_add(1, Ordering::Relaxed) + 1;
         let listener = shared.make_listener.as_ref().map(|make| make(number));
-        let attempt = shared.topology.connect(shared.limits, listener);
+        let attempt = shared.topology.connect(&shared.place, listener);
         let outcome = match tokio::time::timeout(shared.limits.connect, attempt).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(error.to_string()),
@@ -151,11 +152,15 @@ impl Connection {
         };
         shared.state.send_modify(|state| match outcome {
             Ok(link) => {
-                tracing::debug!(redis = %shared.topology.url(), number, "connected");
+                if std::mem::take(&mut state.is_reported) {
+                    tracing::info!(redis = %shared.place, "connected again");
+                }
                 state.phase = Phase::Up { number, link, since: Instant::now() };
             }
             Err(why) => {
-                tracing::debug!(redis = %shared.topology.url(), why, "can't connect");
+                if !std::mem::replace(&mut state.is_reported, true) {
+                    tracing::warn!(redis = %shared.place, why, "can't connect; going on without, and trying again");
+                }
                 shared.pause(state, why);
             }
         });
@@ -169,7 +174,7 @@ impl Connection {
             if *current != number {
                 return false;
             }
-            tracing::debug!(redis = %shared.topology.url(), number, why, "connection given up");
+            tracing::debug!(redis = %shared.place, number, why, "connection given up");
             if since.elapsed() >= shared.limits.reconnect_max {
                 state.pause = RECONNECT_MIN;
                 state.phase = Phase::Idle;

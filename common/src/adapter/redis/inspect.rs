@@ -32,10 +32,10 @@ impl Redis {
             RedisMode::Cluster => "cluster",
         };
         // Any key does: it only decides which node of a cluster answers.
-        let script = super::commands::Script::new("return redis.call('INFO')");
-        let info: String = commands.script(&script, &format!("{}:inspect", self.prefix), &[""]).await?;
+        let key = format!("{}:inspect", self.prefix);
+        let info: String = commands.query(&key, &cmd("INFO")).await?;
         if mode == "cluster" {
-            let state: String = commands.query(cmd("CLUSTER").arg("INFO")).await?;
+            let state: String = commands.query(&key, cmd("CLUSTER").arg("INFO")).await?;
             if field(&state, "cluster_state") != "ok" {
                 return Err(Failure::Refused("the cluster does not serve all slots".to_owned()));
             }

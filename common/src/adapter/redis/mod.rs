@@ -9,7 +9,9 @@ mod connection;
 mod inspect;
 mod pubsub;
 mod queue;
+mod routes;
 mod sentinel;
+mod slots;
 mod topology;
 
 use std::sync::Arc;
@@ -21,7 +23,7 @@ pub use queue::RedisQueue;
 
 use crate::config;
 use commands::Commands;
-use connection::{Connection, Limits};
+use connection::Limits;
 use pubsub::PubSub;
 use topology::Topology;
 
@@ -29,7 +31,6 @@ use topology::Topology;
 #[derive(Clone, Debug)]
 pub struct Redis {
     topology: Arc<Topology>,
-    limits: Limits,
     prefix: String,
     pubsub: Arc<PubSub>,
 }
@@ -41,10 +42,9 @@ impl Redis {
     /// The URL can't be used, and why.
     pub fn open(config: &config::Redis) -> Result<Option<Self>, String> {
         let Some(url) = &config.url else { return Ok(None) };
-        let topology = Arc::new(Topology::new(config::RedisUrl::parse(url.expose())?));
-        let limits = Limits::from(config);
-        let pubsub = Arc::new(PubSub::new(topology.clone(), limits));
-        Ok(Some(Self { topology, limits, prefix: config.key_prefix.clone(), pubsub }))
+        let topology = Arc::new(Topology::new(config::RedisUrl::parse(url.expose())?, Limits::from(config)));
+        let pubsub = Arc::new(PubSub::new(topology.clone()));
+        Ok(Some(Self { topology, prefix: config.key_prefix.clone(), pubsub }))
     }
 
     /// A queue, with a connection of its own for its commands.
@@ -59,8 +59,8 @@ impl Redis {
         RedisBus::new(self.commands(), self.pubsub.clone(), &self.prefix)
     }
 
-    /// A new connection for commands.
+    /// A new connection for commands, or one to each node of a cluster.
     fn commands(&self) -> Commands {
-        Commands::new(Connection::new(self.topology.clone(), self.limits, None), self.limits)
+        Commands::new(self.topology.clone())
     }
 }

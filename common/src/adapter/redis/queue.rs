@@ -84,6 +84,10 @@ impl RedisQueue {
         format!("{{{}:q:{queue}}}", self.prefix)
     }
 
+    fn mark(&self, queue: &str) -> String {
+        format!("{}:mark", self.base(queue))
+    }
+
     /// Where those who wait for a queue listen. It has the hash tag too, for a script may only publish within its slot.
     fn channel(&self, queue: &str) -> String {
         format!("{}:wake", self.base(queue))
@@ -139,37 +143,49 @@ impl Queue for RedisQueue {
         for entry in entries {
             by_queue.entry(&entry.queue).or_default().push(entry);
         }
+        // One queue that can't be reached must not keep the others from theirs.
+        let mut outcome = Ok(());
         for (queue, entries) in by_queue {
             for batch in entries.chunks(BATCH) {
-                self.push_batch(queue, batch).await?;
+                if let Err(failure) = self.push_batch(queue, batch).await {
+                    outcome = Err(failure.into());
+                    break;
+                }
             }
         }
-        Ok(())
+        outcome
     }
 
     async fn pop(&self, queues: &[String], limit: usize, now: Timestamp) -> Result<Popped, QueueError> {
         let mut popped = Popped::default();
         // Another queue comes first each time, so that a flood in one does not starve the next.
         let first = self.pops.fetch_add(1, Ordering::Relaxed) % queues.len().max(1);
+        let mut failures = Vec::new();
         for queue in queues.iter().cycle().skip(first).take(queues.len()) {
-            if let Err(failure) = self.pop_from(queue, limit, now, &mut popped).await {
-                if popped.ready.is_empty() && popped.due.is_empty() {
-                    return Err(failure.into());
-                }
-                // What was taken out of the others must not be lost.
+            // Where one server has all, one failure is enough.
+            let is_hopeless = !failures.is_empty() && !self.commands.is_cluster();
+            if is_hopeless {
                 popped.incomplete.push(queue.clone());
-                break;
+            } else if let Err(failure) = self.pop_from(queue, limit, now, &mut popped).await {
+                popped.incomplete.push(queue.clone());
+                failures.push(failure);
             }
         }
-        Ok(popped)
+        let is_empty = popped.ready.is_empty() && popped.due.is_empty();
+        match failures.pop() {
+            // What was taken out of the others must not be lost.
+            Some(failure) if is_empty && popped.incomplete.len() >= queues.len() => Err(failure.into()),
+            _ => Ok(popped),
+        }
     }
 
     async fn incomplete(&self, queues: &[String]) -> Result<Vec<String>, QueueError> {
         let mut incomplete = Vec::new();
         for queue in queues {
+            let mark = self.mark(queue);
             let mut question = cmd("HEXISTS");
-            question.arg(format!("{}:mark", self.base(queue))).arg("complete");
-            let is_complete: bool = self.commands.query(&question).await?;
+            question.arg(&mark).arg("complete");
+            let is_complete: bool = self.commands.query(&mark, &question).await?;
             if !is_complete {
                 incomplete.push(queue.clone());
             }
@@ -179,9 +195,10 @@ impl Queue for RedisQueue {
 
     async fn begin_refill(&self, queue: &str) -> Result<Refill, QueueError> {
         let refill = Refill { queue: queue.to_owned(), token: Uuid::new_v4().to_string() };
+        let mark = self.mark(queue);
         let mut note = cmd("HSET");
-        note.arg(format!("{}:mark", self.base(queue))).arg("refill").arg(&refill.token);
-        let _: u64 = self.commands.query(&note).await?;
+        note.arg(&mark).arg("refill").arg(&refill.token);
+        let _: u64 = self.commands.query(&mark, &note).await?;
         Ok(refill)
     }
 

@@ -1,19 +1,17 @@
 //! Asking sentinels who the primary is.
 
-use redis::{Client, RedisResult, Value, cmd};
+use redis::{Client, RedisResult, aio::MultiplexedConnection, cmd};
 
-use super::{
-    connection::Limits,
-    topology::{Link, address, connection_config, credentials, error},
-};
-use crate::config::RedisUrl;
+use super::topology::{Topology, error};
 
 /// The primary's address, by the first sentinel that knows one. Each has a share of the time for connecting.
-pub(super) async fn find_primary(url: &RedisUrl, name: &str, limits: Limits) -> RedisResult<(String, u16)> {
-    let share = limits.connect / u32::try_from(url.hosts.len()).unwrap_or(u32::MAX).max(1);
+pub(super) async fn find_primary(topology: &Topology, name: &str) -> RedisResult<(String, u16)> {
+    let hosts = &topology.url().hosts;
+    // The last share is for the primary itself.
+    let share = topology.limits().connect / (u32::try_from(hosts.len()).unwrap_or(u32::MAX - 1) + 1);
     let mut last = error("no sentinel is configured");
-    for (host, port) in &url.hosts {
-        match tokio::time::timeout(share, ask(url, host, *port, name, limits)).await {
+    for (host, port) in hosts {
+        match tokio::time::timeout(share, ask(topology, host, *port, name)).await {
             Ok(Ok(Some(primary))) => return Ok(primary),
             Ok(Ok(None)) => last = error("the sentinels know no primary of that name"),
             Ok(Err(fault)) => last = fault,
@@ -23,15 +21,16 @@ pub(super) async fn find_primary(url: &RedisUrl, name: &str, limits: Limits) -> 
     Err(last)
 }
 
-async fn ask(url: &RedisUrl, host: &str, port: u16, name: &str, limits: Limits) -> RedisResult<Option<(String, u16)>> {
-    let bare = address(host, port, url.tls)?;
+async fn ask(topology: &Topology, host: &str, port: u16, name: &str) -> RedisResult<Option<(String, u16)>> {
+    let bare = topology.address(host, port)?;
     let mut question = cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    let config = connection_config(limits);
+    let config = topology.connection_config();
     let mut sentinel = Client::open(bare.clone())?.get_multiplexed_async_connection_with_config(&config).await?;
     match question.query_async(&mut sentinel).await {
-        Err(refused) if url.password.is_some() && matches!(refused.code(), Some("NOAUTH" | "NOPERM")) => {
-            let known = bare.set_redis_settings(credentials(url));
+        // Most sentinels want no password; those that do are taken to have that of the servers.
+        Err(refused) if refused.code() == Some("NOAUTH") && topology.url().password.is_some() => {
+            let known = bare.set_redis_settings(topology.credentials());
             let mut sentinel = Client::open(known)?.get_multiplexed_async_connection_with_config(&config).await?;
             question.query_async(&mut sentinel).await
         }
@@ -40,10 +39,10 @@ async fn ask(url: &RedisUrl, host: &str, port: u16, name: &str, limits: Limits) 
 }
 
 /// Refuses a server that is no primary.
-pub(super) async fn require_primary(link: &mut Link) -> RedisResult<()> {
-    let is_primary = match link.command(&cmd("ROLE")).await? {
-        Value::Array(parts) => matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master"),
-        _ => false,
-    };
-    if is_primary { Ok(()) } else { Err(error("the server that the sentinels name is no primary")) }
+pub(super) async fn require_primary(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let role: Vec<redis::Value> = cmd("ROLE").query_async(connection).await?;
+    match role.first() {
+        Some(redis::Value::BulkString(role)) if role == b"master" => Ok(()),
+        _ => Err(error("the server that the sentinels name is no primary")),
+    }
 }

@@ -1,55 +1,41 @@
-//! How to reach the servers of a URL.
+//! Which server has a key, and how to connect to it.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, RedisResult, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
-    cluster::ClusterClientBuilder,
-    cluster_async::ClusterConnection,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion,
+    PushInfo, RedisConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
 };
 
-use super::{connection::Limits, sentinel};
+use super::{connection::Limits, sentinel, slots::Slots};
 use crate::config::{RedisMode, RedisUrl, Secret};
 
 /// Most commands that wait for an answer on one connection.
 const MAX_IN_FLIGHT: usize = 4_096;
-/// How often the cluster's client follows a redirection or tries another node, within the time-out of the command.
-const CLUSTER_RETRIES: u32 = 4;
-/// Longest pause between those, in milliseconds.
-const CLUSTER_RETRY_PAUSE_MS: u64 = 100;
 
-/// Takes what the servers say unasked. Must not block.
+/// Takes what a server says unasked. Must not block.
 pub(super) type Listener = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
-/// An open connection, or one to each node of a cluster.
-#[derive(Clone)]
-pub(super) enum Link {
-    /// To one server.
-    Node(MultiplexedConnection),
-    /// To all primaries; follows the slots as they move.
-    Cluster(ClusterConnection),
+/// A server.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Place {
+    /// The one with this address.
+    Node {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// Whichever the sentinels name now.
+    Primary,
 }
 
-impl Link {
-    pub(super) async fn command(&mut self, command: &Cmd) -> RedisResult<Value> {
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Node(node) => node.req_packed_command(command).await,
-            Self::Cluster(cluster) => cluster.req_packed_command(command).await,
+            Self::Node { host, port } => write!(f, "{host}:{port}"),
+            Self::Primary => f.write_str("the primary"),
         }
-        .and_then(Value::extract_error)
-    }
-
-    /// On a cluster, all keys of the pipeline must lie in one slot.
-    pub(super) async fn pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<()> {
-        let count = pipeline.len();
-        match self {
-            Self::Node(node) => node.req_packed_commands(pipeline, 0, count).await,
-            Self::Cluster(cluster) => cluster.req_packed_commands(pipeline, 0, count).await,
-        }?
-        .into_iter()
-        .try_for_each(|value| value.extract_error().map(drop))
     }
 }
 
@@ -57,104 +43,123 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Topology {
     url: RedisUrl,
+    limits: Limits,
+    /// Of a cluster.
+    slots: Option<Slots>,
 }
 
 impl Topology {
-    pub(super) const fn new(url: RedisUrl) -> Self {
-        Self { url }
+    pub(super) fn new(url: RedisUrl, limits: Limits) -> Self {
+        let slots = (url.mode == RedisMode::Cluster).then(Slots::default);
+        Self { url, limits, slots }
     }
 
-    pub(super) fn is_cluster(&self) -> bool {
-        self.url.mode == RedisMode::Cluster
+    pub(super) const fn is_cluster(&self) -> bool {
+        self.slots.is_some()
     }
 
     pub(super) const fn url(&self) -> &RedisUrl {
         &self.url
     }
 
+    pub(super) const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Who has a key. A cluster that is not known yet is asked: callers bound that.
+    pub(super) async fn place_of(&self, key: &str) -> Result<Place, String> {
+        match (&self.url.mode, &self.slots) {
+            (RedisMode::Sentinel(_), _) => Ok(Place::Primary),
+            (_, Some(slots)) => slots.place_of(key, self).await,
+            (_, None) => {
+                let (host, port) = self.url.hosts[0].clone();
+                Ok(Place::Node { host, port })
+            }
+        }
+    }
+
+    /// Whether `place` may still have keys.
+    pub(super) fn knows(&self, place: &Place) -> bool {
+        self.slots.as_ref().is_none_or(|slots| slots.knows(place))
+    }
+
+    /// Takes note of a redirection; whether it was one. Slots on their way count as unavailable until they have arrived:
+    /// scripts that touch several keys must not find them on two servers.
+    pub(super) fn redirected(&self, error: &RedisError) -> bool {
+        let Some(slots) = &self.slots else { return false };
+        let is_moved = error.kind() == ErrorKind::Server(redis::ServerErrorKind::Moved);
+        is_moved && error.redirect_node().is_some_and(|(address, slot)| slots.moved(slot, address))
+    }
+
+    /// A server does not answer: another may have taken its slots.
+    pub(super) async fn suspect(&self) {
+        if let Some(slots) = &self.slots {
+            slots.refresh(self).await;
+        }
+    }
+
     /// Connects. A listener makes it a connection that can subscribe.
-    pub(super) async fn connect(&self, limits: Limits, listener: Option<Listener>) -> RedisResult<Link> {
-        match &self.url.mode {
-            RedisMode::Standalone => {
-                let (host, port) = &self.url.hosts[0];
-                self.node(host, *port, limits, listener).await
-            }
-            RedisMode::Sentinel(name) => {
-                let (host, port) = sentinel::find_primary(&self.url, name, limits).await?;
-                let mut link = self.node(&host, port, limits, listener).await?;
+    pub(super) async fn connect(
+        &self,
+        place: &Place,
+        listener: Option<Listener>,
+    ) -> RedisResult<MultiplexedConnection> {
+        match (place, &self.url.mode) {
+            (Place::Node { host, port }, _) => self.node(host, *port, listener).await,
+            (Place::Primary, RedisMode::Sentinel(name)) => {
+                let (host, port) = sentinel::find_primary(self, name).await?;
+                let mut connection = self.node(&host, port, listener).await?;
                 // For a while, sentinels name a primary that has just been demoted.
-                sentinel::require_primary(&mut link).await?;
-                Ok(link)
+                sentinel::require_primary(&mut connection).await?;
+                Ok(connection)
             }
-            RedisMode::Cluster => self.cluster(limits, listener).await,
+            (Place::Primary, _) => Err(error("there are no sentinels to name a primary")),
         }
     }
 
-    async fn node(&self, host: &str, port: u16, limits: Limits, listener: Option<Listener>) -> RedisResult<Link> {
-        let settings = credentials(&self.url).set_db(self.url.database.into());
+    async fn node(&self, host: &str, port: u16, listener: Option<Listener>) -> RedisResult<MultiplexedConnection> {
         let protocol = if listener.is_some() { ProtocolVersion::RESP3 } else { ProtocolVersion::RESP2 };
-        let info = address(host, port, self.url.tls)?.set_redis_settings(settings.set_protocol(protocol));
-        let mut config = connection_config(limits);
+        let settings = self.credentials().set_db(self.url.database.into()).set_protocol(protocol);
+        let mut config = self.connection_config();
         if let Some(listener) = listener {
-            config = config.set_push_sender(push_sender(listener));
+            config = config.set_push_sender(move |info| -> Result<(), std::convert::Infallible> {
+                listener(info);
+                Ok(())
+            });
         }
-        Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await.map(Link::Node)
+        let info = self.address(host, port)?.set_redis_settings(settings);
+        Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    async fn cluster(&self, limits: Limits, listener: Option<Listener>) -> RedisResult<Link> {
-        let nodes = self
-            .url
-            .hosts
-            .iter()
-            .map(|(host, port)| Ok(address(host, *port, self.url.tls)?.set_redis_settings(credentials(&self.url))));
-        let mut builder = ClusterClientBuilder::new(nodes.collect::<RedisResult<Vec<ConnectionInfo>>>()?)
-            .connection_timeout(limits.connect)
-            .response_timeout(limits.command)
-            .retries(CLUSTER_RETRIES)
-            .max_retry_wait(CLUSTER_RETRY_PAUSE_MS)
-            .connection_concurrency_limit(MAX_IN_FLIGHT);
-        if let Some(listener) = listener {
-            builder = builder.use_protocol(ProtocolVersion::RESP3).push_sender(push_sender(listener));
+    /// Commands have no time-out in there: whoever sends one has.
+    pub(super) fn connection_config(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.limits.connect))
+            .set_response_timeout(None)
+            .set_concurrency_limit(MAX_IN_FLIGHT)
+    }
+
+    pub(super) fn address(&self, host: &str, port: u16) -> RedisResult<ConnectionInfo> {
+        let host = host.to_owned();
+        if self.url.tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }.into_connection_info()
+        } else {
+            ConnectionAddr::Tcp(host, port).into_connection_info()
         }
-        builder.build()?.get_async_connection().await.map(Link::Cluster)
     }
-}
 
-/// For one server, or one sentinel. Commands have no time-out here: whoever sends one has.
-pub(super) fn connection_config(limits: Limits) -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(limits.connect))
-        .set_response_timeout(None)
-        .set_concurrency_limit(MAX_IN_FLIGHT)
-}
-
-pub(super) fn address(host: &str, port: u16, tls: bool) -> RedisResult<ConnectionInfo> {
-    let host = host.to_owned();
-    if tls {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }.into_connection_info()
-    } else {
-        ConnectionAddr::Tcp(host, port).into_connection_info()
+    pub(super) fn credentials(&self) -> RedisConnectionInfo {
+        let mut settings = RedisConnectionInfo::default();
+        if let Some(user) = &self.url.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = self.url.password.as_ref().map(Secret::expose) {
+            settings = settings.set_password(password);
+        }
+        settings
     }
-}
-
-pub(super) fn credentials(url: &RedisUrl) -> RedisConnectionInfo {
-    let mut settings = RedisConnectionInfo::default();
-    if let Some(user) = &url.user {
-        settings = settings.set_username(user);
-    }
-    if let Some(password) = url.password.as_ref().map(Secret::expose) {
-        settings = settings.set_password(password);
-    }
-    settings
 }
 
 pub(super) fn error(text: &'static str) -> RedisError {
     RedisError::from((ErrorKind::Client, text))
-}
-
-fn push_sender(listener: Listener) -> impl Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync {
-    move |info| {
-        listener(info);
-        Ok(())
-    }
 }

@@ -42,30 +42,27 @@ impl Wakes {
     pub(super) async fn wait(&self, channels: &[String], timeout: Duration) {
         let until = Instant::now() + timeout;
         let listening = async {
-            match self.listen(channels).await {
-                Some(true) => {}
-                Some(false) => self.pushed.notified().await,
-                // Redis is away: the caller's own poll has to do.
-                None => tokio::time::sleep_until(until).await,
+            if !self.listen(channels).await {
+                self.pushed.notified().await;
             }
         };
         let _ = tokio::time::timeout_at(until, listening).await;
     }
 
-    /// Whether a subscription had to be made; `None` if one could not be.
-    async fn listen(&self, channels: &[String]) -> Option<bool> {
+    /// Whether it has begun to listen to one of them. Those that can't be reached are left to the caller's own poll.
+    async fn listen(&self, channels: &[String]) -> bool {
         let mut is_new = false;
         for channel in channels {
             if self.is_listening(channel) {
                 continue;
             }
-            let receiver = self.pubsub.subscribe(channel).await.ok()?;
+            let Ok(receiver) = self.pubsub.subscribe(channel).await else { continue };
             let task = tokio::spawn(forward(receiver, self.pushed.clone()));
             let mut forwarders = self.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
             forwarders.insert(channel.clone(), Forwarder(task.abort_handle()));
             is_new = true;
         }
-        Some(is_new)
+        is_new
     }
 
     fn is_listening(&self, channel: &str) -> bool {
