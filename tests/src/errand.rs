@@ -58,13 +58,13 @@ impl Errand {
         setup.write(&directory.path().join("errand.toml")).expect("errand.toml");
         let server = |role| {
             let directory = directory.path().to_owned();
-            move |number| Server::new(role, number, &directory)
+            move |(number, arguments): (usize, &Vec<String>)| Server::new(role, number, arguments, &directory)
         };
         let servers = match setup.mode() {
-            Mode::Embedded | Mode::DevOnPostgres => vec![server(Role::Dev)(0)],
+            Mode::Embedded | Mode::DevOnPostgres => vec![server(Role::Dev)((0, &vec![]))],
             Mode::Cluster => {
-                let apis = (0..setup.apis).map(server(Role::Api));
-                apis.chain((0..setup.workers).map(server(Role::Worker))).collect()
+                let apis = setup.apis.iter().enumerate().map(server(Role::Api));
+                apis.chain(setup.workers.iter().enumerate().map(server(Role::Worker))).collect()
             }
         };
         let mut errand = Self {
@@ -300,6 +300,15 @@ impl Errand {
     /// If it doesn't in time.
     pub async fn wait_for_worker_exit(&mut self, number: usize) -> ExitStatus {
         self.worker_mut(number).wait_for_exit().await
+    }
+
+    /// Waits until the `number`th api has ended by itself; where one process is everything, that.
+    ///
+    /// # Panics
+    /// If it doesn't in time.
+    pub async fn wait_for_api_exit(&mut self, number: usize) -> ExitStatus {
+        let index = self.index(Role::Api, number);
+        self.servers[index].wait_for_exit().await
     }
 
     /// Sends a signal to the `number`th worker: `STOP` freezes it, `CONT` thaws it.

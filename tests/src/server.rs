@@ -37,6 +37,7 @@ impl Role {
 pub(crate) struct Server {
     pub(crate) role: Role,
     number: usize,
+    arguments: Vec<String>,
     directory: PathBuf,
     runs: usize,
     running: Option<Running>,
@@ -50,9 +51,17 @@ struct Running {
 }
 
 impl Server {
-    /// The `number`th of its role, with its logs in `directory`. Not started yet.
-    pub(crate) fn new(role: Role, number: usize, directory: &Path) -> Self {
-        Self { role, number, directory: directory.to_owned(), runs: 0, running: None, url: None }
+    /// The `number`th of its role, with arguments of its own and its logs in `directory`. Not started yet.
+    pub(crate) fn new(role: Role, number: usize, arguments: &[String], directory: &Path) -> Self {
+        Self {
+            role,
+            number,
+            arguments: arguments.to_vec(),
+            directory: directory.to_owned(),
+            runs: 0,
+            running: None,
+            url: None,
+        }
     }
 
     pub(crate) const fn is_running(&self) -> bool {
@@ -70,7 +79,7 @@ impl Server {
         self.runs += 1;
         self.url = None;
         let address = address.unwrap_or("127.0.0.1:0");
-        command.arg(self.role.name());
+        command.arg(self.role.name()).args(&self.arguments);
         match self.role {
             Role::Dev => command.args(["--listen", address, "--data-dir"]).arg(self.data_dir()),
             Role::Api => command.args(["--listen", address]),

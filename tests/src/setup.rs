@@ -28,8 +28,9 @@ pub struct Setup {
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) redis_url: Option<String>,
     pub(crate) redis_prefix: String,
-    pub(crate) apis: usize,
-    pub(crate) workers: usize,
+    /// The arguments of each.
+    pub(crate) apis: Vec<Vec<String>>,
+    pub(crate) workers: Vec<Vec<String>>,
     mode: Mode,
     sections: BTreeMap<String, String>,
 }
@@ -50,8 +51,8 @@ impl Setup {
             variables: Vec::new(),
             redis_url: None,
             redis_prefix: redis::unique_prefix(),
-            apis: 1,
-            workers: 1,
+            apis: vec![vec![]],
+            workers: vec![vec![]],
             mode,
             sections: BTreeMap::new(),
         };
@@ -70,15 +71,29 @@ impl Setup {
 
     /// So many apis in a cluster instead of one.
     #[must_use]
-    pub const fn apis(mut self, apis: usize) -> Self {
-        self.apis = apis;
+    pub fn apis(mut self, apis: usize) -> Self {
+        self.apis = vec![vec![]; apis];
+        self
+    }
+
+    /// In a cluster, one api for each of these, serving those parts.
+    #[must_use]
+    pub fn apis_serving(mut self, parts: &[&str]) -> Self {
+        self.apis = parts.iter().map(|parts| vec!["--serve".to_owned(), (*parts).to_owned()]).collect();
         self
     }
 
     /// So many workers in a cluster instead of one.
     #[must_use]
-    pub const fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = vec![vec![]; workers];
+        self
+    }
+
+    /// In a cluster, one worker for each of these, taking from those queues.
+    #[must_use]
+    pub fn workers_taking_from(mut self, queues: &[&str]) -> Self {
+        self.workers = queues.iter().map(|queues| vec!["--queues".to_owned(), (*queues).to_owned()]).collect();
         self
     }
 

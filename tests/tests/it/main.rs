@@ -15,6 +15,7 @@ mod keys;
 mod openai_engine;
 mod openapi;
 mod retry;
+mod roles;
 mod schedule;
 mod session;
 mod socket;
