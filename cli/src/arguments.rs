@@ -17,8 +17,8 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// Our own words; the worker runtime says the same things again, less well.
-const DEFAULT_LOG: &str = "info,apalis_core=warn";
+/// Our own words; the worker runtime says the same things again, less well, and PostgreSQL tells what is as it should be.
+const DEFAULT_LOG: &str = "info,apalis_core=warn,sqlx::postgres::notice=warn";
 
 /// Said before or after any command.
 #[derive(Debug, Args)]

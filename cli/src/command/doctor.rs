@@ -168,7 +168,13 @@ async fn redis(config: &Config) -> Check {
 }
 
 async fn engines(mut config: Config) -> Vec<Check> {
-    let absent = dev::detect(&mut config.engines, settings::variable).await;
+    // Only `errand dev` looks for engines; a cluster has those of its configuration.
+    let in_cluster = config.redis.url.is_some();
+    let absent = if in_cluster { Vec::new() } else { dev::detect(&mut config.engines, settings::variable).await };
+    if config.engines.table.is_empty() {
+        let detail = "none is configured here; tasks need a worker that has one under [engines]".to_owned();
+        return vec![Check::absent("engines", detail)];
+    }
     let table = errand_worker::engine::build(&config.engines, errand_worker::guard::default_program());
     let engines = errand_worker::engine::describe(&table, &config.engines);
     let Ok(found) = tokio::time::timeout(PATIENCE, engines).await else {

@@ -18,6 +18,7 @@ mod queues;
 mod redis_faults;
 mod retention;
 mod retry;
+mod roles;
 mod schedule;
 mod session;
 mod socket;
