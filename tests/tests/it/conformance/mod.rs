@@ -4,6 +4,7 @@
 
 mod access;
 mod control;
+mod fleet;
 mod line;
 mod read;
 mod run;
