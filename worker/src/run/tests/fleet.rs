@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::{
     code,
+    faulty::Faulty,
     trial::{Trial, job, task},
 };
 
@@ -216,10 +217,13 @@ async fn after_the_store_was_away_for_two_leases_each_run_starts_again_once_and_
     trial.faulty.set_away(true);
     trial.until_engine("the stop of all", |engine| engine.running.load(Ordering::SeqCst) == 0).await;
     tokio::time::sleep(trial.lease()).await;
-    // One that starts this very moment knows nothing of the others, and must not count them as lost.
+    // One that starts when the store is back knows nothing of the others, who reach it a little later, and must not count
+    // them as lost.
     let (second_shutdown, second) = (trial.shutdown(), trial.worker.take().expect("a worker"));
+    let theirs = std::mem::replace(&mut trial.faulty, Arc::new(Faulty::new(trial.backend.store.clone())));
     trial.start_worker(false);
-    trial.faulty.set_away(false);
+    tokio::time::sleep(trial.lease() / 2).await;
+    theirs.set_away(false);
     for id in ids {
         let job = trial.ended(id).await;
         assert_eq!((job.state, job.attempt), (JobState::Completed, 1), "{:?}", job.failure);
