@@ -5,6 +5,7 @@
 mod access;
 mod control;
 mod fleet;
+mod hang;
 mod line;
 mod read;
 mod run;
