@@ -50,6 +50,7 @@ fn options() -> OpenOptions {
         max_connections: 8,
         renewal_connections: 1,
         acquire_timeout: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
         idle_transaction: Duration::from_secs(1),
         interrupted_marker: MARKER.to_owned(),
     }
