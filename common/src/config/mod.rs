@@ -129,6 +129,8 @@ pub struct Database {
     pub renewal_connections: u32,
     /// Longest wait for a free connection, in seconds.
     pub acquire_timeout_seconds: u32,
+    /// Longest wait for one answer of PostgreSQL, in seconds: a connection that is cut off takes calls and stays silent.
+    pub answer_timeout_seconds: u32,
     /// Longest pause within a transaction before PostgreSQL ends it, in seconds: a process that is stopped or cut off must
     /// not keep its locks from the others.
     pub idle_transaction_seconds: u32,
@@ -141,6 +143,7 @@ impl Default for Database {
             max_connections: 16,
             renewal_connections: 2,
             acquire_timeout_seconds: 10,
+            answer_timeout_seconds: 15,
             idle_transaction_seconds: 5,
         }
     }

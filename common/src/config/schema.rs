@@ -51,6 +51,7 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("database.max_connections", Whole(1, 1_000)),
     ("database.renewal_connections", Whole(1, 16)),
     ("database.acquire_timeout_seconds", Whole(1, 300)),
+    ("database.answer_timeout_seconds", Whole(1, 300)),
     ("database.idle_transaction_seconds", Whole(1, 300)),
     ("redis.url", RedisPlace),
     ("redis.key_prefix", KeyPrefix),

@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod openai_engine;
 mod openapi;
+mod poison;
 mod queues;
 mod redis_faults;
 mod retention;

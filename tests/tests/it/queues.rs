@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use errand_tests::{Client, both_stores, program::Programs};
+use errand_tests::{Client, both_modes, program::Programs};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ async fn key_with(client: &Client, scopes: &[&str]) -> Client {
     client.with_key(made.body["key"].as_str().expect("a key"))
 }
 
-both_stores! {
+both_modes! {
     async fn a_paused_queue_hands_out_nothing_and_a_resumed_one_at_once(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("gated", &programs.gated_engine("gated", "a", "b")).start().await;

@@ -1,7 +1,7 @@
 //! Retention, seen from outside: streams that begin later, and jobs that are gone.
 
 use errand_tests::{
-    Client, Errand, Setup, both_stores, sse,
+    Client, Errand, Setup, both_modes, sse,
     sse::{Frame, Sse},
     wait,
 };
@@ -33,7 +33,7 @@ async fn emptied(client: &Client, id: &str) -> Vec<Frame> {
     .await
 }
 
-both_stores! {
+both_modes! {
     async fn a_watcher_whose_position_was_dropped_begins_with_a_snapshot(setup: Setup) {
         let errand = swift(setup, "events_days = 30\njobs_days = 0").start().await;
         let client = errand.client();

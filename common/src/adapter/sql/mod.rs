@@ -16,6 +16,7 @@ mod fleet;
 mod inspect;
 mod line;
 mod open;
+mod patience;
 mod postgres;
 mod read;
 mod restore;

@@ -13,6 +13,7 @@ use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, params},
     inspect::{Schema, inspect},
+    patience::Patience,
     postgres::PostgresDialect,
     sqlite::SqliteDialect,
     statement,
@@ -40,6 +41,8 @@ pub struct OpenOptions {
     pub renewal_connections: u32,
     /// Longest wait for one.
     pub acquire_timeout: Duration,
+    /// Longest wait for one answer of PostgreSQL.
+    pub answer_timeout: Duration,
     /// Longest pause within a transaction before PostgreSQL ends it: a process that is stopped or cut off must not keep its
     /// locks from the others.
     pub idle_transaction: Duration,
@@ -247,7 +250,7 @@ async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, O
         });
     let renewals = pool_options.clone().max_connections(options.renewal_connections).connect_lazy_with(connect.clone());
     let pool = pool_options.connect_with(connect).await.map_err(|source| OpenError::Connect { place, source })?;
-    Ok(PostgresDialect { pool, renewals })
+    Ok(PostgresDialect { pool, renewals, patience: Patience(options.answer_timeout) })
 }
 
 async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenError> {

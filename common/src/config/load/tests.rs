@@ -133,7 +133,7 @@ fn each_fault_names_the_setting_and_what_is_allowed() {
         (
             "[database]\nzzzzzzzzzz = 1",
             "database.zzzzzzzzzz is not a setting; [database] has url, max_connections, renewal_connections, \
-             acquire_timeout_seconds, idle_transaction_seconds",
+             acquire_timeout_seconds, answer_timeout_seconds, idle_transaction_seconds",
         ),
         ("worker = 3", "worker is not a table; write [worker]"),
         (

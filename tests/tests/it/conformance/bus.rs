@@ -8,7 +8,7 @@ use errand_common::{
 };
 use errand_tests::wait::bounded;
 
-use super::fleet::{Place, on_each_place};
+use super::place::{Place, on_each_place};
 
 fn topic() -> Topic {
     Topic::Stream(Stream::Job(JobId::new()))

@@ -5,8 +5,10 @@
 mod access;
 mod bus;
 mod control;
-mod fleet;
+mod workers;
+mod hang;
 mod line;
+mod place;
 mod queue;
 mod read;
 mod retain;
@@ -53,6 +55,7 @@ fn options() -> OpenOptions {
         max_connections: 8,
         renewal_connections: 1,
         acquire_timeout: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
         idle_transaction: Duration::from_secs(1),
         interrupted_marker: MARKER.to_owned(),
     }

@@ -10,7 +10,7 @@ use errand_common::{
     port::{Popped, Queue, Ready},
 };
 
-use super::fleet::{Place, on_each_place};
+use super::place::{Place, on_each_place};
 
 const DEFAULT: &str = "default";
 

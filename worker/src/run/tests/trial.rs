@@ -1,9 +1,10 @@
 //! A worker on a database of its own, with an engine that does what its prompt says.
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -38,6 +39,7 @@ pub(super) struct Scripted {
     pub(super) most_at_once: AtomicUsize,
     pub(super) turns: AtomicUsize,
     pub(super) gate: tokio::sync::Notify,
+    begun: Mutex<HashSet<JobId>>,
 }
 
 /// Counts a turn as running until it returns or is dropped.
@@ -86,6 +88,11 @@ impl Engine for Scripted {
                 self.gate.notified().await;
                 say(" after").await;
                 Ok(TurnEnd { text: "before after".to_owned(), ..TurnEnd::default() })
+            }
+            // Its first run ends by being stopped.
+            "second" if self.begun.lock().expect("no panic").insert(turn.job_id) => {
+                context.stop.cancelled().await;
+                Ok(TurnEnd::default())
             }
             "hang" => std::future::pending().await,
             "flood" => {
@@ -155,6 +162,11 @@ impl Trial {
         let engine: Arc<dyn Engine> = self.engine.clone();
         let engines = EngineTable::from([("scripted".to_owned(), engine)]);
         self.worker = Some(tokio::spawn(run_with(options, engines)));
+    }
+
+    /// Stops the worker that was started last.
+    pub(super) fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
     }
 
     pub(super) async fn stop(&mut self) -> Result<(), RunError> {
