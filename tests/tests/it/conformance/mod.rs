@@ -4,7 +4,6 @@
 
 mod access;
 mod control;
-mod fleet;
 mod hang;
 mod line;
 mod read;
@@ -12,6 +11,7 @@ mod run;
 mod schema;
 mod submit;
 mod sweep;
+mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
