@@ -33,6 +33,7 @@ pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::stream::watch_job))
         .routes(routes!(route::job_cancel::cancel_job))
         .routes(routes!(route::job_retry::retry_job))
+        .routes(routes!(route::job_retry_many::retry_jobs))
         .routes(routes!(route::stream::open_socket))
         .routes(routes!(route::queue_list::list_queues))
         .routes(routes!(route::queue_pause::pause_queue))

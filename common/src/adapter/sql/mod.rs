@@ -17,6 +17,7 @@ mod open;
 mod postgres;
 mod read;
 mod retain;
+mod retry;
 mod row;
 mod run;
 mod sqlite;

@@ -17,6 +17,7 @@ mod control;
 mod fleet;
 mod read;
 mod retain;
+mod retry;
 mod run;
 mod submit;
 mod sweep;
@@ -26,6 +27,7 @@ pub use control::{Control, DrainAsked, PausedQueue};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use retain::{Passed, Retains, Step};
+pub use retry::{Retried, Retries, Unsuccessful, UnsuccessfulFilter};
 pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
@@ -96,6 +98,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control {}
+pub trait Store: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Control {}
 
-impl<T: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control> Store for T {}
+impl<T: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Control> Store for T {}

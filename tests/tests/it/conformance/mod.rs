@@ -7,6 +7,7 @@ mod control;
 mod line;
 mod read;
 mod retain;
+mod retry;
 mod run;
 mod schema;
 mod submit;
