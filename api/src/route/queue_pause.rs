@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Whose jobs an order is about: with `?all` everyone's, else the caller's tenant's.
-fn audience<'a>(caller: &'a Caller, mut query: Params) -> Result<Option<&'a str>, Problem> {
+fn audience(caller: &Caller, mut query: Params) -> Result<Option<&str>, Problem> {
     let all = query.switch("all");
     query.finish()?;
     caller.require(if all { Scope::Fleet } else { Scope::Admin })?;
