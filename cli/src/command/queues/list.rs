@@ -72,7 +72,7 @@ fn text(screen: &Screen, rows: &[Row]) -> String {
     let header = ["QUEUE", "STATE", "QUEUED", "OLDEST", "RUNNING", "RETRYING", "SCHEDULED", "BLOCKED", "WAITING"];
     let mut table = table::new(screen, &header);
     for row in rows {
-        let oldest = row.oldest_age_seconds.map(|seconds| table::seconds(seconds)).unwrap_or_default();
+        let oldest = row.oldest_age_seconds.map(table::seconds).unwrap_or_default();
         table.add_row([
             row.name.clone(),
             row.state().to_owned(),
