@@ -1,7 +1,7 @@
 //! From a body of `POST /jobs` to a job, by its kind.
 
 use errand_common::{
-    domain::{RetryPolicy, Timestamp},
+    domain::{Job, RetryPolicy, Timestamp},
     port::store::NewJob,
     wire::task::KIND as TASK,
 };
@@ -98,6 +98,11 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     }
     let (task, beyond) = task_of(request)?;
     task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
+}
+
+/// The job that repeats one that ended badly.
+pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
+    task::repeat(job)
 }
 
 /// The task in the payload; what the job says itself wins.

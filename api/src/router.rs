@@ -38,6 +38,7 @@ fn rest() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::job_timeline::show_timeline))
         .routes(routes!(route::job_cancel::cancel_job))
         .routes(routes!(route::job_retry::retry_job))
+        .routes(routes!(route::job_retry_many::retry_jobs))
         .routes(routes!(route::queue_list::list_queues))
         .routes(routes!(route::queue_pause::pause_queue))
         .routes(routes!(route::queue_pause::resume_queue))

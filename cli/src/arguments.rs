@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use errand_common::telemetry::log;
 
-use crate::command::{api, dev, doctor, jobs, keys, migrate, submit, worker};
+use crate::command::{api, dev, doctor, jobs, keys, migrate, queues, submit, worker, workers};
 
 /// Errand runs jobs for fleets of AI agents.
 #[derive(Debug, Parser)]
@@ -63,6 +63,11 @@ pub(crate) enum Command {
     /// Look at jobs, follow, cancel and retry them
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    /// List, pause and resume queues
+    #[command(subcommand)]
+    Queues(queues::Queues),
+    /// List workers, and drain them
+    Workers(workers::Workers),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::Keys),

@@ -158,12 +158,12 @@ impl<T> Page<T> {
 }
 
 /// Opaque to clients.
-fn encode_cursor(position: &str) -> String {
+pub(crate) fn encode_cursor(position: &str) -> String {
     URL_SAFE_NO_PAD.encode(position)
 }
 
 /// `None`: no cursor of ours.
-fn decode_cursor<T: FromStr>(cursor: &str) -> Option<T> {
+pub(crate) fn decode_cursor<T: FromStr>(cursor: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     std::str::from_utf8(&bytes).ok()?.parse().ok()
 }

@@ -7,6 +7,7 @@ pub(crate) mod job_batch;
 pub(crate) mod job_cancel;
 pub(crate) mod job_list;
 pub(crate) mod job_retry;
+pub(crate) mod job_retry_many;
 pub(crate) mod job_show;
 pub(crate) mod job_submit;
 pub(crate) mod job_timeline;

@@ -8,8 +8,10 @@ pub(crate) mod doctor;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod migrate;
+pub(crate) mod queues;
 pub(crate) mod submit;
 pub(crate) mod worker;
+pub(crate) mod workers;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Worker(worker) => worker.run(&global, screen).await,
         Command::Submit(submit) => submit.run(screen).await,
         Command::Jobs(jobs) => jobs.run(screen).await,
+        Command::Queues(queues) => queues.run(screen).await,
+        Command::Workers(workers) => workers.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,
         Command::Doctor(doctor) => doctor.run(&global, screen).await,
         Command::Migrate(migrate) => migrate.run(&global, screen).await,

@@ -26,6 +26,40 @@ fn assert_success(output: &Output) {
 }
 
 both_modes! {
+    async fn queues_are_paused_and_resumed_and_what_failed_is_retried(setup: Setup) {
+        let programs = Programs::new();
+        let mut errand = setup.engine("broken", &programs.engine("broken", "exit 3\n")).start().await;
+        let client = errand.client().clone();
+        let paused = errand.run_cli(&["queues", "pause", "default"]).await;
+        assert_success(&paused);
+        assert_eq!(out(&paused), "default is paused\n");
+        let task = client.submit_task(&json!({"prompt": "x", "engineType": "broken"})).await;
+        let listed = errand.run_cli(&["queues", "list"]).await;
+        let row: Vec<_> = out(&listed).lines().nth(1).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        assert_eq!(row[..3], ["default", "paused", "1"], "{}", out(&listed));
+        assert_eq!(out(&errand.run_cli(&["queues", "resume", "default"]).await), "default is open\n");
+        assert_eq!(client.wait_for_end(&task.id).await["state"], "failed");
+
+        let retried = errand.run_cli(&["jobs", "retry", "--state", "failed"]).await;
+        assert_success(&retried);
+        assert!(out(&retried).contains(&task.id) && err(&retried).contains("1 new job"), "{retried:?}");
+        let again = errand.run_cli(&["jobs", "retry", &task.id, "--all"]).await;
+        assert_eq!(again.status.code(), Some(2), "one job, or all: {again:?}");
+        let new = client.get("/jobs?limit=1").await.items()[0]["id"].as_str().expect("an id").to_owned();
+        client.wait_for_end(&new).await;
+
+        let workers = errand.run_cli(&["workers"]).await;
+        let id = out(&workers).lines().nth(1).and_then(|row| row.split(' ').next()).expect("a worker").to_owned();
+        let refused = errand.run_cli(&["workers", "drain", &id]).await;
+        if errand.setup().mode() == Mode::Cluster {
+            assert_success(&refused);
+            assert!(errand.wait_for_worker_exit(0).await.success(), "a drained worker ends well");
+        } else {
+            assert!(!refused.status.success() && err(&refused).contains("stop the process"), "{refused:?}");
+        }
+        errand.finish().await;
+    }
+
     async fn following_a_slow_program_shows_each_line_as_it_comes(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("gated", &programs.gated_engine("gated", "first line", "second line")).start().await;

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod bulk_retry;
 mod cancel;
 mod cli;
 mod command_engine;

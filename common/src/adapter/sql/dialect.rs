@@ -66,6 +66,9 @@ fn word_text(word: &str, flavor: Flavor) -> &'static str {
         ("for update", Flavor::Postgres) => "FOR UPDATE",
         ("skip locked", Flavor::Postgres) => "FOR UPDATE SKIP LOCKED",
         ("for update" | "skip locked", Flavor::Sqlite) => "",
+        ("take turn", Flavor::Postgres) => "FROM pg_advisory_xact_lock(hashtextextended($1, 0))",
+        // A transaction that writes is alone there from its beginning.
+        ("take turn", Flavor::Sqlite) => "WHERE $1 IS NOT NULL",
         _ => panic!("no such word in a statement: {word}"),
     }
 }

@@ -21,6 +21,7 @@ mod postgres;
 mod read;
 mod restore;
 mod retain;
+mod retry;
 mod row;
 mod run;
 mod sqlite;

@@ -236,7 +236,7 @@ fn lenient_json(row: &impl SqlRow, column: &str) -> Result<Option<Value>, StoreE
 }
 
 /// Likewise for a failure: its text becomes the message.
-fn failure(row: &impl SqlRow, attempt: u32) -> Result<Option<Failure>, StoreError> {
+pub(super) fn failure(row: &impl SqlRow, attempt: u32) -> Result<Option<Failure>, StoreError> {
     let text = row.opt_text("failure")?;
     Ok(text.map(|text| {
         serde_json::from_str(&text).unwrap_or(Failure {

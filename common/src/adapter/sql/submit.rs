@@ -146,7 +146,15 @@ impl<D: Dialect> SqlStore<D> {
         part: &[Submission],
         now: Timestamp,
     ) -> Result<(Vec<Submitted>, Consequences), StoreError> {
-        let mut unit = Unit::begin(&self.dialect, now).await?;
+        self.submit_in(Unit::begin(&self.dialect, now).await?, part).await
+    }
+
+    /// Submits in a transaction that has locked no row yet, and commits it.
+    pub(super) async fn submit_in(
+        &self,
+        mut unit: Unit<D>,
+        part: &[Submission],
+    ) -> Result<(Vec<Submitted>, Consequences), StoreError> {
         let mut settled = self.settle_keys(&mut unit, part).await?;
         let wanted: BTreeSet<SessionId> = part
             .iter()

@@ -18,6 +18,7 @@ mod fleet;
 mod read;
 mod restore;
 mod retain;
+mod retry;
 mod run;
 mod submit;
 mod sweep;
@@ -29,6 +30,7 @@ pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
 pub use retain::{Passed, Retains, Step};
 pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
+pub use retry::{Retried, Retries, Unsuccessful, UnsuccessfulFilter};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
     Submissions, Submitted,
@@ -98,6 +100,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore {}
+pub trait Store: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore {}
 
-impl<T: Submissions + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore> Store for T {}
+impl<T: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore> Store for T {}

@@ -12,6 +12,7 @@ mod place;
 mod queue;
 mod read;
 mod retain;
+mod retry;
 mod run;
 mod schema;
 mod submit;

@@ -108,6 +108,14 @@ delegate! { Restore {
     renew_epoch() -> String;
 } }
 
+delegate! { Retries {
+    unsuccessful(tenant: &str, filter: &UnsuccessfulFilter) -> Vec<Unsuccessful>;
+    jobs_by_id(tenant: &str, ids: &[JobId]) -> Vec<Job>;
+    submit_retries(
+        tenant: &str, jobs: Vec<NewJob>, idempotency: Option<IdempotencyRecord>, now: Timestamp
+    ) -> (Retried, Consequences);
+} }
+
 delegate! { Retains {
     drop_events(before: Timestamp, after: Option<Passed>, limit: u32) -> Step;
     delete_jobs(before: Timestamp, after: Option<Passed>, limit: u32, now: Timestamp) -> Step;
