@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     adapter::{
         clock::SystemClock,
-        memory::{MemoryBus, MemoryQueue},
+        memory::{MemoryBus, MemoryGates, MemoryQueue},
         sql,
     },
     config::Config,
     domain::Stream,
-    port::{Bus, BusMessage, Clock, Queue, Ready, Store, Topic, store::Consequences},
+    port::{Bus, BusMessage, Clock, Gates, Queue, Ready, Store, Topic, store::Consequences},
     telemetry::metric,
     wire::control::Signal,
 };
@@ -21,7 +21,7 @@ pub use crate::adapter::sql::{OpenError, Schema};
 /// scheduled for next year need not lie in memory until then.
 const QUEUE_HORIZON: Duration = Duration::from_secs(600);
 
-/// The four ports, chosen by configuration.
+/// The ports, chosen by configuration.
 #[derive(Clone)]
 pub struct Backend {
     /// Truth.
@@ -30,6 +30,8 @@ pub struct Backend {
     pub queue: Arc<dyn Queue>,
     /// Who is told.
     pub bus: Arc<dyn Bus>,
+    /// Who may call which destination.
+    pub gates: Arc<dyn Gates>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -52,6 +54,7 @@ impl Backend {
             store,
             queue: Arc::new(MemoryQueue::default()),
             bus: Arc::new(MemoryBus::default()),
+            gates: Arc::new(MemoryGates::default()),
             clock: Arc::new(SystemClock),
         })
     }

@@ -232,7 +232,7 @@ fn count(claimed: &Claimed, outcome: &Outcome, took: Duration) {
     let class = match outcome {
         Outcome::Completed { .. } => "ok",
         Outcome::Failed { failure } | Outcome::Retry { failure, .. } => failure.class.as_str(),
-        Outcome::Snoozed { .. } | Outcome::HandedBack { .. } => return,
+        Outcome::Snoozed { .. } | Outcome::HeldBack { .. } | Outcome::HandedBack { .. } => return,
     };
     let kind = claimed.job.kind.clone();
     metrics::counter!(metric::ATTEMPTS_TOTAL, "kind" => kind, "class" => class).increment(1);

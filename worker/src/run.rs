@@ -167,6 +167,7 @@ impl Parts {
         parts.part("control listener", control::listen(backend.clone(), registry, id, core.clone()));
         parts.part("event writer", loops.append.run(core));
         parts.part("end writer", loops.finish.run());
+        parts.part("intent writer", loops.intend.run());
         parts.part("sweeper", sweeper.run(intake.clone()));
         parts.part("fetcher", fetcher.run(intake));
         parts.fallible(RUNNER, async move {

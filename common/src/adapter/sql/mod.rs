@@ -9,6 +9,7 @@
 mod access;
 mod cancel;
 mod dialect;
+mod effect;
 mod fleet;
 mod inspect;
 mod line;

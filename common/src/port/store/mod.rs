@@ -13,6 +13,7 @@
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
 
 mod access;
+mod effect;
 mod fleet;
 mod read;
 mod run;
@@ -20,6 +21,7 @@ mod submit;
 mod sweep;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
+pub use effect::{EffectReceipt, Effects, Intend, Intended, NewEffect};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
@@ -92,6 +94,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet {}
+pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects> Store for T {}
