@@ -10,15 +10,18 @@
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
 
 mod control;
+mod effect;
 pub mod engine;
 mod execute;
 mod fetch;
+mod gate;
 pub mod guard;
 mod handler;
 mod lease;
 mod outcome;
 mod pace;
 mod registry;
+mod retry_after;
 mod run;
 mod runner;
 mod sweep;

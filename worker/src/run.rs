@@ -69,7 +69,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunError> {
     let RunOptions { backend, config, sole_holder, shutdown, .. } = options;
     let engines = Arc::new(engines);
-    let handlers = handler::table(engines.clone(), &config.engines);
+    let handlers = handler::table(engines.clone(), &config);
     let info = worker_info(&config, &engines, &handlers).await;
     tracing::info!(worker_id = %info.id, queues = ?info.queues, concurrency = info.concurrency, "worker starts");
     let keeper = Keeper {
