@@ -11,6 +11,7 @@ mod cached;
 mod cancel;
 mod engines;
 mod extract;
+mod http;
 mod idempotency;
 mod job;
 mod limit;

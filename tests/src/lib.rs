@@ -11,6 +11,7 @@ pub mod fake_openai;
 pub mod postgres;
 pub mod process;
 pub mod program;
+pub mod redis;
 pub mod run;
 pub mod setup;
 pub mod socket;

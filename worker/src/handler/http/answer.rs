@@ -37,6 +37,7 @@ pub(super) async fn judge(payload: &HttpPayload, place: &str, response: Response
         };
     }
     let (class, code) = classify(status);
+    let pause = pause.filter(|_| matches!(class, FailureClass::Transient | FailureClass::RateLimited));
     // A refusal whose body does not come is judged by its status alone.
     let words = read(response, WORDS_LIMIT).await.map(|body| body.value).unwrap_or_default();
     let hint = if (300..400).contains(&status) { ": redirects are not followed" } else { "" };

@@ -68,12 +68,12 @@ impl Handler for HttpHandler {
     async fn run(&self, claimed: &Claimed, context: &RunContext) -> Result<Completion, HandlerFailure> {
         let payload = HttpPayload::deserialize(&claimed.job.payload)
             .map_err(|error| invalid("INVALID_PAYLOAD", format!("the payload is not that of an http job: {error}")))?;
+        let url = payload.target().map_err(|detail| invalid("INVALID_PAYLOAD", format!("/url {detail}")))?;
         // Judged again: the operator may have changed what is allowed since it was submitted.
         if let Some(fault) = payload.faults(&self.allow).into_iter().next() {
             let code = if fault.pointer == "/url" { "ADDRESS_NOT_ALLOWED" } else { "INVALID_PAYLOAD" };
             return Err(invalid(code, format!("{} {}", fault.pointer, fault.detail)));
         }
-        let url = payload.target().map_err(|detail| invalid("INVALID_PAYLOAD", format!("/url {detail}")))?;
         let clients = self.clients.as_ref().map_err(|reason| invalid("NO_CLIENT", reason.clone()))?;
         let limit = asked_limit(claimed).map_or(self.call_limit, |asked| asked.min(self.call_limit));
         let headers = headers(&payload, claimed.job.id)?;
