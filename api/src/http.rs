@@ -67,7 +67,12 @@ pub(crate) fn new_job(app: &App, tenant: &str, request: JobRequest) -> Result<Ne
         url: call.url,
         headers: call.headers.unwrap_or_default(),
         body: call.body.filter(|body| !body.is_null()),
-        expect: call.expect.unwrap_or_default().into_iter().filter_map(|status| u16::try_from(status.get()).ok()).collect(),
+        expect: call
+            .expect
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|status| u16::try_from(status.get()).ok())
+            .collect(),
         idempotent: call.idempotent.unwrap_or(true),
     };
     let outbound = &app.config.outbound;

@@ -138,8 +138,11 @@ fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
     if request.retry.as_ref().is_some_and(|retry| retry.max_attempts.is_some()) {
         task.max_attempts = None;
     }
-    let beyond =
-        Beyond { queue: request.queue, deadline: request.deadline, retry: request.retry.map(|retry| retry.over(RetryPolicy::TASK)) };
+    let beyond = Beyond {
+        queue: request.queue,
+        deadline: request.deadline,
+        retry: request.retry.map(|retry| retry.over(RetryPolicy::TASK)),
+    };
     Ok((task, beyond))
 }
 
@@ -172,7 +175,8 @@ pub(crate) fn check_times(
 /// Checks the size of a client's own data.
 pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>, pointer: &str, faults: &mut Faults) {
     let bytes = metadata.map_or(0, |fields| serde_json::to_string(fields).unwrap_or_default().len());
-    faults.check(bytes <= limit::METADATA_BYTES, pointer, || format!("may take {} bytes at most", limit::METADATA_BYTES));
+    faults
+        .check(bytes <= limit::METADATA_BYTES, pointer, || format!("may take {} bytes at most", limit::METADATA_BYTES));
 }
 
 /// The job that repeats one which has ended.

@@ -7,7 +7,7 @@ use crate::{
         clock::SystemClock,
         memory::{MemoryBus, MemoryGates, MemoryQueue},
         redis::{self, Redis},
-        sql,
+        sql::{self, Migration},
     },
     config::Config,
     domain::Stream,
@@ -51,6 +51,14 @@ pub struct Backend {
     pub clock: Arc<dyn Clock>,
 }
 
+impl OpenError {
+    /// Whether the database is merely away, or not up yet: it is worth trying again.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_passing())
+    }
+}
+
 impl Backend {
     /// Opens the database at `database_url`, bringing its schema up to date, and the queue, bus and gates that go with the
     /// configuration: on Redis if `redis.url` is set, which may be away; else in this process.
@@ -58,8 +66,22 @@ impl Backend {
     /// # Errors
     /// [`OpenError`], with the part that failed.
     pub async fn open(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        Self::open_with(config, database_url, Migration::Apply).await
+    }
+
+    /// The same without a change to the schema: for one process of many. A schema that is behind is an error; one that is
+    /// ahead is not, so that old processes go on beside new ones.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the part that failed.
+    pub async fn join(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        Self::open_with(config, database_url, Migration::Expect).await
+    }
+
+    async fn open_with(config: &Config, database_url: &str, migration: Migration) -> Result<Self, OpenError> {
         let redis = Redis::open(&config.redis).map_err(OpenError::RedisUrl)?;
         let options = sql::OpenOptions {
+            migration,
             max_connections: config.database.max_connections,
             acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
             idle_transaction: Duration::from_secs(config.database.idle_transaction_seconds.into()),
@@ -68,11 +90,9 @@ impl Backend {
         let (store, _) = sql::open(database_url, &options).await?;
         let (queue, bus, gates): (Arc<dyn Queue>, Arc<dyn Bus>, Arc<dyn Gates>) = match redis {
             Some(redis) => (Arc::new(redis.queue()), Arc::new(redis.bus()), Arc::new(redis.gates())),
-            None => (
-                Arc::new(MemoryQueue::default()),
-                Arc::new(MemoryBus::default()),
-                Arc::new(MemoryGates::default()),
-            ),
+            None => {
+                (Arc::new(MemoryQueue::default()), Arc::new(MemoryBus::default()), Arc::new(MemoryGates::default()))
+            }
         };
         Ok(Self { store, queue, bus, gates, clock: Arc::new(SystemClock) })
     }

@@ -76,12 +76,9 @@ impl Passage {
         let policy = policies.policy(destination);
         match backend.gates.enter(destination, &policy, backend.clock.now()).await {
             Entered::Closed { until, reason } => Err(Closed { until, reason }),
-            Entered::Open(permit) => Ok(Self {
-                backend: backend.clone(),
-                destination: destination.to_owned(),
-                policy,
-                permit: Some(permit),
-            }),
+            Entered::Open(permit) => {
+                Ok(Self { backend: backend.clone(), destination: destination.to_owned(), policy, permit: Some(permit) })
+            }
         }
     }
 

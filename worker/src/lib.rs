@@ -17,6 +17,7 @@ mod fetch;
 mod gate;
 pub mod guard;
 mod handler;
+mod health;
 mod lease;
 mod outcome;
 mod pace;
@@ -27,4 +28,5 @@ mod runner;
 mod sweep;
 mod writer;
 
+pub use health::{Condition, Health};
 pub use run::{RunError, RunOptions, run};

@@ -182,7 +182,9 @@ mod tests {
         let mut claimed = claimed();
         assert!(matches!(of_handler(&claimed, doubt(), moment()), Ok(Outcome::Retry { .. })));
         claimed.job.attempt = 3;
-        let Ok(Outcome::Failed { failure }) = of_handler(&claimed, doubt(), moment()) else { panic!("the last attempt") };
+        let Ok(Outcome::Failed { failure }) = of_handler(&claimed, doubt(), moment()) else {
+            panic!("the last attempt")
+        };
         assert_eq!((failure.class, failure.code.as_str()), (FailureClass::Ambiguous, "OUTCOME_UNKNOWN"));
     }
 

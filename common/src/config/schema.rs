@@ -30,9 +30,11 @@ pub(super) enum Rule {
     List(usize),
     /// A list of networks.
     Networks,
+    /// One or more of these words.
+    Words(&'static [&'static str]),
 }
 
-use Rule::{Address, ApiKey, Choice, KeyPrefix, List, Networks, RedisPlace, Text, Url, Whole};
+use Rule::{Address, ApiKey, Choice, KeyPrefix, List, Networks, RedisPlace, Text, Url, Whole, Words};
 
 const HTTP: Rule = Url(&["http", "https"]);
 const DAY: i64 = 86_400;
@@ -41,6 +43,7 @@ const DAY: i64 = 86_400;
 pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("server.listen", Address),
     ("server.public_url", HTTP),
+    ("server.serve", Words(&["rest", "relay", "console"])),
     ("server.body_limit_kib", Whole(1, 65_536)),
     ("server.attachment_limit_mib", Whole(0, 1_024)),
     ("server.header_limit_kib", Whole(4, 1_024)),
@@ -90,20 +93,22 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("relay.buffer_frames", Whole(16, 65_536)),
     ("relay.frame_limit_kib", Whole(1, 16_384)),
     ("relay.ping_seconds", Whole(1, 3_600)),
+    ("relay.reconnect_spread_ms", Whole(0, 600_000)),
 ];
 
 /// The settings of one destination's gate.
-pub(super) const DESTINATION: &[(&str, Rule)] = &[
-    ("concurrency", Whole(1, 100_000)),
-    ("rate_per_second", Whole(1, 1_000_000)),
-    ("burst", Whole(1, 1_000_000)),
-];
+pub(super) const DESTINATION: &[(&str, Rule)] =
+    &[("concurrency", Whole(1, 100_000)), ("rate_per_second", Whole(1, 1_000_000)), ("burst", Whole(1, 1_000_000))];
 
 /// Whether this is how a destination is written: a host in lower case, and a port.
 pub(super) fn is_destination(name: &str) -> bool {
     name.rsplit_once(':').is_some_and(|(host, port)| {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
-        !host.is_empty() && host.len() <= 255 && host.chars().all(fits) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        let fits =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+        !host.is_empty()
+            && host.len() <= 255
+            && host.chars().all(fits)
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
 }
 
@@ -207,6 +212,7 @@ impl Rule {
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
             Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
             List(_) => "a list of one or more texts such as [\"a\", \"b\"]".to_owned(),
+            Words(words) => format!("a list of one or more of {}", words.join(", ")),
         }
     }
 
@@ -240,6 +246,9 @@ impl Rule {
             (Networks, Value::Array(items)) => {
                 items.iter().all(|item| item.as_str().is_some_and(|text| text.parse::<ipnet::IpNet>().is_ok()))
             }
+            (Words(words), Value::Array(items)) => {
+                !items.is_empty() && items.iter().all(|item| item.as_str().is_some_and(|text| words.contains(&text)))
+            }
             _ => false,
         };
         if fits { Ok(()) } else { Err(format!("{}; allowed: {}", self.found(value), self.allowed())) }
@@ -266,6 +275,7 @@ impl Rule {
             (_, Value::Array(items)) if items.is_empty() => "is an empty list".to_owned(),
             (Networks, Value::Array(_)) => "holds something that is not a network".to_owned(),
             (List(_), Value::Array(_)) => "holds something that is not text, or blank text".to_owned(),
+            (Words(_), Value::Array(_)) => "holds something else".to_owned(),
             (_, Value::Array(_)) => "is a list".to_owned(),
             (_, Value::Table(_)) => "is a table".to_owned(),
         }

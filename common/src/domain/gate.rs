@@ -191,11 +191,8 @@ impl Gate {
             (Breaker::HalfOpen { .. }, Verdict::Failure) => self.open(policy, now),
             (Breaker::HalfOpen { successes }, Verdict::Success) => {
                 let successes = successes + 1;
-                self.breaker = if successes >= policy.probes.max(1) {
-                    Breaker::Closed
-                } else {
-                    Breaker::HalfOpen { successes }
-                };
+                self.breaker =
+                    if successes >= policy.probes.max(1) { Breaker::Closed } else { Breaker::HalfOpen { successes } };
             }
         }
     }
@@ -213,9 +210,7 @@ impl Gate {
         }
         let calls: u64 = self.window.iter().map(|slice| u64::from(slice.calls)).sum();
         let failures: u64 = self.window.iter().map(|slice| u64::from(slice.failures)).sum();
-        if failed
-            && calls >= u64::from(policy.min_calls)
-            && failures * 100 >= calls * u64::from(policy.failure_percent)
+        if failed && calls >= u64::from(policy.min_calls) && failures * 100 >= calls * u64::from(policy.failure_percent)
         {
             self.open(policy, now);
         }
@@ -321,7 +316,8 @@ mod tests {
         call(&mut gate, &policy, Verdict::Failure, 10);
         assert_eq!(enter(&mut gate, &policy, 11), Err(Reason::Open), "two of four failed");
         assert_eq!(enter(&mut gate, &policy, 5_009), Err(Reason::Open));
-        let probes = [enter(&mut gate, &policy, 5_010), enter(&mut gate, &policy, 5_010)].map(|probe| probe.expect("a probe"));
+        let probes =
+            [enter(&mut gate, &policy, 5_010), enter(&mut gate, &policy, 5_010)].map(|probe| probe.expect("a probe"));
         assert_eq!(enter(&mut gate, &policy, 5_010), Err(Reason::Open), "few are let through");
         gate.leave(&policy, probes[0], Verdict::Success, None, at(5_020));
         gate.leave(&policy, probes[1], Verdict::Success, None, at(5_021));

@@ -225,8 +225,16 @@ mod tests {
         assert!(faults(post(json!({}))).is_empty());
         assert!(faults(post(json!({"url": "http://127.0.0.1:9/x", "body": "text", "expect": [200, 404]}))).is_empty());
         for url in [
-            "no", "ftp://x/", "https://", "https://u:p@example.com/", "http://10.0.0.1/", "https://[::1]/",
-            "http://8.8.8.8/", "https://0x7f000001.0/", "http://2852039166/", "https://[::ffff:10.0.0.1]/",
+            "no",
+            "ftp://x/",
+            "https://",
+            "https://u:p@example.com/",
+            "http://10.0.0.1/",
+            "https://[::1]/",
+            "http://8.8.8.8/",
+            "https://0x7f000001.0/",
+            "http://2852039166/",
+            "https://[::ffff:10.0.0.1]/",
         ] {
             assert_eq!(faults(post(json!({"url": url}))), ["/url"], "{url}");
         }

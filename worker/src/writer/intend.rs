@@ -131,11 +131,7 @@ impl Entry {
     }
 
     fn intend(&self) -> Intend {
-        Intend {
-            fence: self.outbox.run().fence(),
-            receipts: self.outbox.receipts(),
-            effect: self.effect.clone(),
-        }
+        Intend { fence: self.outbox.run().fence(), receipts: self.outbox.receipts(), effect: self.effect.clone() }
     }
 
     fn answer(self, answer: Result<Intended, Unwritten>) {

@@ -105,9 +105,9 @@ impl RedisGates {
 
 /// Long enough to remember all that a policy looks back at.
 fn keep(policy: &Policy) -> Duration {
-    let fill = policy.rate_per_second.map_or(Duration::ZERO, |rate| {
-        Duration::from_secs(u64::from(policy.burst.max(1).div_ceil(rate.max(1))))
-    });
+    let fill = policy
+        .rate_per_second
+        .map_or(Duration::ZERO, |rate| Duration::from_secs(u64::from(policy.burst.max(1).div_ceil(rate.max(1)))));
     KEEP + policy.window.max(policy.open).max(fill)
 }
 

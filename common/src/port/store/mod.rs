@@ -16,6 +16,7 @@ mod access;
 mod effect;
 mod fleet;
 mod read;
+mod restore;
 mod run;
 mod submit;
 mod sweep;
@@ -24,6 +25,7 @@ pub use access::{Access, ApiKey, NewApiKey, Scope};
 pub use effect::{EffectReceipt, Effects, Intend, Intended, NewEffect};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
+pub use restore::Restore;
 pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
@@ -94,6 +96,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects {}
+pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects + Restore {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects + Restore> Store for T {}

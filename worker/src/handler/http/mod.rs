@@ -120,11 +120,7 @@ struct HttpCall<'a> {
 #[async_trait]
 impl Call for HttpCall<'_> {
     fn describe(&self) -> Description {
-        Description {
-            kind: KIND,
-            destination: http::destination(&self.url),
-            fingerprint: fingerprint(&self.payload),
-        }
+        Description { kind: KIND, destination: http::destination(&self.url), fingerprint: fingerprint(&self.payload) }
     }
 
     async fn send(&self, key: &str) -> Sent {
@@ -190,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_that_of_what_is_sent() {
-        let first = json!({"method": "POST", "url": "https://x.example/", "headers": {"b": "1", "a": "2"}, "body": {"k": 1}});
+        let first =
+            json!({"method": "POST", "url": "https://x.example/", "headers": {"b": "1", "a": "2"}, "body": {"k": 1}});
         let fingerprint_of = |value: &Value| fingerprint(&payload(value.clone()));
         let with = |name: &str, value: Value| {
             let mut changed = first.clone();
@@ -198,7 +195,8 @@ mod tests {
             fingerprint_of(&changed)
         };
         assert_eq!(fingerprint_of(&first), with("idempotent", json!(false)), "not sent");
-        let reordered = json!({"body": {"k": 1}, "headers": {"a": "2", "b": "1"}, "url": "https://x.example/", "method": "POST"});
+        let reordered =
+            json!({"body": {"k": 1}, "headers": {"a": "2", "b": "1"}, "url": "https://x.example/", "method": "POST"});
         assert_eq!(fingerprint_of(&first), fingerprint_of(&reordered), "the order of fields is nothing");
         for (name, value) in [
             ("method", json!("PUT")),
@@ -213,11 +211,16 @@ mod tests {
     #[test]
     fn the_trace_is_the_jobs_and_secrets_are_marked() {
         let job = JobId::new();
-        let payload = payload(json!({"method": "POST", "url": "https://x.example/", "headers": {"Authorization": "Bearer s"}, "body": [1]}));
+        let payload = payload(
+            json!({"method": "POST", "url": "https://x.example/", "headers": {"Authorization": "Bearer s"}, "body": [1]}),
+        );
         let headers = headers(&payload, job).expect("headers");
         let trace = headers["traceparent"].to_str().expect("text").to_owned();
         let parts: Vec<_> = trace.split('-').collect();
-        assert_eq!((parts[0], parts[1], parts[2].len(), parts[3]), ("00", job.uuid().simple().to_string().as_str(), 16, "01"));
+        assert_eq!(
+            (parts[0], parts[1], parts[2].len(), parts[3]),
+            ("00", job.uuid().simple().to_string().as_str(), 16, "01")
+        );
         assert_eq!(headers["content-type"], "application/json");
         assert!(headers["authorization"].is_sensitive());
     }
