@@ -133,8 +133,11 @@ impl Executor {
         let returned = tokio::time::timeout(grace, &mut work).await;
         drop(work);
         let returned = match returned {
-            // What was done to its end need not be done again elsewhere.
-            Ok(Ok(Ok(completion))) if reason == StopReason::Drain => return Ended::Itself(Ok(completion)),
+            // A call that was under way came to its end: its receipt is worth more than a hand-back. What has no receipt
+            // may have ended early because it was told to.
+            Ok(Ok(Ok(completion))) if reason == StopReason::Drain && outbox.has_receipts() => {
+                return Ended::Itself(Ok(completion));
+            }
             other => other.is_ok(),
         };
         if !returned && reason != StopReason::LeaseLost {

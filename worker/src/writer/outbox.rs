@@ -111,6 +111,11 @@ impl Outbox {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner).push(receipt);
     }
 
+    /// Whether there are receipts to be written.
+    pub(crate) fn has_receipts(&self) -> bool {
+        !self.receipts.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The receipts that are not known to be written.
     pub(super) fn receipts(&self) -> Vec<EffectReceipt> {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner).clone()
