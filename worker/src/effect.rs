@@ -71,7 +71,7 @@ pub(crate) enum End {
 
 /// What a destination says of an earlier call.
 #[derive(Clone, PartialEq, Debug)]
-#[expect(dead_code, reason = "plain HTTP can't be asked; destinations with a history can")]
+#[cfg_attr(not(test), expect(dead_code, reason = "plain HTTP can't be asked; destinations with a history can"))]
 pub(crate) enum Asked {
     /// It did it, with this answer.
     Done(Value),
@@ -156,7 +156,7 @@ impl Step<'_> {
             return self.send(key, passage, "resent").await;
         }
         passage.leave(Verdict::Neutral, None).await;
-        Err(self.ambiguous("an earlier run may have sent it, and was cut off before it knew".to_owned()))
+        Err(self.ambiguous("an earlier run may have sent it, and was cut off before it knew"))
     }
 
     async fn send(&self, key: &str, passage: Passage, success: &'static str) -> Result<Value, HandlerFailure> {
@@ -197,12 +197,12 @@ impl Step<'_> {
                     self.context.receipt(self.ordinal, Receipt::Done(answer.clone()));
                     Ok(answer)
                 }
-                Asked::NotThere | Asked::Unknown => Err(self.ambiguous(message)),
+                Asked::NotThere | Asked::Unknown => Err(self.ambiguous(&message)),
             },
         }
     }
 
-    fn ambiguous(&self, message: String) -> HandlerFailure {
+    fn ambiguous(&self, message: &str) -> HandlerFailure {
         count(self.kind, "ambiguous");
         let message = format!("{message}; whether it was done is not known, and it must not be sent twice");
         failed(FailureClass::Ambiguous, "OUTCOME_UNKNOWN", message, None)
@@ -238,3 +238,6 @@ fn unwritten(why: Unwritten) -> HandlerFailure {
 fn count(kind: &'static str, result: &'static str) {
     metrics::counter!(metric::EFFECTS_TOTAL, "kind" => kind, "result" => result).increment(1);
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ pub(crate) fn of_handler(
         Err(HandlerFailure::InDoubt { message }) => {
             let doubt = failure(claimed, FailureClass::Transient, "NO_ANSWER", message);
             Ok(match of_failure(claimed, doubt, None, moment) {
-                Outcome::Failed { failure } => Outcome::Failed { failure: never_cleared_up(failure) },
+                Outcome::Failed { failure } => Outcome::Failed { failure: never_cleared_up(&failure) },
                 retry => retry,
             })
         }
@@ -45,9 +45,9 @@ pub(crate) fn of_handler(
 }
 
 /// No attempt is left that could clear up what came of the last one.
-fn never_cleared_up(failure: Failure) -> Failure {
+fn never_cleared_up(failure: &Failure) -> Failure {
     let message = format!("{}; whether it was done is not known, and it is not sent again", failure.message);
-    Failure { class: FailureClass::Ambiguous, code: "OUTCOME_UNKNOWN".to_owned(), message, ..failure }
+    Failure { class: FailureClass::Ambiguous, code: "OUTCOME_UNKNOWN".to_owned(), message, attempt: failure.attempt }
 }
 
 /// Puts a job off until its destination may take calls. The longer a job has been there, the wider the time over which those
