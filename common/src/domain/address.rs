@@ -1,6 +1,7 @@
 //! Which addresses Errand may call: public ones over https, and what the operator has allowed over http too.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+// Addresses as plain values: nothing here opens a connection.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
