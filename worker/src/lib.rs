@@ -11,9 +11,11 @@
 
 mod control;
 mod duty;
+mod effect;
 pub mod engine;
 mod execute;
 mod fetch;
+mod gate;
 pub mod guard;
 mod handler;
 mod health;
@@ -23,6 +25,7 @@ mod pace;
 mod refill;
 mod registry;
 mod retain;
+mod retry_after;
 mod run;
 mod runner;
 mod sweep;

@@ -70,6 +70,9 @@ impl Dev {
         if let Some(listen) = self.listen {
             config.server.listen = listen;
         }
+        if config.outbound.allow.is_empty() {
+            config.outbound.allow = dev::this_machine();
+        }
         if config.redis.url.take().is_some() {
             tracing::warn!("redis.url is set; `errand dev` keeps its queue and bus in this process");
         }
@@ -153,6 +156,7 @@ impl Dev {
             database,
             engines,
             absent,
+            allowed: &config.outbound.allow,
             default_engine: config.engines.default.as_deref().unwrap_or("echo"),
         };
         let printed = if self.json { banner.print_json(screen) } else { banner.print(screen) };

@@ -3,7 +3,7 @@
 use std::{process::Output, process::Stdio, time::Duration};
 
 use errand_tests::{
-    both_modes, embedded_only,
+    Mode, both_modes, embedded_only,
     fake_openai::{FakeOpenAi, Gate, Reply, Step},
     process, program,
     program::Programs,

@@ -10,6 +10,7 @@ mod conformance;
 mod crash;
 mod drain;
 mod harness;
+mod http;
 mod idempotency;
 mod jobs;
 mod keys;

@@ -12,6 +12,7 @@ mod control;
 mod crash;
 mod dialect;
 mod due;
+mod effect;
 mod fleet;
 mod inspect;
 mod line;

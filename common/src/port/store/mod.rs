@@ -14,6 +14,7 @@
 
 mod access;
 mod control;
+mod effect;
 mod fleet;
 mod read;
 mod restore;
@@ -25,12 +26,13 @@ mod sweep;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
 pub use control::{Control, DrainAsked, PausedQueue};
+pub use effect::{EffectReceipt, Effects, Intend, Intended, NewEffect};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
 pub use retain::{Passed, Retains, Step};
-pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
 pub use retry::{Retried, Retries, Unsuccessful, UnsuccessfulFilter};
+pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
     Submissions, Submitted,
@@ -100,6 +102,12 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore {}
+pub trait Store:
+    Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Effects + Control + Restore
+{
+}
 
-impl<T: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Control + Restore> Store for T {}
+impl<T: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Effects + Control + Restore> Store
+    for T
+{
+}

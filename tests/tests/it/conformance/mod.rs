@@ -5,7 +5,8 @@
 mod access;
 mod bus;
 mod control;
-mod workers;
+mod effect;
+mod gate;
 mod hang;
 mod line;
 mod place;
@@ -17,6 +18,7 @@ mod run;
 mod schema;
 mod submit;
 mod sweep;
+mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -216,7 +218,7 @@ impl Fixture {
     }
 
     pub(crate) async fn finish(&self, claimed: &Claimed, outcome: Outcome) -> bool {
-        let entry = Finish { fence: claimed.fence, events: vec![], outcome };
+        let entry = Finish { fence: claimed.fence, events: vec![], receipts: vec![], outcome };
         self.store.finish(vec![entry], now()).await.unwrap().0.remove(0).is_ok()
     }
 

@@ -1,14 +1,14 @@
-//! Where the promises of queue and bus are tried: in this process, and on Redis in each of its modes.
+//! Where the promises of queue, bus and gates are tried: in this process, and on Redis in each of its modes.
 
 use std::sync::Arc;
 
 use errand_common::{
     adapter::{
-        memory::{MemoryBus, MemoryQueue},
+        memory::{MemoryBus, MemoryGates, MemoryQueue},
         redis::Redis,
     },
     config::{self, Secret},
-    port::{Bus, Queue},
+    port::{Bus, Gates, Queue},
 };
 use errand_tests::redis::{self, unique_prefix};
 
@@ -39,6 +39,17 @@ impl Place {
         match &self.redis {
             None => Arc::new(MemoryQueue::default()),
             Some(settings) => Arc::new(Self::open(settings).queue()),
+        }
+    }
+
+    /// The gates of two processes that share them; in memory there is but one.
+    pub(crate) fn gates(&self) -> (Arc<dyn Gates>, Arc<dyn Gates>) {
+        match &self.redis {
+            None => {
+                let gates = Arc::new(MemoryGates::default());
+                (gates.clone(), gates)
+            }
+            Some(settings) => (Arc::new(Self::open(settings).gates()), Arc::new(Self::open(settings).gates())),
         }
     }
 

@@ -128,6 +128,8 @@ impl Trial {
     }
 
     pub(super) async fn start(set: impl FnOnce(&mut config::Worker)) -> Self {
+        // A worker makes HTTP clients. Installed once a process; a second attempt only says that it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a directory");
         let mut config = Config::default();
         config.worker.sweep_interval_ms = 50;
