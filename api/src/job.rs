@@ -1,17 +1,19 @@
 //! From a body of `POST /jobs` to a job, by its kind.
 
 use errand_common::{
-    domain::{RetryPolicy, Timestamp},
+    domain::{Job, RetryPolicy, Timestamp},
     port::store::NewJob,
-    wire::task::KIND as TASK,
+    wire::{group::KIND as GROUP, task::KIND as TASK},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
+    dedup::DedupRequest,
     engines::Known,
     extract::{Int, Wanted, decode},
+    group::{self, GroupRequest},
     problem::{Faults, Problem},
     state::App,
     task::{self, Beyond, TaskRequest},
@@ -19,7 +21,7 @@ use crate::{
 };
 
 /// Kinds that can be submitted.
-const KINDS: &[&str] = &[TASK];
+const KINDS: &[&str] = &[TASK, GROUP];
 /// Longest name of a queue.
 const QUEUE_CHARS: usize = 64;
 
@@ -27,11 +29,11 @@ const QUEUE_CHARS: usize = 64;
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobRequest {
-    /// Names the handler: `task`.
+    /// What sort of work it is: `task`, `group`.
     #[schema(example = "task")]
     pub(crate) kind: String,
     /// The input, by the kind's schema: for a `task`, the body of `POST /agent/tasks`.
-    #[schema(value_type = TaskRequest)]
+    #[schema(value_type = Payload)]
     pub(crate) payload: Map<String, Value>,
     /// Which workers may take it: 1 to 64 of `A-Z a-z 0-9 . _ -`; for a task, its engine's queue if absent.
     pub(crate) queue: Option<String>,
@@ -52,12 +54,23 @@ pub(crate) struct JobRequest {
     pub(crate) timeout_seconds: Option<Int<1, 86_400>>,
     /// How it is retried.
     pub(crate) retry: Option<RetryRequest>,
+    /// What it means if the same was submitted before.
+    pub(crate) dedup: Option<DedupRequest>,
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
 }
 
 impl Wanted for JobRequest {}
+
+/// What a payload may be, by its job's kind.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "described for clients; payloads are decoded by their kind")]
+enum Payload {
+    Task(TaskRequest),
+    Group(GroupRequest),
+}
 
 /// How a job is retried.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -91,8 +104,37 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
         let detail = format!("unknown kind {:?}; known are: {}", request.kind, KINDS.join(", "));
         return Err(Problem::field("/kind", detail).coded("unknown_kind"));
     }
-    let (task, beyond) = task_of(request)?;
-    task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
+    let mut request = request;
+    let dedup = request.dedup.take().map(|dedup| dedup.judge(&request.kind, request.run_at)).transpose();
+    let made = match request.kind.as_str() {
+        GROUP => group::new_job(app, known, tenant, request),
+        _ => task_of(request).and_then(|(task, beyond)| {
+            task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
+        }),
+    };
+    match (made, dedup) {
+        (Ok(job), Ok(dedup)) => Ok(NewJob { dedup, ..job }),
+        (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => Err(problem),
+        // All faults at once, if the first are faults.
+        (Err(problem), Err(_)) if problem.errors.is_empty() => Err(problem),
+        (Err(mut problem), Err(dedup)) => {
+            problem.errors.extend(dedup.errors);
+            Err(Problem::invalid(problem.errors))
+        }
+    }
+}
+
+/// The job that repeats one that ended badly; not for groups, which are repeated in part.
+pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
+    task::repeat(job)
+}
+
+/// Which workers may take it.
+pub(crate) fn check_queue(queue: Option<&str>, faults: &mut Faults) {
+    let Some(queue) = queue else { return };
+    let fits = (1..=QUEUE_CHARS).contains(&queue.len())
+        && queue.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    faults.check(fits, "/queue", || format!("must be 1 to {QUEUE_CHARS} of A-Z a-z 0-9 . _ -"));
 }
 
 /// The task in the payload; what the job says itself wins.
@@ -104,19 +146,10 @@ fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
         }
         faults.add(format!("/payload/{name}"), format!("unknown field; known are: {}", task::FIELDS.join(", ")));
     }
-    if let Some(queue) = &request.queue {
-        let fits = (1..=QUEUE_CHARS).contains(&queue.len())
-            && queue.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        faults.check(fits, "/queue", || format!("must be 1 to {QUEUE_CHARS} of A-Z a-z 0-9 . _ -"));
-    }
+    check_queue(request.queue.as_deref(), &mut faults);
     faults.finish()?;
     let payload = serde_json::to_vec(&request.payload).map_err(|_| Problem::internal())?;
-    let mut task: TaskRequest = decode(&payload).map_err(|mut problem| {
-        for error in &mut problem.errors {
-            error.pointer.insert_str(0, "/payload");
-        }
-        Problem::invalid(problem.errors).coded(problem.code)
-    })?;
+    let mut task: TaskRequest = decode(&payload).map_err(|problem| problem.below("/payload"))?;
     task.priority = request.priority.or(task.priority);
     task.run_at = request.run_at.or(task.run_at);
     task.expires_at = request.expires_at.or(task.expires_at);

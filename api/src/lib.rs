@@ -9,8 +9,10 @@
 mod auth;
 mod cached;
 mod cancel;
+mod dedup;
 mod engines;
 mod extract;
+mod group;
 mod idempotency;
 mod job;
 mod limit;
@@ -21,6 +23,7 @@ mod relay;
 mod route;
 mod router;
 mod serve;
+mod shown;
 mod state;
 mod submission;
 mod submit;

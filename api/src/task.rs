@@ -185,23 +185,33 @@ fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
             format!("must be 1 to {} characters", limit::NAME_CHARS)
         });
     }
-    let metadata =
-        request.metadata.as_ref().map_or(0, |fields| serde_json::to_string(fields).unwrap_or_default().len());
-    faults.check(metadata <= limit::METADATA_BYTES, &format!("{at}/metadata"), || {
-        format!("may take {} bytes at most", limit::METADATA_BYTES)
-    });
+    check_metadata(&format!("{at}/metadata"), request.metadata.as_ref(), faults);
+}
+
+/// The client's own fields.
+pub(crate) fn check_metadata(pointer: &str, metadata: Option<&Map<String, Value>>, faults: &mut Faults) {
+    let bytes = metadata.map_or(0, |fields| serde_json::to_string(fields).unwrap_or_default().len());
+    faults
+        .check(bytes <= limit::METADATA_BYTES, pointer, || format!("may take {} bytes at most", limit::METADATA_BYTES));
 }
 
 fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestamp, at: &str, faults: &mut Faults) {
-    let farthest = now.plus(limit::FARTHEST_AHEAD);
-    let starts_in_time = request.run_at.is_none_or(|run_at| run_at <= farthest);
-    faults.check(starts_in_time, &format!("{at}/runAt"), || "must lie within ten years from now".to_owned());
-    let ends = [(format!("{at}/expiresAt"), request.expires_at), ("/deadline".to_owned(), deadline)];
-    for (pointer, end) in ends {
-        let Some(end) = end else { continue };
-        faults.check(end > now, &pointer, || format!("must lie in the future; it is now {now}"));
-        faults.check(end <= farthest, &pointer, || "must lie within ten years from now".to_owned());
-    }
+    check_start(&format!("{at}/runAt"), request.run_at, now, faults);
+    check_end(&format!("{at}/expiresAt"), request.expires_at, now, faults);
+    check_end("/deadline", deadline, now, faults);
+}
+
+/// A time before which a job does not start.
+pub(crate) fn check_start(pointer: &str, start: Option<Timestamp>, now: Timestamp, faults: &mut Faults) {
+    let in_time = start.is_none_or(|start| start <= now.plus(limit::FARTHEST_AHEAD));
+    faults.check(in_time, pointer, || "must lie within ten years from now".to_owned());
+}
+
+/// A time after which it is too late for a job.
+pub(crate) fn check_end(pointer: &str, end: Option<Timestamp>, now: Timestamp, faults: &mut Faults) {
+    let Some(end) = end else { return };
+    faults.check(end > now, pointer, || format!("must lie in the future; it is now {now}"));
+    faults.check(end <= now.plus(limit::FARTHEST_AHEAD), pointer, || "must lie within ten years from now".to_owned());
 }
 
 fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
@@ -234,6 +244,8 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         deadline: beyond.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
+        dedup: None,
+        children: Vec::new(),
         task: Some(NewTask {
             session_id: request.session_id,
             fresh: SessionId::new(),
@@ -273,6 +285,8 @@ pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem
         deadline: None,
         metadata: job.metadata.clone(),
         retry_of: Some(job.id),
+        dedup: None,
+        children: Vec::new(),
         task: Some(NewTask {
             session_id: job.session_id,
             fresh: SessionId::new(),

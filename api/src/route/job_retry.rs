@@ -1,20 +1,23 @@
 //! `POST /jobs/{id}/retry`
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use errand_common::domain::{JobId, JobState};
+use errand_common::{domain::JobId, wire::group};
 
 use super::{job_show::job_of, job_submit::JobAccepted};
 use crate::{
     auth::{Permit, Write},
     extract::{NoBody, PathId, Prefer},
     idempotency::IdempotencyKey,
+    job,
     problem::Problem,
+    shown,
     state::AppState,
-    submission, task,
+    submission,
     view::JobView,
 };
 
-/// Repeats a job that failed, was cancelled or expired: a new job, with `retry_of`.
+/// Repeats a job that failed, was cancelled or expired: a new job, with `retry_of`. Of a group, those of its jobs that did
+/// not complete.
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/retry", tag = "jobs",
     params(
@@ -38,14 +41,14 @@ pub(crate) async fn retry_job(
     let key = key.bind(&caller, body.digest);
     let new_job = async || {
         let job = job_of(&app, &caller.tenant, id).await?;
-        if !matches!(job.state, JobState::Failed | JobState::Partial | JobState::Cancelled | JobState::Expired) {
+        if !job.state.is_unsuccessful() {
             let detail = format!("Only failed, partial, cancelled or expired jobs can be retried; it is {}", job.state);
             return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));
         }
-        task::repeat(&job)
+        if job.kind == group::KIND { crate::group::repeat(&app, &job).await } else { job::repeat(&job) }
     };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };
-    let shown = async |job| Ok(JobView::new(job, &app.epoch().await?));
+    let shown = async |job| shown::job(&app, job).await;
     submission::answer(&app, &caller, &accepted, prefer, taken, shown).await
 }

@@ -1,7 +1,7 @@
 //! Schemas of the domain's types, which know nothing of OpenAPI.
 
 use errand_common::{
-    domain::{EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
+    domain::{DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
     port::store::Scope,
 };
 use utoipa::openapi::{
@@ -28,6 +28,7 @@ names! {
     session_status = SessionStatus,
     event_type = EventType,
     scope = Scope,
+    dedup_mode = DedupMode,
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {

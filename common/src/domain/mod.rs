@@ -1,6 +1,8 @@
 //! What a job is and how it may change. Pure: no I/O, no clock, no randomness of its own.
 
+pub mod dedup;
 pub mod event;
+pub mod family;
 pub mod id;
 pub mod job;
 pub mod lifecycle;
@@ -8,7 +10,9 @@ pub mod retry;
 pub mod session;
 pub mod time;
 
+pub use dedup::{Dedup, DedupMode};
 pub use event::{Event, EventType, NewEvent, Stream};
+pub use family::Children;
 pub use id::{ApiKeyId, JobId, LeaseToken, MessageId, SessionId, WorkerId};
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
 pub use lifecycle::{Change, Illegal};

@@ -8,7 +8,9 @@
 
 mod access;
 mod cancel;
+mod dedup;
 mod dialect;
+mod family;
 mod fleet;
 mod inspect;
 mod line;

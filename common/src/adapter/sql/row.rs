@@ -313,6 +313,10 @@ pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
         .ok()
 }
 
+pub(super) fn state(row: &impl SqlRow) -> Result<JobState, StoreError> {
+    parse(row, "state")
+}
+
 pub(super) fn ready(row: &impl SqlRow) -> Result<Ready, StoreError> {
     let priority: u8 = number(row, "priority")?;
     let state: JobState = parse(row, "state")?;

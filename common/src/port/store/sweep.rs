@@ -33,13 +33,14 @@ pub trait Sweeps: Send + Sync {
     -> Result<(usize, Consequences), StoreError>;
 
     /// Expires what was not started by its `expires_at` or `deadline`; fails, as `timeout`, what was started and is past its
-    /// `deadline`. Returns how many.
+    /// `deadline`, and cancels the children of those with any. Returns how many it expired or failed.
     async fn expire(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError>;
 
-    /// Frees the next task of sessions where nothing is in the way any more. Returns how many.
+    /// Frees the next task of sessions where nothing is in the way any more, and successors under a dedup key whose
+    /// predecessor has ended. Returns how many.
     async fn unblock(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError>;
 
-    /// Forgets idempotency keys whose time has passed and whose jobs have ended; puts off those whose jobs have not by an
+    /// Forgets idempotency and dedup keys whose time has passed and whose jobs have ended; puts off those whose jobs have not by an
     /// hour, so that they don't stand before the others. Returns how many it forgot.
     async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError>;
 }

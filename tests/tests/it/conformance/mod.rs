@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod access;
+mod dedup;
+mod family;
 mod line;
 mod read;
 mod run;
@@ -106,6 +108,8 @@ pub(crate) fn plain_job() -> NewJob {
         metadata: None,
         retry_of: None,
         task: None,
+        dedup: None,
+        children: Vec::new(),
     }
 }
 
