@@ -55,7 +55,7 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     let id = JobId::new();
     let mut children = Vec::with_capacity(group.jobs.len());
     let mut faults = Faults::default();
-    for (index, value) in group.jobs.into_iter().enumerate() {
+    for (index, value) in group.jobs.iter().enumerate() {
         match child(app, known, tenant, &request, value) {
             Ok(child) => children.push(child),
             Err(problem) if problem.errors.is_empty() => return Err(problem),
@@ -90,8 +90,8 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     })
 }
 
-fn child(app: &App, known: &Known, tenant: &str, group: &JobRequest, value: Value) -> Result<NewJob, Problem> {
-    let bytes = serde_json::to_vec(&value).map_err(|_| Problem::internal())?;
+fn child(app: &App, known: &Known, tenant: &str, group: &JobRequest, value: &Value) -> Result<NewJob, Problem> {
+    let bytes = serde_json::to_vec(value).map_err(|_| Problem::internal())?;
     let mut request: JobRequest = decode(&bytes)?;
     let mut faults = Faults::default();
     faults.check(request.kind != KIND, "/kind", || "must be another kind: groups can't hold groups".to_owned());

@@ -68,7 +68,7 @@ impl Wanted for JobRequest {}
 #[serde(untagged)]
 #[expect(dead_code, reason = "described for clients; payloads are decoded by their kind")]
 enum Payload {
-    Task(TaskRequest),
+    Task(Box<TaskRequest>),
     Group(GroupRequest),
 }
 

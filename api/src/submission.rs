@@ -37,8 +37,8 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    fn new(created: Created, replayed: bool) -> Self {
-        let Created { id, state, session_id, deduplicated } = created;
+    const fn new(created: &Created, replayed: bool) -> Self {
+        let &Created { id, state, session_id, deduplicated } = created;
         Self { id, state, session_id, replayed, deduplicated }
     }
 }
@@ -62,7 +62,7 @@ pub(crate) async fn submit(
     let submission = Submission { jobs: vec![job], idempotency };
     match app.submitter.submit(submission).await? {
         Submitted::Done(results) => match results.into_iter().next() {
-            Some(Ok(created)) => Ok(Accepted::new(created, false)),
+            Some(Ok(created)) => Ok(Accepted::new(&created, false)),
             Some(Err(refused @ Refused::SessionBusy { .. })) => Err(busy(format!("The {refused}"))),
             None => {
                 tracing::error!("the store gave no result for a job");
@@ -77,7 +77,7 @@ pub(crate) async fn submit(
 async fn again(app: &App, caller: &Caller, answer: &StoredAnswer) -> Result<Accepted, Problem> {
     let id = ids_of(&answer.answer).into_iter().next().ok_or_else(Problem::internal)?;
     if let Some(stood) = answer.deduplicated.get(&id) {
-        return Ok(Accepted::new(stood.clone(), true));
+        return Ok(Accepted::new(stood, true));
     }
     let job = app.backend.store.job(&caller.tenant, id).await?.ok_or_else(|| Problem::not_found("job"))?;
     let state = born(app, &job).await?;

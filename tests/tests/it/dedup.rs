@@ -1,12 +1,16 @@
 //! Dedup keys, as clients meet them.
 
-use errand_tests::{Answer, Client, both_stores, program::Programs};
+use errand_tests::{Answer, Client, both_stores, program::Programs, wait};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 fn task(prompt: &str, dedup: &Value) -> Value {
     json!({"kind": "task", "payload": {"prompt": prompt}, "dedup": dedup})
+}
+
+fn id_of(answer: &Answer) -> &str {
+    answer.body["job_id"].as_str().unwrap_or_else(|| panic!("an id: {answer:?}"))
 }
 
 async fn submit(client: &Client, body: &Value) -> Answer {
@@ -33,7 +37,9 @@ both_stores! {
         assert_eq!((listed.items().len(), &listed.items()[0]["dedup_key"]), (1, &json!("k")));
         programs.open_gate("gated");
         client.wait_for_completion(id).await;
-        assert_eq!(submit(client, &body).await.status, 202, "it has ended");
+        let next = submit(client, &body).await;
+        assert_eq!(next.status, 202, "it has ended: {next:?}");
+        client.wait_for_completion(id_of(&next)).await;
         errand.finish().await;
     }
 
@@ -47,13 +53,15 @@ both_stores! {
         let second = submit(client, &body).await;
         assert_eq!((second.status, &second.body["id"], &second.body["state"]), (200, &json!(id), &json!("completed")));
         assert_eq!(second.body["deduplicated"], true);
-        let short = task("x", &json!({"key": "short", "mode": "throttle", "ttl_seconds": 1}));
+        let short = task("x", &json!({"key": "short", "mode": "throttle", "ttl_seconds": 3}));
         assert_eq!(submit(client, &short).await.status, 202);
         assert_eq!(submit(client, &short).await.status, 200);
-        errand_tests::wait::until("the window is over".to_owned(), || async {
-            (submit(client, &short).await.status == 202).then_some(())
+        let next = wait::until("the window is over".to_owned(), || async {
+            let answer = submit(client, &short).await;
+            (answer.status == 202).then_some(answer)
         })
         .await;
+        client.wait_for_completion(id_of(&next)).await;
         errand.finish().await;
     }
 
@@ -80,8 +88,8 @@ both_stores! {
         let errand = setup.start().await;
         let client = errand.client();
         let body = task("x", &json!({"key": "k", "mode": "drop"}));
-        let programs_end = submit(client, &task("later", &json!({"key": "k", "mode": "throttle", "ttl_seconds": 3600}))).await;
-        let id = programs_end.body["job_id"].clone();
+        let window = task("x", &json!({"key": "k", "mode": "throttle", "ttl_seconds": 3600}));
+        let id = submit(client, &window).await.body["job_id"].clone();
         client.wait_for_completion(id.as_str().expect("an id")).await;
         let throttled = task("x", &json!({"key": "k", "mode": "throttle", "ttl_seconds": 60}));
         let request = || client.request(Method::POST, "/jobs").header("idempotency-key", "i").json(&throttled);
