@@ -3,7 +3,7 @@
 use errand_common::{
     domain::{Job, JobId, JobState, OnBusy, RetryPolicy},
     port::store::{JobFilter, NewJob},
-    wire::group::{GroupPayload, KIND},
+    wire::group::{GroupPayload, KIND, VERSION},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -40,7 +40,9 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     {
         faults.check(!given, pointer, || "must be absent: a group is not run itself; set it on its jobs".to_owned());
     }
-    job::check_queue(request.queue.as_deref(), &mut faults);
+    if let Some(queue) = &request.queue {
+        faults.check(job::is_queue_name(queue), "/queue", || job::QUEUE_NAME.to_owned());
+    }
     task::check_start("/run_at", request.run_at, now, &mut faults);
     task::check_end("/expires_at", request.expires_at, now, &mut faults);
     task::check_end("/deadline", request.deadline, now, &mut faults);
@@ -77,6 +79,7 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
         queue: request.queue.unwrap_or_else(|| QUEUE.to_owned()),
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
         payload: payload_of(children.len()),
+        payload_version: VERSION,
         retry: RetryPolicy { max_attempts: 1, ..RetryPolicy::TASK },
         timeout_ms: None,
         run_at: None,
@@ -144,6 +147,7 @@ pub(crate) async fn repeat(app: &App, group: &Job) -> Result<NewJob, Problem> {
         queue: group.queue.clone(),
         priority: group.priority,
         payload: payload_of(children.len()),
+        payload_version: VERSION,
         retry: group.retry,
         timeout_ms: None,
         run_at: None,

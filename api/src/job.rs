@@ -22,8 +22,8 @@ use crate::{
 
 /// Kinds that can be submitted.
 const KINDS: &[&str] = &[TASK, GROUP];
-/// Longest name of a queue.
-const QUEUE_CHARS: usize = 64;
+/// What the name of a queue must be.
+pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
 
 /// A job to be made.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -98,6 +98,11 @@ impl From<RetryRequest> for RetryPolicy {
     }
 }
 
+/// Whether a queue may have this name.
+pub(crate) fn is_queue_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
 /// The job, with every fault of the request found.
 pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobRequest) -> Result<NewJob, Problem> {
     if !KINDS.contains(&request.kind.as_str()) {
@@ -129,14 +134,6 @@ pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
     task::repeat(job)
 }
 
-/// Which workers may take it.
-pub(crate) fn check_queue(queue: Option<&str>, faults: &mut Faults) {
-    let Some(queue) = queue else { return };
-    let fits = (1..=QUEUE_CHARS).contains(&queue.len())
-        && queue.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    faults.check(fits, "/queue", || format!("must be 1 to {QUEUE_CHARS} of A-Z a-z 0-9 . _ -"));
-}
-
 /// The task in the payload; what the job says itself wins.
 fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
     let mut faults = Faults::default();
@@ -146,7 +143,9 @@ fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
         }
         faults.add(format!("/payload/{name}"), format!("unknown field; known are: {}", task::FIELDS.join(", ")));
     }
-    check_queue(request.queue.as_deref(), &mut faults);
+    if let Some(queue) = &request.queue {
+        faults.check(is_queue_name(queue), "/queue", || QUEUE_NAME.to_owned());
+    }
     faults.finish()?;
     let payload = serde_json::to_vec(&request.payload).map_err(|_| Problem::internal())?;
     let mut task: TaskRequest = decode(&payload).map_err(|problem| problem.below("/payload"))?;

@@ -10,18 +10,23 @@
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
 
 mod control;
+mod duty;
 pub mod engine;
 mod execute;
 mod fetch;
 pub mod guard;
 mod handler;
+mod health;
 mod lease;
 mod outcome;
 mod pace;
+mod refill;
 mod registry;
+mod retain;
 mod run;
 mod runner;
 mod sweep;
 mod writer;
 
+pub use health::{Condition, Health};
 pub use run::{RunError, RunOptions, run};

@@ -77,6 +77,18 @@ impl Params {
         parsed
     }
 
+    /// Whether a switch is there: `?all`, or `?all=true`.
+    pub(crate) fn switch(&mut self, name: &str) -> bool {
+        match self.text_or_empty(name).as_deref() {
+            Some("" | "true") => true,
+            None | Some("false") => false,
+            Some(_) => {
+                self.fault(name, "must be true or false, or stand alone");
+                false
+            }
+        }
+    }
+
     /// Records a fault that the handler found.
     pub(crate) fn fault(&mut self, name: &str, detail: impl Into<String>) {
         self.faults.add(format!("query:{name}"), detail);

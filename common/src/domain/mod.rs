@@ -6,6 +6,7 @@ pub mod family;
 pub mod id;
 pub mod job;
 pub mod lifecycle;
+pub mod poison;
 pub mod retry;
 pub mod session;
 pub mod time;

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The kind's name.
 pub const KIND: &str = "group";
+/// Of the payload's shape.
+pub const VERSION: u32 = 1;
 
 /// What is stored of a group. Its jobs are rows of their own, with `parent_id`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

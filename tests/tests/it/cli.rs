@@ -3,7 +3,7 @@
 use std::{process::Output, process::Stdio, time::Duration};
 
 use errand_tests::{
-    both_stores,
+    both_modes, embedded_only,
     fake_openai::{FakeOpenAi, Gate, Reply, Step},
     process, program,
     program::Programs,
@@ -25,7 +25,7 @@ fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}\n{}\n{}", output.status, out(output), err(output));
 }
 
-both_stores! {
+both_modes! {
     async fn following_a_slow_program_shows_each_line_as_it_comes(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("gated", &programs.gated_engine("gated", "first line", "second line")).start().await;
@@ -200,6 +200,39 @@ both_stores! {
         errand.finish().await;
     }
 
+    async fn ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(setup: Setup) {
+        let programs = Programs::new();
+        let errand = setup.engine("gated", &programs.gated_engine("gated", "before", "after")).start().await;
+        let command = errand.cli(&["submit", "task", "go", "--engine", "gated", "--follow"]);
+        let mut child = tokio::process::Command::from(command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let first = wait::bounded("the first line", lines.next_line()).await.expect("text");
+        assert_eq!(first.as_deref(), Some("before"));
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::INT).expect("the signal is sent");
+        let output = wait::bounded("its end", child.wait_with_output()).await.expect("a status");
+        assert_eq!(output.status.code(), Some(130), "{}", err(&output));
+        let id = errand.client().get("/jobs").await.items()[0]["id"].as_str().expect("an id").to_owned();
+        assert!(err(&output).contains(&format!("jobs follow {id}")), "{}", err(&output));
+        programs.open_gate("gated");
+        errand.client().wait_for_completion(&id).await;
+        errand.finish().await;
+    }
+
+    async fn the_doctor_finds_a_healthy_server_healthy(setup: Setup) {
+        let errand = setup.start().await;
+        let output = errand.run_cli(&["doctor"]).await;
+        assert!(out(&output).contains("echo"), "{}\n{}", out(&output), err(&output));
+        errand.finish().await;
+    }
+}
+
+embedded_only! {
     async fn the_doctor_looks_at_a_database_without_changing_it(setup: Setup) {
         let errand = setup.start().await;
         let directory = tempfile::tempdir().expect("a directory");
@@ -238,45 +271,11 @@ both_stores! {
         assert_success(&errand.run_cli(&["keys", "revoke", &id]).await);
         errand.sigterm().await;
         let data = errand.data_dir().display().to_string();
-        let mut command = errand.cli(&["dev", "--listen", "127.0.0.1:0", "--data-dir", &data]);
-        if let Some(url) = errand.setup().database_url() {
-            command.env("ERRAND_DATABASE_URL", url);
-        }
+        let command = errand.cli(&["dev", "--listen", "127.0.0.1:0", "--data-dir", &data]);
         let mut command = tokio::process::Command::from(command);
         let output = wait::bounded("its refusal", command.kill_on_drop(true).output()).await.expect("it starts");
         assert_eq!(output.status.code(), Some(1), "{}", out(&output));
         assert!(err(&output).contains("was revoked; remove that file"), "{}", err(&output));
-        errand.finish().await;
-    }
-
-    async fn ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(setup: Setup) {
-        let programs = Programs::new();
-        let errand = setup.engine("gated", &programs.gated_engine("gated", "before", "after")).start().await;
-        let command = errand.cli(&["submit", "task", "go", "--engine", "gated", "--follow"]);
-        let mut child = tokio::process::Command::from(command)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("it starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let first = wait::bounded("the first line", lines.next_line()).await.expect("text");
-        assert_eq!(first.as_deref(), Some("before"));
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, Signal::INT).expect("the signal is sent");
-        let output = wait::bounded("its end", child.wait_with_output()).await.expect("a status");
-        assert_eq!(output.status.code(), Some(130), "{}", err(&output));
-        let id = errand.client().get("/jobs").await.items()[0]["id"].as_str().expect("an id").to_owned();
-        assert!(err(&output).contains(&format!("jobs follow {id}")), "{}", err(&output));
-        programs.open_gate("gated");
-        errand.client().wait_for_completion(&id).await;
-        errand.finish().await;
-    }
-
-    async fn the_doctor_finds_a_healthy_server_healthy(setup: Setup) {
-        let errand = setup.start().await;
-        let output = errand.run_cli(&["doctor"]).await;
-        assert!(out(&output).contains("echo"), "{}\n{}", out(&output), err(&output));
         errand.finish().await;
     }
 

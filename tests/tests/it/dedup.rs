@@ -1,6 +1,6 @@
 //! Dedup keys, as clients meet them.
 
-use errand_tests::{Answer, Client, both_stores, program::Programs, wait};
+use errand_tests::{Answer, Client, both_modes, program::Programs, wait};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn submit(client: &Client, body: &Value) -> Answer {
     client.post("/jobs", body).await
 }
 
-both_stores! {
+both_modes! {
     async fn a_hundred_submissions_at_once_are_one_job(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("gated", &programs.gated_engine("gated", "a", "b")).default_engine("gated").start().await;

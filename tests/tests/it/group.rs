@@ -1,6 +1,6 @@
 //! Groups: jobs that belong together.
 
-use errand_tests::{Client, both_stores, program::Programs, sse::Sse};
+use errand_tests::{Client, both_modes, program::Programs, sse::Sse};
 use serde_json::{Value, json};
 
 fn task(prompt: &str) -> Value {
@@ -21,7 +21,7 @@ async fn children(client: &Client, id: &str) -> Vec<Value> {
     client.get(&format!("/jobs?parent_id={id}&limit=200")).await.items().to_vec()
 }
 
-both_stores! {
+both_modes! {
     async fn a_group_is_done_when_its_jobs_are(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

@@ -12,8 +12,9 @@ use errand_common::{
     domain::{EventType, Job, JobState, SessionId, Timestamp},
     port::{
         Popped, Queue, QueueError, Ready, Refill,
-        store::{CancelRequest, NewJob, Submission},
+        store::{CancelRequest, DrainAsked, NewJob, Submission},
     },
+    wire::control::Signal,
 };
 use serde_json::json;
 
@@ -117,6 +118,32 @@ async fn draining_hands_a_long_run_back_without_spending_an_attempt() {
     assert_eq!(trial.job(id).await.attempt, 1);
     trial.cancel(id).await;
     trial.stop().await.expect("a graceful end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_word_drains_the_worker_by_signal_and_ends_it_well() {
+    let mut trial = Trial::start(|worker| worker.drain_seconds = 0).await;
+    let id = trial.submit(task("wait")).await;
+    trial.running(id).await;
+    let worker = trial.backend.store.live_workers().await.expect("a database that works").remove(0);
+    assert!(!worker.draining);
+    let asked = Instant::now();
+    assert_eq!(trial.backend.store.ask_drain(worker.id).await.expect("asked"), DrainAsked::Asked);
+    trial.backend.signal(worker.id, Signal::Drain).await;
+    trial.ends_by_itself().await.expect("a graceful end");
+    assert!(asked.elapsed() < trial.lease() / 3, "told by the signal, not by the next renewal: {:?}", asked.elapsed());
+    let job = trial.job(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Queued, 1), "handed back, no attempt spent");
+    assert!(trial.backend.store.live_workers().await.expect("a database that works").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_word_whose_signal_was_lost_is_found_at_the_next_registration() {
+    let mut trial = Trial::start(|worker| worker.lease_seconds = 2).await;
+    trial.ended(trial.submit(task("hello")).await).await;
+    let worker = trial.backend.store.live_workers().await.expect("a database that works").remove(0);
+    assert_eq!(trial.backend.store.ask_drain(worker.id).await.expect("asked"), DrainAsked::Asked);
+    trial.ends_by_itself().await.expect("a graceful end");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -263,7 +263,7 @@ impl Held {
 /// Gives a job that nobody has taken what a later submission brings. It keeps its id and its place in time.
 fn replace<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, new: &NewJob, dedup: &Dedup) {
     let brought = new_row(new, unit.now);
-    row.payload_version = brought.payload_version;
+    row.job.payload_version = brought.job.payload_version;
     row.job.queue = brought.job.queue;
     row.job.priority = brought.job.priority;
     row.job.payload = brought.job.payload;
@@ -327,9 +327,12 @@ pub(super) async fn forget<D: Dialect>(
     }
     // Asked under the keys' locks: none of them is given to another job meanwhile.
     let all = id_rows(keys.iter().map(|(_, id)| id.uuid()));
-    let rows = tx.fetch(&statement::UNFINISHED, params![all]).await?;
-    let unfinished: BTreeSet<JobId> =
-        rows.iter().map(|row| row.uuid("id").map(Into::into)).collect::<Result<_, _>>()?;
+    let mut unfinished: BTreeSet<JobId> = BTreeSet::new();
+    for row in tx.fetch(&statement::ENDS, params![all]).await? {
+        if row.opt_int("finished_at")?.is_none() {
+            unfinished.insert(row.uuid("id")?.into());
+        }
+    }
     let (live, done): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, id)| unfinished.contains(id));
     let rows = |keys: Vec<&(Key, JobId)>| {
         batch(&keys.into_iter().map(|(key, id)| KeyRow::new(key, *id, now)).collect::<Vec<_>>())

@@ -8,8 +8,11 @@
 
 mod access;
 mod cancel;
+mod control;
+mod crash;
 mod dedup;
 mod dialect;
+mod due;
 mod family;
 mod fleet;
 mod inspect;
@@ -17,6 +20,8 @@ mod line;
 mod open;
 mod postgres;
 mod read;
+mod restore;
+mod retain;
 mod row;
 mod run;
 mod sqlite;
@@ -26,7 +31,7 @@ mod sweep;
 mod unit;
 
 pub use inspect::{Schema, inspect};
-pub use open::{OpenError, OpenOptions, SchemaCheck, open};
+pub use open::{Migration, OpenError, OpenOptions, SchemaCheck, open};
 
 use std::sync::Arc;
 

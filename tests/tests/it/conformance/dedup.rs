@@ -133,7 +133,7 @@ on_both! {
         assert_eq!((second.state, second.deduplicated), (JobState::Blocked, false));
         let third = fixture.submit(saying(mode, "third")).await.unwrap();
         assert_eq!((third.id, third.deduplicated), (second.id, true));
-        assert_eq!(fixture.store.unblock(now(), 100).await.unwrap().0, 0, "its turn has not come");
+        assert_eq!(fixture.store.unblock(None, now(), 100).await.unwrap().0.freed, 0, "its turn has not come");
         assert!(fixture.complete(&run, "ok").await);
         let successor = fixture.job(second.id).await;
         assert_eq!((successor.state, successor.payload), (JobState::Queued, json!({"prompt": "third"})));
@@ -177,8 +177,8 @@ on_both! {
         fixture.tamper("UPDATE jobs SET finished_at = 1, state = 'cancelled' WHERE state = 'queued'").await;
         assert_eq!(fixture.job(first.id).await.state, JobState::Cancelled);
         assert_eq!(fixture.job(second.id).await.state, JobState::Blocked);
-        let (freed, consequences) = fixture.store.unblock(now(), 10).await.unwrap();
-        assert_eq!((freed, consequences.ready.len()), (1, 1));
+        let (unblocked, consequences) = fixture.store.unblock(None, now(), 10).await.unwrap();
+        assert_eq!((unblocked.freed, consequences.ready.len()), (1, 1));
         assert_eq!(fixture.job(second.id).await.state, JobState::Queued);
     }
 
@@ -217,8 +217,8 @@ on_both! {
                     for result in fixture.store.submit(jobs, now()).await.0 {
                         result.unwrap();
                     }
-                    let queued = fixture.store.queued(None, 10).await.unwrap();
-                    let ids: Vec<_> = queued.iter().map(|ready| ready.id).collect();
+                    let queued = fixture.store.queued("default", None, 10).await.unwrap();
+                    let ids: Vec<_> = queued.iter().map(|queued| queued.ready.id).collect();
                     let worker = fixture.worker().await;
                     let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
                     let end = |claimed: &Claimed| Finish {
@@ -226,7 +226,7 @@ on_both! {
                         events: vec![],
                         outcome: Outcome::Completed { result: json!({}), message: None },
                     };
-                    let ends = claimed.iter().map(end).collect();
+                    let ends = claimed.claimed.iter().map(end).collect();
                     assert!(fixture.store.finish(ends, now()).await.unwrap().0.iter().all(Result::is_ok));
                 }
             })
@@ -236,9 +236,9 @@ on_both! {
         }
         // What is left: run it to the end.
         for _ in 0..2 {
-            let (_, _) = fixture.store.unblock(now(), 100).await.unwrap();
-            for ready in fixture.store.queued(None, 100).await.unwrap() {
-                fixture.run(ready.id).await;
+            let (_, _) = fixture.store.unblock(None, now(), 100).await.unwrap();
+            for queued in fixture.store.queued("default", None, 100).await.unwrap() {
+                fixture.run(queued.ready.id).await;
             }
         }
         let jobs = fixture.all().await;
@@ -327,10 +327,10 @@ on_both! {
         let start = now();
         let first = fixture.keyed_at(DedupMode::Throttle, start).await;
         let after = start.plus(TTL);
-        assert_eq!(fixture.store.forget_keys(start, 10).await.unwrap(), 0, "its window is open");
-        assert_eq!(fixture.store.forget_keys(after, 10).await.unwrap(), 0, "its job goes on");
+        assert_eq!(fixture.store.forget_keys(start, None, 10).await.unwrap(), 0, "its window is open");
+        assert_eq!(fixture.store.forget_keys(after, None, 10).await.unwrap(), 0, "its job goes on");
         fixture.run(first.id).await;
-        assert_eq!(fixture.store.forget_keys(after, 10).await.unwrap(), 0, "looked at again in an hour");
-        assert_eq!(fixture.store.forget_keys(after.plus(Duration::from_secs(3_600)), 10).await.unwrap(), 1);
+        assert_eq!(fixture.store.forget_keys(after, None, 10).await.unwrap(), 0, "looked at again in an hour");
+        assert_eq!(fixture.store.forget_keys(after.plus(Duration::from_secs(3_600)), None, 10).await.unwrap(), 1);
     }
 }

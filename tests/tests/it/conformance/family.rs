@@ -190,12 +190,12 @@ on_both! {
         println!("a parent with 1,000 children took {:?} to submit", started.elapsed());
         let worker = fixture.worker().await;
         let (claimed, _) = fixture.store.claim(worker, Duration::from_secs(600), &children, now()).await.unwrap();
-        assert_eq!(claimed.len(), 1_000);
+        assert_eq!(claimed.claimed.len(), 1_000);
         let started = std::time::Instant::now();
         let racers = (0..8).map(|racer| {
             let fixture = fixture.clone();
             // Uneven batches, in another order each.
-            let mut mine: Vec<_> = claimed.iter().skip(racer).step_by(8).map(|run| run.fence).collect();
+            let mut mine: Vec<_> = claimed.claimed.iter().skip(racer).step_by(8).map(|run| run.fence).collect();
             if racer % 2 == 0 {
                 mine.reverse();
             }
@@ -233,7 +233,7 @@ on_both! {
         // One child of each family after the other, so that each batch ends children of all.
         let mixed: Vec<JobId> = (0..7).flat_map(|index| families.iter().map(move |family| family.1[index])).collect();
         let (claimed, _) = fixture.store.claim(worker, LEASE, &mixed, now()).await.unwrap();
-        let finishers = claimed.chunks(10).map(|batch| {
+        let finishers = claimed.claimed.chunks(10).map(|batch| {
             let fixture = fixture.clone();
             let entries: Vec<_> = batch
                 .iter()

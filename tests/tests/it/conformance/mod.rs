@@ -3,19 +3,24 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod access;
+mod bus;
+mod control;
 mod dedup;
 mod family;
+mod fleet;
 mod line;
+mod queue;
 mod read;
+mod retain;
 mod run;
 mod schema;
 mod submit;
 mod sweep;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use errand_common::{
-    adapter::sql::{self, OpenOptions, SchemaCheck},
+    adapter::sql::{self, Migration, OpenOptions, SchemaCheck},
     domain::{
         Failure, FailureClass, JobId, NewEvent, OnBusy, Priority, RetryPolicy, SessionId, Stream, Timestamp, WorkerId,
         event::EventType,
@@ -46,7 +51,9 @@ pub(crate) struct Fixture {
 
 fn options() -> OpenOptions {
     OpenOptions {
+        migration: Migration::Apply,
         max_connections: 8,
+        renewal_connections: 1,
         acquire_timeout: Duration::from_secs(30),
         idle_transaction: Duration::from_secs(1),
         interrupted_marker: MARKER.to_owned(),
@@ -100,6 +107,7 @@ pub(crate) fn plain_job() -> NewJob {
         queue: "default".to_owned(),
         priority: Priority::default(),
         payload: json!({"prompt": "hello"}),
+        payload_version: 1,
         retry: RetryPolicy::TASK,
         timeout_ms: None,
         run_at: None,
@@ -157,6 +165,15 @@ impl Fixture {
         }
     }
 
+    /// One number, read past the store.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        if self.url.starts_with("sqlite") {
+            sqlx::query_scalar(sql).fetch_one(&mut SqliteConnection::connect(&self.url).await.unwrap()).await.unwrap()
+        } else {
+            sqlx::query_scalar(sql).fetch_one(&mut PgConnection::connect(&self.url).await.unwrap()).await.unwrap()
+        }
+    }
+
     pub(crate) async fn submit(&self, job: NewJob) -> Result<Created, Refused> {
         let submission = Submission { jobs: vec![job], idempotency: None };
         let (mut results, _) = self.store.submit(vec![submission], now()).await;
@@ -174,10 +191,12 @@ impl Fixture {
             host: "host".to_owned(),
             version: "0".to_owned(),
             queues: vec!["default".to_owned()],
-            kinds: vec!["task".to_owned()],
+            kinds: BTreeMap::from([("task".to_owned(), 1)]),
             engines: vec![],
             concurrency: 1,
             running: 0,
+            draining: false,
+            drainable: true,
             started_at: now(),
             alive_until: now(),
         };
@@ -191,7 +210,7 @@ impl Fixture {
     }
 
     pub(crate) async fn claim_as(&self, worker: WorkerId, id: JobId, lease: Duration) -> Claimed {
-        let (mut claimed, _) = self.store.claim(worker, lease, &[id], now()).await.unwrap();
+        let claimed = &mut self.store.claim(worker, lease, &[id], now()).await.unwrap().0.claimed;
         assert_eq!(claimed.len(), 1, "{id} can be claimed");
         claimed.remove(0)
     }

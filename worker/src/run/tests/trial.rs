@@ -144,10 +144,12 @@ impl Trial {
     pub(super) fn start_worker(&mut self, sole_holder: bool) {
         self.shutdown = CancellationToken::new();
         let options = RunOptions {
+            health: Arc::default(),
             backend: Backend { store: self.faulty.clone(), ..self.backend.clone() },
             config: self.config.clone(),
             guard_program: PathBuf::new(),
             sole_holder,
+            drainable: true,
             shutdown: self.shutdown.clone(),
         };
         let engine: Arc<dyn Engine> = self.engine.clone();
@@ -157,6 +159,10 @@ impl Trial {
 
     pub(super) async fn stop(&mut self) -> Result<(), RunError> {
         self.shutdown.cancel();
+        self.ends_by_itself().await
+    }
+
+    pub(super) async fn ends_by_itself(&mut self) -> Result<(), RunError> {
         let worker = self.worker.take().expect("a running worker");
         tokio::time::timeout(PATIENCE, worker).await.expect("it drains in time").expect("it does not panic")
     }
@@ -232,6 +238,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         queue: "default".to_owned(),
         priority: Priority::default(),
         payload,
+        payload_version: 1,
         retry: RetryPolicy { base_ms: 1, ..RetryPolicy::TASK },
         timeout_ms: None,
         run_at: None,
