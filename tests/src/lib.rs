@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod redis;
 pub mod run;
 pub mod setup;
 pub mod socket;

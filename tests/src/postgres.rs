@@ -157,6 +157,12 @@ impl Postgres {
         Ok(())
     }
 
+    /// The port it listens on, after a restart too.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where a database of this server is.
     #[must_use]
     pub fn url(&self, database: &str) -> String {

@@ -10,7 +10,7 @@ use crate::chaos::history::{Event, History, Seen, Watched};
 pub(super) fn check(history: &History, breaches: &mut Breaches) {
     let logs = Logs::of(history);
     for watched in &history.watched {
-        if let Err(what) = compare(watched, &logs.get(&watched.stream)) {
+        if let Err(what) = compare(watched, logs.get(&watched.stream)) {
             breaches.add(Law::WatchersWrong, format!("{}: {what}", watched.stream));
         }
     }
@@ -66,12 +66,13 @@ fn compare(watched: &Watched, log: &[(i64, Uuid, &Event)]) -> Result<(), String>
 mod tests {
     use super::{super::sample::assert_found, *};
 
+    type Plant<'a> = &'a dyn Fn(&mut Vec<Seen>);
+
     #[test]
     fn what_was_missed_doubled_swapped_or_never_written_is_found() {
         for stream in [0, 1] {
-            let events =
-                |history: &mut History, change: &dyn Fn(&mut Vec<Seen>)| change(&mut history.watched[stream].events);
-            let plants: [&dyn Fn(&mut Vec<Seen>); 7] = [
+            let events = |history: &mut History, change: Plant| change(&mut history.watched[stream].events);
+            let plants: [Plant; 7] = [
                 &|events| drop(events.remove(1)),
                 &|events| drop(events.pop()),
                 &|events| events.clear(),
