@@ -6,6 +6,7 @@ use crate::{
     adapter::{
         clock::SystemClock,
         memory::{MemoryBus, MemoryQueue},
+        redis::{self, Redis},
         sql,
     },
     config::Config,
@@ -15,7 +16,21 @@ use crate::{
     wire::control::Signal,
 };
 
-pub use crate::adapter::sql::{OpenError, Schema};
+pub use crate::adapter::{redis::ServerInfo, sql::Schema};
+
+/// Why a backend can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] sql::OpenError),
+    /// `redis.url` can't be used.
+    #[error("Redis can't be used: redis.url {0}")]
+    RedisUrl(String),
+    /// Nobody answers at `redis.url`.
+    #[error("Redis does not answer")]
+    Redis(#[from] redis::Failure),
+}
 
 /// Jobs due later than this are left to the sweep, which tells the queue of them as their time comes near: what is
 /// scheduled for next year need not lie in memory until then.
@@ -36,11 +51,12 @@ pub struct Backend {
 
 impl Backend {
     /// Opens the database at `database_url`, bringing its schema up to date, and the queue and bus that go with the
-    /// configuration.
+    /// configuration: on Redis if `redis.url` is set, which may be away; else in this process.
     ///
     /// # Errors
     /// [`OpenError`], with the part that failed.
     pub async fn open(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        let redis = Redis::open(&config.redis).map_err(OpenError::RedisUrl)?;
         let options = sql::OpenOptions {
             max_connections: config.database.max_connections,
             acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
@@ -48,12 +64,20 @@ impl Backend {
             interrupted_marker: config.texts.locale.interrupted_marker().to_owned(),
         };
         let (store, _) = sql::open(database_url, &options).await?;
-        Ok(Self {
-            store,
-            queue: Arc::new(MemoryQueue::default()),
-            bus: Arc::new(MemoryBus::default()),
-            clock: Arc::new(SystemClock),
-        })
+        let (queue, bus): (Arc<dyn Queue>, Arc<dyn Bus>) = match redis {
+            Some(redis) => (Arc::new(redis.queue()), Arc::new(redis.bus())),
+            None => (Arc::new(MemoryQueue::default()), Arc::new(MemoryBus::default())),
+        };
+        Ok(Self { store, queue, bus, clock: Arc::new(SystemClock) })
+    }
+
+    /// What answers at `redis.url`; `None` if it is not set.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the URL can't be used, or nobody answers there.
+    pub async fn inspect_redis(config: &Config) -> Result<Option<ServerInfo>, OpenError> {
+        let Some(redis) = Redis::open(&config.redis).map_err(OpenError::RedisUrl)? else { return Ok(None) };
+        Ok(Some(redis.inspect().await?))
     }
 
     /// How the schema of the database at `database_url` stands, without changing anything.
@@ -61,7 +85,7 @@ impl Backend {
     /// # Errors
     /// [`OpenError`]: it can't be reached, or refuses us.
     pub async fn inspect(config: &Config, database_url: &str) -> Result<Schema, OpenError> {
-        sql::inspect(database_url, Duration::from_secs(config.database.acquire_timeout_seconds.into())).await
+        Ok(sql::inspect(database_url, Duration::from_secs(config.database.acquire_timeout_seconds.into())).await?)
     }
 
     /// Tells the fleet what a transaction meant: what is due, which runs must stop, what can be seen. Counts what ended.

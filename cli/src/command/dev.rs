@@ -83,7 +83,7 @@ impl Dev {
         if let Some(listen) = self.listen {
             config.server.listen = listen;
         }
-        if config.redis.url.is_some() {
+        if config.redis.url.take().is_some() {
             tracing::warn!("redis.url is set; `errand dev` keeps its queue and bus in this process");
         }
         Ok(config)

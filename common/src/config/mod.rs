@@ -5,6 +5,7 @@
 mod environment;
 mod fault;
 mod load;
+mod redis_url;
 #[cfg(test)]
 mod reference;
 mod schema;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Faults, Origin};
 pub use load::{File, load};
+pub use redis_url::{RedisMode, RedisUrl};
 pub use secret::Secret;
 
 /// All of it.
@@ -105,11 +107,37 @@ impl Default for Database {
 }
 
 /// `[redis]`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://…`. Unset: queue and bus live in this process.
+    /// Unset: queue and bus live in this process. One server: `redis://user:password@host:6379/0`. A primary that sentinels
+    /// name: `redis+sentinel://user:password@host1:26379,host2:26379/name-of-the-primary/0`. A cluster:
+    /// `redis://user:password@host1:6379,host2:6379`, or `redis+cluster://host:6379` if one host names them all. `rediss`
+    /// instead of `redis` means TLS. User, password, ports and the number of the database may be left out.
     pub url: Option<Secret>,
+    /// Begins the names of all keys and channels, so that several fleets can share a server.
+    pub key_prefix: String,
+    /// Longest wait for a connection, in milliseconds.
+    pub connect_timeout_ms: u32,
+    /// Longest wait for the answer to a command, in milliseconds; then the connection is given up.
+    pub command_timeout_ms: u32,
+    /// Longest pause between two attempts to connect, in milliseconds. Commands fail at once meanwhile.
+    pub reconnect_max_ms: u32,
+    /// Time between two looks whether the connection that listens still lives, in milliseconds.
+    pub ping_interval_ms: u32,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: None,
+            key_prefix: "errand".to_owned(),
+            connect_timeout_ms: 2_000,
+            command_timeout_ms: 1_000,
+            reconnect_max_ms: 2_000,
+            ping_interval_ms: 1_000,
+        }
+    }
 }
 
 /// `[worker]`

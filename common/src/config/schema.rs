@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use toml::Value;
 
+use super::redis_url::{self, RedisUrl};
 use crate::wire::credential;
 
 /// What a setting may be.
@@ -17,6 +18,10 @@ pub(super) enum Rule {
     Address,
     /// A URL with one of these schemes. It may hold a password, so it is never shown.
     Url(&'static [&'static str]),
+    /// A URL of Redis, in one of its forms; never shown.
+    RedisPlace,
+    /// The beginning of names in Redis: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    KeyPrefix,
     /// A key of Errand's form; never shown.
     ApiKey,
     /// One of these words.
@@ -25,7 +30,7 @@ pub(super) enum Rule {
     List(usize),
 }
 
-use Rule::{Address, ApiKey, Choice, List, Text, Url, Whole};
+use Rule::{Address, ApiKey, Choice, KeyPrefix, List, RedisPlace, Text, Url, Whole};
 
 const HTTP: Rule = Url(&["http", "https"]);
 const DAY: i64 = 86_400;
@@ -43,7 +48,12 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("database.max_connections", Whole(1, 1_000)),
     ("database.acquire_timeout_seconds", Whole(1, 300)),
     ("database.idle_transaction_seconds", Whole(1, 300)),
-    ("redis.url", Url(&["redis", "rediss", "redis+sentinel"])),
+    ("redis.url", RedisPlace),
+    ("redis.key_prefix", KeyPrefix),
+    ("redis.connect_timeout_ms", Whole(10, 60_000)),
+    ("redis.command_timeout_ms", Whole(10, 60_000)),
+    ("redis.reconnect_max_ms", Whole(10, 60_000)),
+    ("redis.ping_interval_ms", Whole(10, 60_000)),
     ("worker.concurrency", Whole(1, 10_000)),
     ("worker.queues", List(1)),
     ("worker.lease_seconds", Whole(2, 3_600)),
@@ -152,7 +162,7 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
 impl Rule {
     /// Whether the setting is a text, so that a variable's raw text is its value.
     pub(super) const fn takes_text(self) -> bool {
-        matches!(self, Text | Address | Url(_) | ApiKey | Choice(_))
+        matches!(self, Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | Choice(_))
     }
 
     /// In words.
@@ -162,6 +172,8 @@ impl Rule {
             Text => "text that is not blank".to_owned(),
             Address => "an IP address with a port, such as 127.0.0.1:8080".to_owned(),
             Url(schemes) => format!("a URL that begins with {}://", schemes.join(":// or ")),
+            RedisPlace => Url(redis_url::SCHEMES).allowed(),
+            KeyPrefix => "1 to 64 of A-Z a-z 0-9 . _ : -".to_owned(),
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
@@ -181,6 +193,15 @@ impl Rule {
             (Url(schemes), Value::String(text)) => text
                 .split_once("://")
                 .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.trim().is_empty()),
+            (RedisPlace, Value::String(text)) => {
+                // Its own words say more than the list of schemes, once the scheme is one of them.
+                Url(redis_url::SCHEMES).check(value)?;
+                return RedisUrl::parse(text).map(drop);
+            }
+            (KeyPrefix, Value::String(text)) => {
+                let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+                (1..=64).contains(&text.len()) && text.chars().all(named)
+            }
             (ApiKey, Value::String(text)) => credential::is_key(text),
             (Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (List(least), Value::Array(items)) => {
@@ -204,7 +225,7 @@ impl Rule {
             },
             (ApiKey, _) => "does not have the form of a key".to_owned(),
             (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
-            (Url(_), _) => "is not text".to_owned(),
+            (Url(_) | RedisPlace, _) => "is not text".to_owned(),
             (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),
             (_, Value::Integer(number)) => format!("is {number}"),
             (_, Value::Float(number)) => format!("is {number}"),

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod access;
+mod bus;
+mod fleet;
 mod line;
+mod queue;
 mod read;
 mod run;
 mod schema;
