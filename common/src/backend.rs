@@ -7,7 +7,7 @@ use crate::{
         clock::SystemClock,
         memory::{MemoryBus, MemoryQueue},
         redis::{self, Redis},
-        sql,
+        sql::{self, Migration},
     },
     config::Config,
     domain::Stream,
@@ -56,8 +56,22 @@ impl Backend {
     /// # Errors
     /// [`OpenError`], with the part that failed.
     pub async fn open(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        Self::open_with(config, database_url, Migration::Apply).await
+    }
+
+    /// The same without a change to the schema: for one process of many. A schema that is behind is an error; one that is
+    /// ahead is not, so that old processes go on beside new ones.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the part that failed.
+    pub async fn join(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        Self::open_with(config, database_url, Migration::Expect).await
+    }
+
+    async fn open_with(config: &Config, database_url: &str, migration: Migration) -> Result<Self, OpenError> {
         let redis = Redis::open(&config.redis).map_err(OpenError::RedisUrl)?;
         let options = sql::OpenOptions {
+            migration,
             max_connections: config.database.max_connections,
             acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
             idle_transaction: Duration::from_secs(config.database.idle_transaction_seconds.into()),

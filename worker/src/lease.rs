@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     guard::MonotonicInstant,
+    health::Health,
     pace::{Backoff, within},
     registry::{Registry, Run, StopReason},
 };
@@ -27,6 +28,7 @@ pub(crate) struct Keeper {
     pub(crate) registry: Arc<Registry>,
     pub(crate) info: WorkerInfo,
     pub(crate) lease: Duration,
+    pub(crate) health: Arc<Health>,
 }
 
 impl Keeper {
@@ -41,7 +43,9 @@ impl Keeper {
                 () = self.registry.renewal_wanted() => {}
                 () = stop.cancelled() => return,
             }
-            match self.renew_all().await {
+            let renewed = self.renew_all().await;
+            self.health.renewed(renewed.is_ok());
+            match renewed {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
                         tracing::info!("leases are renewed again");

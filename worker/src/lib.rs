@@ -15,6 +15,7 @@ mod execute;
 mod fetch;
 pub mod guard;
 mod handler;
+mod health;
 mod lease;
 mod outcome;
 mod pace;
@@ -24,4 +25,5 @@ mod runner;
 mod sweep;
 mod writer;
 
+pub use health::{Condition, Health};
 pub use run::{RunError, RunOptions, run};

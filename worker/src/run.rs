@@ -15,6 +15,7 @@ use crate::{
     execute::Executor,
     fetch::Fetcher,
     handler::{self, HandlerTable},
+    health::Health,
     lease::{self, Keeper},
     pace::Backoff,
     registry::Registry,
@@ -34,6 +35,8 @@ pub struct RunOptions {
     pub guard_program: PathBuf,
     /// No other holder of leases can live: all leases are ended as crashes at start.
     pub sole_holder: bool,
+    /// Says how the worker is, from its start to its end.
+    pub health: Arc<Health>,
     /// Cancelled when the worker is to stop.
     pub shutdown: CancellationToken,
 }
@@ -67,7 +70,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 }
 
 async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunError> {
-    let RunOptions { backend, config, sole_holder, shutdown, .. } = options;
+    let RunOptions { backend, config, sole_holder, health, shutdown, .. } = options;
     let engines = Arc::new(engines);
     let handlers = handler::table(engines.clone(), &config.engines);
     let info = worker_info(&config, &engines, &handlers).await;
@@ -77,10 +80,14 @@ async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunEr
         registry: Arc::default(),
         info,
         lease: Duration::from_secs(config.worker.lease_seconds.into()),
+        health: health.clone(),
     };
     if shutdown.run_until_cancelled(register(&keeper)).await.is_none() {
+        health.drain();
         return Ok(());
     }
+    health.renewed(true);
+    tracing::info!(worker_id = %keeper.info.id, "worker is registered");
     let mut sweeper = Sweeper::new(backend.clone(), &config.worker);
     if sole_holder {
         sweeper.rescue_all(&shutdown).await;
@@ -213,6 +220,7 @@ impl Parts {
     /// Stops claiming, waits for runs, stops and hands back those that are left, then stops the rest.
     async fn drain(&mut self) -> Result<(), RunError> {
         tracing::info!(running = self.registry.len(), "worker drains: it claims nothing more");
+        self.keeper.health.drain();
         self.intake.cancel();
         if self.runs_end_within(self.drain).await?.is_none() {
             tracing::info!(running = self.registry.len(), "the drain is over; the rest is handed back");

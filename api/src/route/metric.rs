@@ -26,8 +26,13 @@ pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
     if let Err(error) = app.depths.get(sample(&app)).await {
         tracing::warn!(error = chain(&error), "the queues' depths can't be read");
     }
+    Ok(rendered(render()))
+}
+
+/// An answer in Prometheus' text format.
+pub(crate) fn rendered(text: String) -> Response {
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    Ok(([(header::CONTENT_TYPE, content_type)], render()).into_response())
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
 /// The label of queues that no worker takes from and no engine names: clients may choose names, labels must stay few.

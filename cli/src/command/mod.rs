@@ -1,5 +1,7 @@
 //! One file a command.
 
+pub(crate) mod api;
+mod cluster;
 pub(crate) mod database;
 pub(crate) mod dev;
 pub(crate) mod doctor;
@@ -7,6 +9,7 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod submit;
+pub(crate) mod worker;
 
 use std::process::ExitCode;
 
@@ -25,6 +28,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     start_log(&global, &screen)?;
     match command {
         Command::Dev(dev) => dev.run(&global, screen).await,
+        Command::Api(api) => api.run(&global, screen).await,
+        Command::Worker(worker) => worker.run(&global, screen).await,
         Command::Submit(submit) => submit.run(screen).await,
         Command::Jobs(jobs) => jobs.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,

@@ -54,6 +54,9 @@ pub struct Server {
     pub listen: SocketAddr,
     /// The base of URLs that Errand gives away.
     pub public_url: Option<String>,
+    /// Which parts of the api are served here: `rest` requests, `relay` streams (SSE and WebSocket), `console` the page at
+    /// `/`. Health, metrics and `/openapi.json` always are.
+    pub serve: Vec<Part>,
     /// Largest JSON body, and largest single string in it, in KiB.
     pub body_limit_kib: u32,
     /// Largest sum of decoded attachments of one task, in MiB.
@@ -69,6 +72,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: None,
+            serve: Part::ALL.to_vec(),
             body_limit_kib: 1024,
             attachment_limit_mib: 20,
             header_limit_kib: 32,
@@ -77,11 +81,38 @@ impl Default for Server {
     }
 }
 
+/// A part of the api.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Requests and their answers.
+    Rest,
+    /// Streams to watchers.
+    Relay,
+    /// The page for people.
+    Console,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Rest, Self::Relay, Self::Console];
+
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Relay => "relay",
+            Self::Console => "console",
+        }
+    }
+}
+
 /// `[metrics]`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Unset: `/metrics` is on the main listener. Set: `/metrics`, `/livez` and `/readyz` are there.
+    /// Unset: `/metrics` is on the main listener, and a worker opens none. Set: `/metrics`, `/livez` and `/readyz` are there.
     pub listen: Option<SocketAddr>,
 }
 
@@ -270,6 +301,9 @@ pub struct Relay {
     /// Time between two pings of a WebSocket, in seconds: one that answers none is closed. Its API key is checked as
     /// often.
     pub ping_seconds: u32,
+    /// A stopping server tells each watcher to come again after a random time up to this, in milliseconds, so that they
+    /// don't all come at once.
+    pub reconnect_spread_ms: u32,
 }
 
 impl Default for Relay {
@@ -280,6 +314,7 @@ impl Default for Relay {
             buffer_frames: 1_024,
             frame_limit_kib: 64,
             ping_seconds: 25,
+            reconnect_spread_ms: 5_000,
         }
     }
 }

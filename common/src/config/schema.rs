@@ -28,9 +28,11 @@ pub(super) enum Rule {
     Choice(&'static [&'static str]),
     /// A list of texts, none blank, at least so many.
     List(usize),
+    /// One or more of these words.
+    Words(&'static [&'static str]),
 }
 
-use Rule::{Address, ApiKey, Choice, KeyPrefix, List, RedisPlace, Text, Url, Whole};
+use Rule::{Address, ApiKey, Choice, KeyPrefix, List, RedisPlace, Text, Url, Whole, Words};
 
 const HTTP: Rule = Url(&["http", "https"]);
 const DAY: i64 = 86_400;
@@ -39,6 +41,7 @@ const DAY: i64 = 86_400;
 pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("server.listen", Address),
     ("server.public_url", HTTP),
+    ("server.serve", Words(&["rest", "relay", "console"])),
     ("server.body_limit_kib", Whole(1, 65_536)),
     ("server.attachment_limit_mib", Whole(0, 1_024)),
     ("server.header_limit_kib", Whole(4, 1_024)),
@@ -77,6 +80,7 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("relay.buffer_frames", Whole(16, 65_536)),
     ("relay.frame_limit_kib", Whole(1, 16_384)),
     ("relay.ping_seconds", Whole(1, 3_600)),
+    ("relay.reconnect_spread_ms", Whole(0, 600_000)),
 ];
 
 /// One setting of an engine.
@@ -178,6 +182,7 @@ impl Rule {
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
             List(_) => "a list of one or more texts such as [\"a\", \"b\"]".to_owned(),
+            Words(words) => format!("a list of one or more of {}", words.join(", ")),
         }
     }
 
@@ -208,6 +213,9 @@ impl Rule {
                 items.len() >= least
                     && items.iter().all(|item| item.as_str().is_some_and(|text| !text.trim().is_empty()))
             }
+            (Words(words), Value::Array(items)) => {
+                !items.is_empty() && items.iter().all(|item| item.as_str().is_some_and(|text| words.contains(&text)))
+            }
             _ => false,
         };
         if fits { Ok(()) } else { Err(format!("{}; allowed: {}", self.found(value), self.allowed())) }
@@ -233,6 +241,7 @@ impl Rule {
             (_, Value::Datetime(_)) => "is a date".to_owned(),
             (_, Value::Array(items)) if items.is_empty() => "is an empty list".to_owned(),
             (List(_), Value::Array(_)) => "holds something that is not text, or blank text".to_owned(),
+            (Words(_), Value::Array(_)) => "holds something else".to_owned(),
             (_, Value::Array(_)) => "is a list".to_owned(),
             (_, Value::Table(_)) => "is a table".to_owned(),
         }

@@ -15,6 +15,7 @@ mod line;
 mod open;
 mod postgres;
 mod read;
+mod restore;
 mod row;
 mod run;
 mod sqlite;
@@ -24,7 +25,7 @@ mod sweep;
 mod unit;
 
 pub use inspect::{Schema, inspect};
-pub use open::{OpenError, OpenOptions, SchemaCheck, open};
+pub use open::{Migration, OpenError, OpenOptions, SchemaCheck, open};
 
 use std::sync::Arc;
 

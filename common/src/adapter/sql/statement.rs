@@ -40,6 +40,7 @@ macro_rules! unsuccessful {
 
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
+    RENEW_EPOCH = "UPDATE meta SET value = $1 WHERE key = 'epoch'";
     NOW = "SELECT {now} AS now";
 
     // Jobs: lock, insert, save.

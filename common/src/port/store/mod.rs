@@ -15,6 +15,7 @@
 mod access;
 mod fleet;
 mod read;
+mod restore;
 mod run;
 mod submit;
 mod sweep;
@@ -22,6 +23,7 @@ mod sweep;
 pub use access::{Access, ApiKey, NewApiKey, Scope};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
+pub use restore::Restore;
 pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
@@ -92,6 +94,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet {}
+pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Restore {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Restore> Store for T {}

@@ -16,7 +16,7 @@ mod sweep;
 use std::{sync::Arc, time::Duration};
 
 use errand_common::{
-    adapter::sql::{self, OpenOptions, SchemaCheck},
+    adapter::sql::{self, Migration, OpenOptions, SchemaCheck},
     domain::{
         Failure, FailureClass, JobId, NewEvent, OnBusy, Priority, RetryPolicy, SessionId, Stream, Timestamp, WorkerId,
         event::EventType,
@@ -47,6 +47,7 @@ pub(crate) struct Fixture {
 
 fn options() -> OpenOptions {
     OpenOptions {
+        migration: Migration::Apply,
         max_connections: 8,
         acquire_timeout: Duration::from_secs(30),
         idle_transaction: Duration::from_secs(1),

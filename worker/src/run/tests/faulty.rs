@@ -100,6 +100,10 @@ delegate! { Fleet {
     live_workers() -> Vec<WorkerInfo>;
 } }
 
+delegate! { Restore {
+    renew_epoch() -> String;
+} }
+
 delegate! { Access {
     create_key(key: NewApiKey, idempotency: Option<IdempotencyRecord>, now: Timestamp) -> Option<StoredAnswer>;
     keys_by_prefix(prefix: &str) -> Vec<ApiKey>;

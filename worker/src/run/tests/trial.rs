@@ -144,6 +144,7 @@ impl Trial {
     pub(super) fn start_worker(&mut self, sole_holder: bool) {
         self.shutdown = CancellationToken::new();
         let options = RunOptions {
+            health: Arc::default(),
             backend: Backend { store: self.faulty.clone(), ..self.backend.clone() },
             config: self.config.clone(),
             guard_program: PathBuf::new(),
