@@ -5,7 +5,7 @@ use errand_common::{
     port::store::{NewJob, NewTask},
     wire::{
         engine::EngineInfo,
-        task::{KIND, TaskPayload, default_max_context_messages, default_max_turns},
+        task::{KIND, TaskPayload, VERSION, default_max_context_messages, default_max_turns},
     },
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -227,6 +227,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
         // A payload of ours always serialises: it has string keys only.
         payload: serde_json::to_value(&payload).unwrap_or_default(),
+        payload_version: VERSION,
         retry,
         timeout_ms: Some(timeout_seconds * 1_000),
         run_at: request.run_at,
@@ -266,6 +267,7 @@ pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem
         queue: job.queue.clone(),
         priority: job.priority,
         payload: job.payload.clone(),
+        payload_version: job.payload_version,
         retry: job.retry,
         timeout_ms: job.timeout_ms,
         run_at: None,

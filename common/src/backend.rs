@@ -73,6 +73,7 @@ impl Backend {
         let options = sql::OpenOptions {
             migration,
             max_connections: config.database.max_connections,
+            renewal_connections: config.database.renewal_connections,
             acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
             idle_transaction: Duration::from_secs(config.database.idle_transaction_seconds.into()),
             interrupted_marker: config.texts.locale.interrupted_marker().to_owned(),

@@ -89,8 +89,11 @@ impl Executor {
         let started = Instant::now();
         let outbox = self.writer.outbox(run.clone());
         let ended = match self.handlers.get(&claimed.job.kind) {
+            Some(handler) if claimed.job.payload_version > handler.version() => {
+                Ended::Itself(Err(HandlerFailure::Missing(Missing::version_of(&claimed.job))))
+            }
             Some(handler) => self.work(handler.as_ref(), claimed, run, &outbox).await,
-            None => Ended::Itself(Err(HandlerFailure::Missing(Missing::Kind(claimed.job.kind.clone())))),
+            None => Ended::Itself(Err(HandlerFailure::Missing(Missing::kind_of(&claimed.job)))),
         };
         if !run.is_revoked() && !run.lease_holds() {
             lease_lost(run);
@@ -193,7 +196,10 @@ impl Executor {
             match within(self.call_limit, self.backend.store.release(run.fence(), self.backend.clock.now())).await {
                 Ok((Ok(()), consequences)) => return self.backend.dispatch(consequences).await,
                 // Not cancelled, but another's by now: there is nothing to release.
-                Ok((Err(_), consequences)) => return self.backend.dispatch(consequences).await,
+                Ok((Err(_), consequences)) => {
+                    metrics::counter!(metric::STALE_WRITES_REJECTED_TOTAL).increment(1);
+                    return self.backend.dispatch(consequences).await;
+                }
                 Err(StoreError::Unavailable(_)) => tokio::time::sleep(backoff.pause()).await,
                 Err(error) => {
                     tracing::error!(%error, "a cancelled run could not be released; its lease will pass");
@@ -216,7 +222,6 @@ fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {
 }
 
 fn lease_lost(run: &Run) {
-    metrics::counter!(metric::LEASES_LOST_TOTAL).increment(1);
     tracing::debug!(job_id = %run.fence().job_id, "the run was stopped without a word: its lease has passed");
 }
 
@@ -259,6 +264,7 @@ pub(crate) mod tests {
             attempt: 1,
             retry: RetryPolicy::TASK,
             payload: serde_json::json!({}),
+            payload_version: 1,
             result: None,
             failure: None,
             progress: None,

@@ -10,6 +10,7 @@
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
 
 mod control;
+mod duty;
 pub mod engine;
 mod execute;
 mod fetch;
@@ -19,6 +20,7 @@ mod health;
 mod lease;
 mod outcome;
 mod pace;
+mod refill;
 mod registry;
 mod run;
 mod runner;

@@ -18,6 +18,7 @@ use crate::{
     health::Health,
     lease::{self, Keeper},
     pace::Backoff,
+    refill::Refiller,
     registry::Registry,
     runner,
     sweep::Sweeper,
@@ -88,7 +89,7 @@ async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunEr
     }
     health.renewed(true);
     tracing::info!(worker_id = %keeper.info.id, "worker is registered");
-    let mut sweeper = Sweeper::new(backend.clone(), &config.worker);
+    let mut sweeper = Sweeper::new(backend.clone(), keeper.info.id, &config.worker, sole_holder);
     if sole_holder {
         sweeper.rescue_all(&shutdown).await;
     }
@@ -103,7 +104,7 @@ async fn worker_info(config: &Config, engines: &EngineTable, handlers: &HandlerT
         host: host_name(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         queues: config.worker.queues.clone(),
-        kinds: handlers.keys().cloned().collect(),
+        kinds: handlers.iter().map(|(kind, handler)| (kind.clone(), handler.version())).collect(),
         engines: engine::describe(engines, &config.engines).await,
         concurrency: config.worker.concurrency,
         running: 0,
@@ -167,6 +168,7 @@ impl Parts {
         let (writer, loops) = Writer::new(backend, worker);
         let executor = Arc::new(Executor::new(backend.clone(), handlers, writer, worker));
         let fetcher = Fetcher::new(backend.clone(), registry.clone(), id, worker, assignments);
+        let refiller = Refiller::new(backend.clone(), id, worker);
         let (intake, core) = (parts.intake.clone(), parts.core.clone());
 
         parts.part("lease keeper", keeper.run(core.clone()));
@@ -175,6 +177,7 @@ impl Parts {
         parts.part("event writer", loops.append.run(core));
         parts.part("end writer", loops.finish.run());
         parts.part("sweeper", sweeper.run(intake.clone()));
+        parts.part("refiller", refiller.run(intake.clone()));
         parts.part("fetcher", fetcher.run(intake));
         parts.fallible(RUNNER, async move {
             runner::run(id, concurrency, assigned, executor).await.map_err(|error| error.to_string())

@@ -73,6 +73,8 @@ async fn sample(app: &App) -> Result<(), StoreError> {
 /// Queues that a live worker takes from, or an engine's tasks go to.
 async fn named_queues(app: &App) -> Result<BTreeSet<String>, StoreError> {
     let workers = app.backend.store.live_workers().await?;
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floats; counts this large don't occur")]
+    metrics::gauge!(metric::WORKERS, "state" => "live").set(workers.len() as f64);
     let served = workers.into_iter().flat_map(|worker| worker.queues);
     let engines = app.engines.known().await?.by_name.values().map(|engine| engine.queue.clone()).collect::<Vec<_>>();
     Ok(served.chain(engines).collect())

@@ -1,5 +1,7 @@
 //! `GET /workers`
 
+use std::collections::BTreeMap;
+
 use axum::{Json, extract::State};
 use errand_common::{
     domain::{Timestamp, WorkerId},
@@ -29,8 +31,8 @@ pub(crate) struct WorkerView {
     version: String,
     /// Queues it takes from.
     queues: Vec<String>,
-    /// Kinds it has handlers for.
-    kinds: Vec<String>,
+    /// Kinds it has handlers for, each with the highest payload version it reads.
+    kinds: BTreeMap<String, u32>,
     /// Names of its engines.
     engines: Vec<String>,
     /// Jobs it may run at once.

@@ -124,6 +124,9 @@ pub struct Database {
     pub url: Option<Secret>,
     /// Most connections of one process to PostgreSQL, or readers of a SQLite file.
     pub max_connections: u32,
+    /// Connections of one worker to PostgreSQL beside those, for the renewal of leases alone: what else a worker does can't
+    /// hold it up, and one that hangs leaves the other.
+    pub renewal_connections: u32,
     /// Longest wait for a free connection, in seconds.
     pub acquire_timeout_seconds: u32,
     /// Longest pause within a transaction before PostgreSQL ends it, in seconds: a process that is stopped or cut off must
@@ -133,7 +136,13 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, max_connections: 16, acquire_timeout_seconds: 10, idle_transaction_seconds: 5 }
+        Self {
+            url: None,
+            max_connections: 16,
+            renewal_connections: 2,
+            acquire_timeout_seconds: 10,
+            idle_transaction_seconds: 5,
+        }
     }
 }
 
@@ -197,6 +206,9 @@ pub struct Worker {
     pub stop_grace_ms: u32,
     /// How often a worker looks for work that nobody told it of, in milliseconds.
     pub poll_interval_ms: u32,
+    /// How long a worker waits for its other runs to end when a job that crashed its workers must run alone, in seconds;
+    /// then it leaves that job to others, or to later.
+    pub isolate_wait_seconds: u32,
     /// How long a job that this worker can't run is put off, in seconds.
     pub snooze_seconds: u32,
     /// How far ahead the sweep tells the queue of delayed jobs, in seconds.
@@ -219,6 +231,7 @@ impl Default for Worker {
             event_buffer_kib: 256,
             stop_grace_ms: 1_000,
             poll_interval_ms: 1_000,
+            isolate_wait_seconds: 60,
             snooze_seconds: 5,
             sweep_horizon_seconds: 60,
             sweep_batch: 1_000,

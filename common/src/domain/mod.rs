@@ -4,6 +4,7 @@ pub mod event;
 pub mod id;
 pub mod job;
 pub mod lifecycle;
+pub mod poison;
 pub mod retry;
 pub mod session;
 pub mod time;

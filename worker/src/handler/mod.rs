@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use errand_common::{
     backend::Backend,
     config,
-    domain::{FailureClass, NewEvent},
+    domain::{FailureClass, Job, NewEvent},
     port::store::{Claimed, WorkerInfo},
     wire,
 };
@@ -52,15 +52,33 @@ pub(crate) enum HandlerFailure {
 pub(crate) enum Missing {
     /// A handler for this kind.
     Kind(String),
+    /// A handler for this kind that reads payloads of this version.
+    Version {
+        /// The kind.
+        kind: String,
+        /// The payload's version.
+        version: u32,
+    },
     /// The engine with this name.
     Engine(String),
 }
 
 impl Missing {
+    /// Nobody here knows the job's kind.
+    pub(crate) fn kind_of(job: &Job) -> Self {
+        Self::Kind(job.kind.clone())
+    }
+
+    /// The job's payload is newer than its handler here.
+    pub(crate) fn version_of(job: &Job) -> Self {
+        Self::Version { kind: job.kind.clone(), version: job.payload_version }
+    }
+
     /// One word for the timeline while the job waits.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Kind(_) => "unknown_kind",
+            Self::Version { .. } => "unknown_version",
             Self::Engine(_) => "unknown_engine",
         }
     }
@@ -69,6 +87,7 @@ impl Missing {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::Kind(_) => "UNKNOWN_KIND",
+            Self::Version { .. } => "UNKNOWN_VERSION",
             Self::Engine(_) => "UNKNOWN_ENGINE",
         }
     }
@@ -80,6 +99,12 @@ impl Missing {
             Self::Kind(kind) => {
                 format!("no worker knows the kind {kind:?}; waited {seconds} s for one that does")
             }
+            Self::Version { kind, version } => {
+                format!(
+                    "no worker reads version {version} of the kind {kind:?}; waited {seconds} s for one that does (update \
+                     the workers)"
+                )
+            }
             Self::Engine(name) => {
                 format!("no worker has the engine {name:?}; waited {seconds} s for one that has it (see [engines])")
             }
@@ -89,7 +114,8 @@ impl Missing {
     /// Whether `worker` has it, for jobs of `queue`.
     pub(crate) fn is_at(&self, worker: &WorkerInfo, queue: &str) -> bool {
         let has_it = match self {
-            Self::Kind(kind) => worker.kinds.contains(kind),
+            Self::Kind(kind) => worker.kinds.contains_key(kind),
+            Self::Version { kind, version } => worker.kinds.get(kind).is_some_and(|reads| reads >= version),
             Self::Engine(name) => worker.engines.iter().any(|engine| engine.name == *name),
         };
         has_it && worker.queues.iter().any(|name| name == queue)
@@ -120,6 +146,9 @@ impl RunContext {
 /// Does the work of one kind. One value serves all runs of a worker.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
+    /// The highest version of its kind's payload that it reads: `VERSION` of the kind in [`errand_common::wire`].
+    fn version(&self) -> u32;
+
     /// Bounds one attempt of a job that says nothing about it.
     fn default_timeout(&self) -> Duration;
 
@@ -150,7 +179,7 @@ mod tests {
             host: "h".into(),
             version: "0".into(),
             queues: vec!["gpu".into()],
-            kinds: vec!["task".into()],
+            kinds: BTreeMap::from([("task".into(), 1)]),
             engines: vec![],
             concurrency: 1,
             running: 0,
@@ -161,5 +190,8 @@ mod tests {
         assert!(missing.is_at(&worker, "gpu"));
         assert!(!missing.is_at(&worker, "default"));
         assert!(!Missing::Kind("http".into()).is_at(&worker, "gpu"));
+        let version = |version| Missing::Version { kind: "task".into(), version };
+        assert!(version(1).is_at(&worker, "gpu"));
+        assert!(!version(2).is_at(&worker, "gpu"), "it reads version 1 only");
     }
 }

@@ -193,6 +193,8 @@ pub(crate) trait Dialect: Send + Sync + 'static {
     type Tx: SqlTx<Row = Self::Row>;
     /// Begins a write transaction.
     fn begin(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
+    /// Begins a write transaction that keeps somebody alive: it waits for no connection that other work holds.
+    fn begin_renewal(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
     /// Reads outside of any transaction.
     fn read(
         &self,

@@ -8,7 +8,9 @@
 
 mod access;
 mod cancel;
+mod crash;
 mod dialect;
+mod due;
 mod fleet;
 mod inspect;
 mod line;

@@ -36,6 +36,8 @@ pub struct OpenOptions {
     pub migration: Migration,
     /// Most connections to PostgreSQL, or readers of SQLite.
     pub max_connections: u32,
+    /// Connections to PostgreSQL beside those, for renewals alone.
+    pub renewal_connections: u32,
     /// Longest wait for one.
     pub acquire_timeout: Duration,
     /// Longest pause within a transaction before PostgreSQL ends it: a process that is stopped or cut off must not keep its
@@ -196,6 +198,18 @@ const SQLITE_READERS: u32 = 4;
 /// costly that it would be compiled first, for longer than it runs.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 
+/// A connection that was used so recently is taken for alive.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// A connection that does not answer in this time is dropped.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    match tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await {
+        Ok(answered) => answered,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
 async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, OpenError> {
     let connect = PgConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
     let connect = connect.application_name("errand");
@@ -207,9 +221,22 @@ async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, O
     // The pool has its own.
     let _ = first.close().await;
     let idle: Arc<str> = options.idle_transaction.as_millis().to_string().into();
-    let pool = PgPoolOptions::new()
+    let pool_options = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
+        // The pool's own test has no limit of its own, and costs each transaction a round trip.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= TRUSTED_FOR {
+                    answers(connection).await?;
+                }
+                Ok(true)
+            })
+        })
+        // A call that was given up leaves its connection in the middle of an answer that may never come. Without this
+        // limit it would keep its place in the pool until the system gives the connection up, for a quarter of an hour.
+        .after_release(|connection, _| Box::pin(async move { answers(connection).await.map(|()| true) }))
         .after_connect(move |connection, _| {
             let idle = idle.clone();
             Box::pin(async move {
@@ -217,11 +244,10 @@ async fn postgres(url: &str, options: &OpenOptions) -> Result<PostgresDialect, O
                 let set = "SELECT set_config('idle_in_transaction_session_timeout', $1, false)";
                 sqlx::query(set).bind(&*idle).execute(connection).await.map(drop)
             })
-        })
-        .connect_with(connect)
-        .await
-        .map_err(|source| OpenError::Connect { place, source })?;
-    Ok(PostgresDialect { pool })
+        });
+    let renewals = pool_options.clone().max_connections(options.renewal_connections).connect_lazy_with(connect.clone());
+    let pool = pool_options.connect_with(connect).await.map_err(|source| OpenError::Connect { place, source })?;
+    Ok(PostgresDialect { pool, renewals })
 }
 
 async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenError> {

@@ -8,6 +8,8 @@ use crate::port::StoreError;
 
 pub(crate) struct PostgresDialect {
     pub(crate) pool: PgPool,
+    /// For renewals alone; opened when the first is made.
+    pub(crate) renewals: PgPool,
 }
 
 driver!(Postgres, PgRow, Flavor::Postgres);
@@ -18,6 +20,10 @@ impl Dialect for PostgresDialect {
 
     async fn begin(&self) -> Result<Self::Tx, StoreError> {
         self.pool.begin().await.map_err(error)
+    }
+
+    async fn begin_renewal(&self) -> Result<Self::Tx, StoreError> {
+        self.renewals.begin().await.map_err(error)
     }
 
     async fn read(&self, sql: &'static Sql, params: Vec<Param>) -> Result<Vec<PgRow>, StoreError> {

@@ -22,10 +22,11 @@ use crate::{
     domain::{
         Change, EventType, Failure, FailureClass, Fence, JobId, JobState, LeaseToken, Message, NewEvent, OnBusy, Role,
         SessionId, Timestamp, WorkerId,
+        poison::{Loss, SUSPECT_CRASHES},
     },
     port::{
         StoreError,
-        store::{Append, Claimed, Consequences, Finish, Outcome, Runs, Stale},
+        store::{Append, Claimed, Claims, Consequences, Finish, Outcome, Runs, Stale},
     },
 };
 
@@ -66,42 +67,19 @@ impl<D: Dialect> Runs for SqlStore<D> {
         lease: Duration,
         ids: &[JobId],
         now: Timestamp,
-    ) -> Result<(Vec<Claimed>, Consequences), StoreError> {
-        if ids.is_empty() {
-            return Ok((Vec::new(), Consequences::default()));
-        }
-        let mut unit = Unit::begin(&self.dialect, now).await?;
-        unit.lock_sessions_of(ids).await?;
-        let wanted = id_rows(ids.iter().map(|id| id.uuid()));
-        let mut rows = unit.load_jobs(&statement::LOCK_FREE_JOBS_WHOLE, params![wanted]).await?;
-        rows.retain(|row| row.is_claimable(now));
-        let lease_until = unit.db_now.plus(lease);
-        for row in &mut rows {
-            row.change(Change::Claim).expect("only claimable jobs are kept");
-            row.claim += 1;
-            row.lease_token = Some(LeaseToken::random().uuid());
-            row.job.lease_until = Some(lease_until);
-            row.job.worker_id = Some(worker);
-            row.claimed_at = Some(now);
-            row.job.started_at = row.job.started_at.or(Some(now));
-            if let Some(from) = row.text_from {
-                unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({"from_seq": from})));
-            }
-            unit.emit(row, NewEvent::new(EventType::Started, json!({"worker_id": worker})));
-        }
-        unit.save(&mut rows).await?;
-        let consequences = unit.commit().await?;
-        let mut claimed: Vec<_> = rows
-            .into_iter()
-            .filter_map(|row| {
-                let fence = row.fence()?;
-                Some(Claimed { snoozed_since: row.snoozed_since, cut_off_at: row.cut_off_at, job: row.job, fence })
-            })
-            .collect();
-        // The queue handed them out best first; the locks were taken by id.
-        let place: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
-        claimed.sort_by_key(|claimed| place.get(&claimed.job.id).copied());
-        Ok((claimed, consequences))
+    ) -> Result<(Claims, Consequences), StoreError> {
+        self.claim_some(worker, lease, ids, now, |row| row.crashes >= SUSPECT_CRASHES).await
+    }
+
+    async fn claim_alone(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        id: JobId,
+        now: Timestamp,
+    ) -> Result<(Option<Claimed>, Consequences), StoreError> {
+        let (mut claims, consequences) = self.claim_some(worker, lease, &[id], now, |_| false).await?;
+        Ok((claims.claimed.pop(), consequences))
     }
 
     async fn renew(&self, lease: Duration, fences: &[Fence]) -> Result<Vec<Result<Timestamp, Stale>>, StoreError> {
@@ -114,7 +92,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .collect();
         wanted.sort_by_key(|row| row.id);
         let micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
-        let mut tx = self.dialect.begin().await?;
+        let mut tx = self.dialect.begin_renewal().await?;
         // Whoever cancels or ends jobs of several sessions locks those sessions first and some of the jobs late. So the
         // sessions come first here too, and then the jobs in order of id, which an UPDATE … FROM does not promise.
         let sessions: BTreeSet<_> = fences.iter().filter_map(|fence| fence.session_id).map(SessionId::uuid).collect();
@@ -213,6 +191,54 @@ impl<D: Dialect> SqlStore<D> {
         Ok((unit, rows.into_iter().map(|row| (row.job.id, row)).collect()))
     }
 
+    /// Claims those of `ids` that can be, but for suspects.
+    async fn claim_some(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        ids: &[JobId],
+        now: Timestamp,
+        is_suspect: impl Fn(&JobRow) -> bool,
+    ) -> Result<(Claims, Consequences), StoreError> {
+        if ids.is_empty() {
+            return Ok((Claims::default(), Consequences::default()));
+        }
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions_of(ids).await?;
+        let wanted = id_rows(ids.iter().map(|id| id.uuid()));
+        let mut rows = unit.load_jobs(&statement::LOCK_FREE_JOBS_WHOLE, params![wanted]).await?;
+        rows.retain(|row| row.is_claimable(now));
+        let (suspects, mut rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_suspect);
+        let suspects = suspects.into_iter().map(|row| row.job.id).collect();
+        let lease_until = unit.db_now.plus(lease);
+        for row in &mut rows {
+            row.change(Change::Claim).expect("only claimable jobs are kept");
+            row.claim += 1;
+            row.lease_token = Some(LeaseToken::random().uuid());
+            row.job.lease_until = Some(lease_until);
+            row.job.worker_id = Some(worker);
+            row.claimed_at = Some(now);
+            row.job.started_at = row.job.started_at.or(Some(now));
+            if let Some(from) = row.text_from {
+                unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({"from_seq": from})));
+            }
+            unit.emit(row, NewEvent::new(EventType::Started, json!({"worker_id": worker})));
+        }
+        unit.save(&mut rows).await?;
+        let consequences = unit.commit().await?;
+        let mut claimed: Vec<_> = rows
+            .into_iter()
+            .filter_map(|row| {
+                let fence = row.fence()?;
+                Some(Claimed { snoozed_since: row.snoozed_since, cut_off_at: row.cut_off_at, job: row.job, fence })
+            })
+            .collect();
+        // The queue handed them out best first; the locks were taken by id.
+        let place: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+        claimed.sort_by_key(|claimed| place.get(&claimed.job.id).copied());
+        Ok((Claims { claimed, suspects }, consequences))
+    }
+
     /// A scheduled task's time has come, and its session may be busy.
     async fn come_due_in_line(&self, unit: &mut Unit<D>, mut row: JobRow) -> Result<(), StoreError> {
         let Some(session) = row.job.session_id else { return Ok(()) };
@@ -251,13 +277,24 @@ pub(super) fn give_up<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure:
     row.job.failure = Some(failure);
 }
 
-/// Says that another attempt will follow at `run_at`, and counts it. The caller changes the state.
-pub(super) fn announce_retry<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure: Failure, run_at: Timestamp) {
+/// Says that another attempt will follow at `run_at`, and counts it; if a worker was lost, which. The caller changes the
+/// state.
+pub(super) fn announce_retry<D: Dialect>(
+    unit: &mut Unit<D>,
+    row: &mut JobRow,
+    failure: Failure,
+    run_at: Timestamp,
+    loss: Option<&Loss>,
+) {
     let delay_ms = u64::try_from(run_at.since(unit.now).as_millis()).unwrap_or(u64::MAX);
-    let data = json!({
+    let mut data = json!({
         "class": failure.class, "code": failure.code, "message": failure.message,
         "next_attempt": row.job.attempt + 1, "delay_ms": delay_ms, "run_at": run_at,
     });
+    if let Some(loss) = loss {
+        data["worker_id"] = json!(loss.worker_id);
+        data["host"] = json!(loss.host);
+    }
     unit.emit(row, NewEvent::new(EventType::Retrying, data));
     row.job.attempt += 1;
     row.job.failure = Some(failure);
@@ -280,7 +317,7 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
         }
         Outcome::Failed { failure } => give_up(unit, row, failure, Change::Fail),
         Outcome::Retry { failure, run_at } => {
-            announce_retry(unit, row, failure, run_at);
+            announce_retry(unit, row, failure, run_at, None);
             row.change(Change::Retry).expect(HELD);
             unit.consequences.ready.extend(row.ready());
         }

@@ -111,11 +111,16 @@ statements! {
     /// $1 rows of session ids: those where anybody waits. Most have nobody, and this is the cheapest way to find out.
     WAITING_SESSIONS = "SELECT r.id AS session_id FROM {rows: id uuid} \
         WHERE EXISTS (SELECT 1 FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked')";
-    /// $1 limit: sessions where somebody waits for nobody.
-    FREE_SESSIONS = "SELECT DISTINCT b.session_id FROM jobs b WHERE b.state = 'blocked' \
-        AND NOT EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = b.session_id AND a.", active!(), ") \
-        AND NOT EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = b.session_id AND h.finished_at IS NOT NULL \
-        AND h.lease_until IS NOT NULL) LIMIT $1";
+    /// $1 after this session, $2 limit: sessions where somebody waits, and whether it is for nobody.
+    BLOCKED_SESSIONS = "WITH RECURSIVE waiting(session_id, place) AS (\
+        SELECT (SELECT b.session_id FROM jobs b WHERE b.state = 'blocked' AND b.session_id > $1 \
+        ORDER BY b.session_id LIMIT 1), CAST(1 AS bigint) UNION ALL \
+        SELECT (SELECT b.session_id FROM jobs b WHERE b.state = 'blocked' AND b.session_id > w.session_id \
+        ORDER BY b.session_id LIMIT 1), w.place + 1 FROM waiting w WHERE w.session_id IS NOT NULL AND w.place < $2) \
+        SELECT w.session_id, CAST(CASE WHEN EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = w.session_id AND a.", active!(), ") \
+        OR EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = w.session_id AND h.finished_at IS NOT NULL \
+        AND h.lease_until IS NOT NULL) THEN 0 ELSE 1 END AS bigint) AS free \
+        FROM waiting w WHERE w.session_id IS NOT NULL ORDER BY w.session_id";
 
     // Messages.
 
@@ -140,6 +145,8 @@ statements! {
     TIMELINE = "SELECT job_id, seq, session_id, session_seq, ts, attempt, type, data FROM events \
         WHERE job_id = $1 AND type NOT IN ('text', 'thinking', 'tool_use', 'tool_result', 'progress', 'oauth_prompt') \
         ORDER BY seq LIMIT $2";
+    /// $1 job, $2 limit: what was said of its failed attempts, the last first.
+    RETRYING = "SELECT ts, data FROM events WHERE job_id = $1 AND type = 'retrying' ORDER BY seq DESC LIMIT $2";
     /// $1 job, $2 first number.
     TEXT = "SELECT data FROM events WHERE job_id = $1 AND seq >= $2 AND type = 'text' ORDER BY seq";
     JOB_TAILS = "SELECT id, tenant, tail_seq, finished_at, \
@@ -151,8 +158,33 @@ statements! {
 
     // Sweeps.
 
-    /// $1 after, $2 limit.
-    QUEUED = "SELECT id, tenant, queue, priority, state, run_at FROM jobs WHERE state = 'queued' AND id > $1 ORDER BY id LIMIT $2";
+    /// $1 queue, $2 tenant, $3 priority, $4 id: after these; $5 limit.
+    QUEUED = "SELECT id, tenant, queue, priority, state, run_at FROM jobs WHERE state = 'queued' \
+        AND (queue, tenant, priority, id) > ($1, $2, $3, $4) ORDER BY queue, tenant, priority, id LIMIT $5";
+    /// $1 limit. Steps from one queue to the next in the index, whatever lies between.
+    QUEUE_NAMES = "WITH RECURSIVE names(queue, place) AS (\
+        SELECT (SELECT min(j.queue) FROM jobs j WHERE j.state = 'queued'), CAST(1 AS bigint) UNION ALL \
+        SELECT (SELECT min(j.queue) FROM jobs j WHERE j.state = 'queued' AND j.queue > n.queue), n.place + 1 \
+        FROM names n WHERE n.queue IS NOT NULL AND n.place < $1) \
+        SELECT queue FROM names WHERE queue IS NOT NULL";
+    /// $1 rows of queues, $2 after this tenant, $3 most tenants of a queue, $4 jobs wanted in all. Steps from tenant to
+    /// tenant and then, for each, from job to job in the index, so that it reads what it returns and nothing else.
+    /// A row without id stands for a tenant that was reached and has nothing to give.
+    DUE = "WITH RECURSIVE tenants(queue, tenant, place) AS (\
+        SELECT r.queue, (SELECT min(j.tenant) FROM jobs j WHERE j.state = 'queued' AND j.queue = r.queue AND j.tenant > $2), \
+        CAST(1 AS bigint) FROM {rows: queue text} UNION ALL \
+        SELECT t.queue, (SELECT min(j.tenant) FROM jobs j WHERE j.state = 'queued' AND j.queue = t.queue \
+        AND j.tenant > t.tenant), t.place + 1 FROM tenants t WHERE t.tenant IS NOT NULL AND t.place < $3), \
+        heads(queue, tenant, id, depth) AS (\
+        SELECT t.queue, t.tenant, (SELECT j.id FROM jobs j WHERE j.state = 'queued' AND j.queue = t.queue \
+        AND j.tenant = t.tenant ORDER BY j.priority, j.id LIMIT 1), \
+        CAST(1 AS bigint) FROM tenants t WHERE t.tenant IS NOT NULL UNION ALL \
+        SELECT h.queue, h.tenant, (SELECT j.id FROM jobs j WHERE j.state = 'queued' AND j.queue = h.queue \
+        AND j.tenant = h.tenant AND (j.priority, j.id) > ((SELECT c.priority FROM jobs c WHERE c.id = h.id), h.id) \
+        ORDER BY j.priority, j.id LIMIT 1), h.depth + 1 \
+        FROM heads h WHERE h.id IS NOT NULL AND h.depth * (SELECT count(t.tenant) FROM tenants t) < $4) \
+        SELECT h.queue, h.tenant, h.id, h.depth, j.priority FROM heads h LEFT JOIN jobs j ON j.id = h.id \
+        WHERE h.id IS NOT NULL OR h.depth = 1";
     /// $1 until, $2 limit.
     UPCOMING = "SELECT id, tenant, queue, priority, state, run_at FROM jobs \
         WHERE state IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2";
@@ -240,9 +272,14 @@ statements! {
     RELEASE_WORKER = "UPDATE workers SET released_at = {now}, alive_until = {now} WHERE id = $1";
     LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until \
         FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
-    /// $1 rows of worker ids: those that live, or said good-bye.
-    ACCOUNTED_WORKERS = "SELECT id FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid}) \
-        AND (alive_until > {now} OR released_at IS NOT NULL)";
+    /// $1 rows of worker ids: where they are, and whether they live or said good-bye.
+    HOLDERS = "SELECT id, host, CAST(CASE WHEN alive_until > {now} OR released_at IS NOT NULL THEN 1 ELSE 0 END AS bigint) \
+        AS accounted FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 duty, $2 worker, $3 term in microseconds.
+    TAKE_DUTY = "INSERT INTO duties (name, holder, held_until) VALUES ($1, $2, {now} + $3) \
+        ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until \
+        WHERE duties.holder = excluded.holder OR duties.held_until < {now}";
+    DROP_DUTIES = "DELETE FROM duties WHERE holder = $1";
     /// Long gone.
     FORGET_WORKERS = "DELETE FROM workers WHERE alive_until < {now} - 86400000000";
 }

@@ -295,6 +295,7 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         attempt: 1,
         retry: new.retry,
         payload: new.payload.clone(),
+        payload_version: new.payload_version,
         result: None,
         failure: None,
         progress: None,
@@ -326,7 +327,6 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         snoozed_since: None,
         cut_off_at: None,
         text_from: None,
-        payload_version: 1,
         crashes: 0,
         waits_for: None,
     }

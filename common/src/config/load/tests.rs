@@ -132,8 +132,8 @@ fn each_fault_names_the_setting_and_what_is_allowed() {
         ("[server]\nconcurrency = 5", "server.concurrency is not a setting; did you mean worker.concurrency?"),
         (
             "[database]\nzzzzzzzzzz = 1",
-            "database.zzzzzzzzzz is not a setting; [database] has url, max_connections, acquire_timeout_seconds, \
-             idle_transaction_seconds",
+            "database.zzzzzzzzzz is not a setting; [database] has url, max_connections, renewal_connections, \
+             acquire_timeout_seconds, idle_transaction_seconds",
         ),
         ("worker = 3", "worker is not a table; write [worker]"),
         (

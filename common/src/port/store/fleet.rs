@@ -1,6 +1,6 @@
 //! Which workers live.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,8 @@ pub struct WorkerInfo {
     pub version: String,
     /// Queues it takes from.
     pub queues: Vec<String>,
-    /// Kinds it has handlers for.
-    pub kinds: Vec<String>,
+    /// Kinds it has handlers for, each with the highest payload version that its handler reads.
+    pub kinds: BTreeMap<String, u32>,
     /// Its engines with availability and capabilities, as `GET /agent/engines` shows them.
     pub engines: Vec<EngineInfo>,
     /// Jobs it may run at once.
@@ -42,6 +42,10 @@ pub trait Fleet: Send + Sync {
 
     /// Says good-bye: what it still holds is handed back when its leases pass.
     async fn release_worker(&self, id: WorkerId) -> Result<(), StoreError>;
+
+    /// Takes up a duty that one worker at a time does for all, or keeps it, for `term` from now. `false`: another worker has
+    /// it, and its term is not over. A worker that says good-bye lays its duties down.
+    async fn take_duty(&self, duty: &str, worker: WorkerId, term: Duration) -> Result<bool, StoreError>;
 
     /// Workers whose registration has not lapsed.
     async fn live_workers(&self) -> Result<Vec<WorkerInfo>, StoreError>;

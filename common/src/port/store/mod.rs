@@ -24,12 +24,12 @@ pub use access::{Access, ApiKey, NewApiKey, Scope};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
-pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
+pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
     Submissions, Submitted,
 };
-pub use sweep::{RescueScope, Sweeps};
+pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
 
 use crate::domain::{Event, JobId, JobState, WorkerId};
 

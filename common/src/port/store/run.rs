@@ -28,6 +28,15 @@ pub struct Claimed {
     pub cut_off_at: Option<Timestamp>,
 }
 
+/// What a claim brought.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    /// Ours now, in the order asked for.
+    pub claimed: Vec<Claimed>,
+    /// Due, but workers died of them, or beside them, too often: to be claimed with [`Runs::claim_alone`] only.
+    pub suspects: Vec<JobId>,
+}
+
 /// Events of a run.
 #[derive(Clone, Debug)]
 pub struct Append {
@@ -93,16 +102,26 @@ pub trait Runs: Send + Sync {
 
     /// Claims those of `ids` that are `queued` and not past `expires_at`: state, `claim` +1, lease, `started` event. Ids that
     /// can't be claimed are left out. Text that an earlier run of the same job showed is retracted by an event here.
+    /// Suspects, jobs with [`crate::domain::poison::SUSPECT_CRASHES`] or more crashes, are not claimed but named.
     async fn claim(
         &self,
         worker: WorkerId,
         lease: Duration,
         ids: &[JobId],
         now: Timestamp,
-    ) -> Result<(Vec<Claimed>, Consequences), StoreError>;
+    ) -> Result<(Claims, Consequences), StoreError>;
+
+    /// As [`Runs::claim`], of one job that may be a suspect: nothing else runs on this worker.
+    async fn claim_alone(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        id: JobId,
+        now: Timestamp,
+    ) -> Result<(Option<Claimed>, Consequences), StoreError>;
 
     /// Moves the lease's end to `lease` from now, by the database's clock. One answer per fence: the new end, or
-    /// [`Stale`].
+    /// [`Stale`]. Does not wait for a connection that other work holds.
     async fn renew(&self, lease: Duration, fences: &[Fence]) -> Result<Vec<Result<Timestamp, Stale>>, StoreError>;
 
     /// Appends events. One answer per entry.

@@ -13,7 +13,7 @@ mod schema;
 mod submit;
 mod sweep;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use errand_common::{
     adapter::sql::{self, Migration, OpenOptions, SchemaCheck},
@@ -49,6 +49,7 @@ fn options() -> OpenOptions {
     OpenOptions {
         migration: Migration::Apply,
         max_connections: 8,
+        renewal_connections: 1,
         acquire_timeout: Duration::from_secs(30),
         idle_transaction: Duration::from_secs(1),
         interrupted_marker: MARKER.to_owned(),
@@ -102,6 +103,7 @@ pub(crate) fn plain_job() -> NewJob {
         queue: "default".to_owned(),
         priority: Priority::default(),
         payload: json!({"prompt": "hello"}),
+        payload_version: 1,
         retry: RetryPolicy::TASK,
         timeout_ms: None,
         run_at: None,
@@ -174,7 +176,7 @@ impl Fixture {
             host: "host".to_owned(),
             version: "0".to_owned(),
             queues: vec!["default".to_owned()],
-            kinds: vec!["task".to_owned()],
+            kinds: BTreeMap::from([("task".to_owned(), 1)]),
             engines: vec![],
             concurrency: 1,
             running: 0,
@@ -191,7 +193,7 @@ impl Fixture {
     }
 
     pub(crate) async fn claim_as(&self, worker: WorkerId, id: JobId, lease: Duration) -> Claimed {
-        let (mut claimed, _) = self.store.claim(worker, lease, &[id], now()).await.unwrap();
+        let claimed = &mut self.store.claim(worker, lease, &[id], now()).await.unwrap().0.claimed;
         assert_eq!(claimed.len(), 1, "{id} can be claimed");
         claimed.remove(0)
     }

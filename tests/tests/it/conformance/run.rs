@@ -31,7 +31,7 @@ on_both! {
             let (fixture, ids) = (fixture.clone(), ids.clone());
             tokio::spawn(async move {
                 let worker = fixture.worker().await;
-                fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0
+                fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0.claimed
             })
         });
         let mut claimed = BTreeSet::new();
@@ -43,7 +43,7 @@ on_both! {
         }
         // A row another claimer held is left to it; what is left over is claimed by the next.
         let worker = fixture.worker().await;
-        let (rest, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
+        let rest = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0.claimed;
         assert_eq!(claimed.len() + rest.len(), 50);
     }
 
@@ -51,7 +51,7 @@ on_both! {
         let first = fixture.submit(plain_job()).await.unwrap().id;
         let second = fixture.submit(plain_job()).await.unwrap().id;
         let worker = fixture.worker().await;
-        let (claimed, _) = fixture.store.claim(worker, LEASE, &[second, first], now()).await.unwrap();
+        let claimed = fixture.store.claim(worker, LEASE, &[second, first], now()).await.unwrap().0.claimed;
         assert_eq!(claimed.iter().map(|run| run.job.id).collect::<Vec<_>>(), [second, first]);
     }
 
@@ -140,7 +140,7 @@ on_both! {
         fixture.tamper("UPDATE jobs SET payload = '{', metadata = '{', failure = '{', progress = '{' WHERE priority = 0").await;
         fixture.tamper("UPDATE jobs SET attempt = -1 WHERE priority = 1").await;
         let worker = fixture.worker().await;
-        let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
+        let claimed = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0.claimed;
         assert_eq!(claimed.iter().map(|run| run.job.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
         let listed = fixture.store.jobs(TENANT, &JobFilter { limit: 10, ..JobFilter::default() }).await.unwrap();
         assert_eq!(listed.len(), 2);

@@ -21,7 +21,7 @@ on_both! {
         assert_eq!(consequences.ready.len(), 1);
         assert_eq!(consequences.ready[0].due_at, None);
         assert_eq!(fixture.events(Stream::Job(id)).await, [EventType::Queued]);
-        assert_eq!(fixture.store.queued(None, 10).await.unwrap().len(), 1);
+        assert_eq!(fixture.store.queued("", None, 10).await.unwrap().len(), 1);
     }
 
     async fn a_job_for_later_is_scheduled(fixture: Fixture) {
@@ -87,7 +87,7 @@ on_both! {
         other.idempotency.as_mut().unwrap().fingerprint = "g".to_owned();
         let (results, _) = fixture.store.submit(vec![other], now()).await;
         assert!(matches!(&results[0], Ok(Submitted::Mismatch)));
-        assert_eq!(fixture.store.queued(None, 10).await.unwrap().len(), 1);
+        assert_eq!(fixture.store.queued("", None, 10).await.unwrap().len(), 1);
     }
 
     async fn equal_keys_that_race_make_one_job(fixture: Fixture) {
@@ -108,7 +108,7 @@ on_both! {
                 Submitted::Mismatch => panic!("same fingerprint"),
             }
         }
-        assert_eq!((made, fixture.store.queued(None, 100).await.unwrap().len()), (1, 1));
+        assert_eq!((made, fixture.store.queued("", None, 100).await.unwrap().len()), (1, 1));
     }
 
     async fn a_refused_submission_leaves_its_key_free(fixture: Fixture) {

@@ -77,7 +77,8 @@ impl Submissions for Faulty {
 
 delegate! { Runs {
     promote(ids: &[JobId], now: Timestamp) -> Consequences;
-    claim(worker: WorkerId, lease: Duration, ids: &[JobId], now: Timestamp) -> (Vec<Claimed>, Consequences);
+    claim(worker: WorkerId, lease: Duration, ids: &[JobId], now: Timestamp) -> (Claims, Consequences);
+    claim_alone(worker: WorkerId, lease: Duration, id: JobId, now: Timestamp) -> (Option<Claimed>, Consequences);
     renew(lease: Duration, fences: &[Fence]) -> Vec<Result<Timestamp, Stale>>;
     append(batch: Vec<Append>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
     finish(batch: Vec<Finish>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
@@ -86,17 +87,20 @@ delegate! { Runs {
 } }
 
 delegate! { Sweeps {
-    queued(after: Option<JobId>, limit: u32) -> Vec<Ready>;
+    queued(queue: &str, after: Option<&Ready>, limit: u32) -> Vec<Queued>;
+    queue_names(limit: u32) -> Vec<String>;
+    due(queues: &[String], after_tenant: Option<&str>, limit: u32) -> Due;
     upcoming(until: Timestamp, limit: u32) -> Vec<Ready>;
     rescue(scope: RescueScope, now: Timestamp, limit: u32) -> (usize, Consequences);
     expire(now: Timestamp, limit: u32) -> (usize, Consequences);
-    unblock(now: Timestamp, limit: u32) -> (usize, Consequences);
+    unblock(after: Option<SessionId>, now: Timestamp, limit: u32) -> (Unblocked, Consequences);
     forget_keys(now: Timestamp, limit: u32) -> u64;
 } }
 
 delegate! { Fleet {
     register_worker(info: &WorkerInfo, lease: Duration) -> ();
     release_worker(id: WorkerId) -> ();
+    take_duty(duty: &str, worker: WorkerId, term: Duration) -> bool;
     live_workers() -> Vec<WorkerInfo>;
 } }
 

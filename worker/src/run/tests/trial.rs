@@ -233,6 +233,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         queue: "default".to_owned(),
         priority: Priority::default(),
         payload,
+        payload_version: 1,
         retry: RetryPolicy { base_ms: 1, ..RetryPolicy::TASK },
         timeout_ms: None,
         run_at: None,
