@@ -49,6 +49,14 @@ pub struct Backend {
     pub clock: Arc<dyn Clock>,
 }
 
+impl OpenError {
+    /// Whether the database is merely away, or not up yet: it is worth trying again.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_passing())
+    }
+}
+
 impl Backend {
     /// Opens the database at `database_url`, bringing its schema up to date, and the queue and bus that go with the
     /// configuration: on Redis if `redis.url` is set, which may be away; else in this process.

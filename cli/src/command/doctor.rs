@@ -72,6 +72,7 @@ impl Doctor {
             Ok(config) => {
                 checks.push(Check::new("configuration", Ok("valid".to_owned())));
                 checks.extend(self.database(&config).await);
+                checks.push(redis(&config).await);
                 checks.extend(engines(config).await);
             }
             Err(faults) => {
@@ -146,6 +147,24 @@ fn schema_checks(what: &str, schema: &Schema) -> Vec<Check> {
         }
     };
     vec![Check::new("database", Ok(format!("{what} opens"))), Check::new("migrations", migrations)]
+}
+
+async fn redis(config: &Config) -> Check {
+    if config.redis.url.is_none() {
+        return Check::absent("redis", "not configured; `errand dev` needs none, a cluster does".to_owned());
+    }
+    let found = match tokio::time::timeout(PATIENCE, Backend::inspect_redis(config)).await {
+        Ok(Ok(Some(server))) => {
+            Ok(format!("version {} answers at {} ({}, {})", server.version, server.place, server.mode, server.role))
+        }
+        Ok(Ok(None)) => Ok("not configured".to_owned()),
+        Ok(Err(error)) => {
+            let error = exit::words(&error.into());
+            Err(format!("{error}; check that it runs, and the address and password in redis.url"))
+        }
+        Err(_) => Err(format!("no answer within {} s; check that it runs and can be reached", PATIENCE.as_secs())),
+    };
+    Check::new("redis", found)
 }
 
 async fn engines(mut config: Config) -> Vec<Check> {
