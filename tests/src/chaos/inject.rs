@@ -1,36 +1,26 @@
 //! Does to the fleet what the schedule says.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tokio::{
-    sync::Mutex,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{
-    fleet::{Kill, Member},
-    schedule::{Class, Fault, Service, Target},
-};
+use super::schedule::{Class, Fault, Target};
 use crate::{
-    postgres::{Postgres, Shutdown},
+    fleet::{Fleet, Kill, Member, Service},
+    postgres::Shutdown,
     proxy::{Mode, Proxy},
-    redis::Redis,
 };
 
 /// All that faults happen to.
 #[derive(Debug)]
 pub struct Victims {
-    /// The workers.
-    pub workers: Vec<Arc<Member>>,
-    /// The apis.
-    pub apis: Vec<Arc<Member>>,
-    /// The database.
-    pub postgres: Mutex<Postgres>,
-    /// The index.
-    pub redis: Mutex<Redis>,
+    /// Its processes and servers.
+    pub fleet: Fleet,
     /// The link of all workers to the destination.
     pub destination: Proxy,
 }
@@ -110,19 +100,19 @@ impl Victims {
             }
             Class::RedisUnreachable => {
                 let (_, mode) = fault.link.context("a fault of a link names it")?;
-                self.links(Service::Redis, mode);
+                self.fleet.link_all(Service::Redis, mode);
                 sleep(fault.lasts).await;
-                self.links(Service::Redis, Mode::Pass);
+                self.fleet.link_all(Service::Redis, Mode::Pass);
             }
             Class::RedisKilled => {
-                let mut redis = self.redis.lock().await;
+                let mut redis = self.fleet.redis.lock().await;
                 redis.kill9();
                 sleep(fault.lasts).await;
                 redis.start().await?;
             }
-            Class::RedisFlushed => self.redis.lock().await.flushall().await?,
+            Class::RedisFlushed => self.fleet.redis.lock().await.flushall().await?,
             Class::RedisFrozen => {
-                let redis = self.redis.lock().await;
+                let redis = self.fleet.redis.lock().await;
                 redis.sigstop();
                 sleep(fault.lasts).await;
                 redis.sigcont();
@@ -142,35 +132,18 @@ impl Victims {
     }
 
     async fn restart_postgres(&self, how: Shutdown, fault: &Fault) -> Result<()> {
-        let mut postgres = self.postgres.lock().await;
+        let mut postgres = self.fleet.postgres.lock().await;
         postgres.stop(how).await?;
         sleep(fault.lasts).await;
         postgres.start().await
     }
 
-    fn links(&self, service: Service, mode: Mode) {
-        for member in self.members() {
-            member.link(service, mode);
-        }
-    }
-
-    /// All processes of the fleet.
-    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
-        self.apis.iter().chain(&self.workers)
-    }
-
     fn member(&self, target: Target) -> Result<&Member> {
         let member = match target {
-            Target::Worker(number) => self.workers.get(number),
-            Target::Api(number) => self.apis.get(number),
+            Target::Worker(number) => self.fleet.workers.get(number),
+            Target::Api(number) => self.fleet.apis.get(number),
             Target::Postgres | Target::Redis | Target::Destination => None,
         };
         member.map(Arc::as_ref).with_context(|| format!("{target:?} is no process of this fleet"))
     }
-}
-
-/// Where a server of this machine listens.
-#[must_use]
-pub fn local(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }

@@ -8,10 +8,8 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{
-    fleet::{Kill, Member},
-    history::History,
-};
+use super::history::History;
+use crate::fleet::{Kill, Member};
 
 /// Counters that prove that the faults bit.
 pub const COUNTERS: &[&str] = &["errand_stale_writes_rejected_total", "errand_leases_lost_total"];

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `options` | what a run is asked to do |
 //! | `run` | boots everything, runs it, waits until all is quiet |
-//! | `fleet` | the processes: started, killed, frozen, stopped, kept running |
 //! | `schedule`, `inject` | which faults when, from a seed; doing them |
 //! | `load`, `stamp`, `watch` | who submits, what command tasks run, who watches streams |
 //! | `truth`, `history` | what the database says; all that the checker looks at |
@@ -12,7 +11,6 @@
 //! | `measure`, `report` | refusals and recovery; the table |
 
 pub mod check;
-pub mod fleet;
 pub mod history;
 pub mod inject;
 pub mod load;

@@ -2,21 +2,19 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use sqlx::{Connection, PgConnection};
-use tempfile::TempDir;
+use sqlx::PgConnection;
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep},
 };
 
 use super::{
     check::check,
-    fleet::{self, Blueprint, Member, Role},
     history::{Call, History},
-    inject::{Victims, inject, local},
+    inject::{Victims, inject},
     load::{Ledger, Load, Plan},
     measure::{COUNTERS, Counts, recoveries},
     options::Options,
@@ -26,18 +24,10 @@ use super::{
     watch::Tails,
 };
 use crate::{
-    Client,
     destination::{Destination, Reply},
-    postgres::{Durability, Postgres},
+    fleet::{self, Fleet, Member},
     proxy::Proxy,
-    redis::Redis,
 };
-
-/// The fleet's first key.
-const KEY: &str = "errand_chaos_0123456789abcdefghijklmnopqrstuv";
-
-/// How long the fleet may take to be ready.
-const READY: Duration = Duration::from_secs(60);
 
 /// How long the fleet may take to end every job once the faults are over.
 const QUIET: Duration = Duration::from_secs(180);
@@ -50,10 +40,20 @@ const ANNOUNCED: usize = 1_024;
 /// # Errors
 /// If something that the run itself needs fails: that says nothing about Errand.
 pub async fn run(options: &Options, own: &Path) -> Result<Report> {
-    let directory = tempfile::Builder::new().prefix("errand-chaos-").tempdir()?;
     let destination = Destination::ruled(destination_rule(options.seed)).await;
-    let (victims, database_url) = boot(options, own, &directory, &destination).await?;
-    let members: Vec<_> = victims.members().cloned().collect();
+    let fleet = Fleet::boot(&fleet::Plan {
+        program: options.program.clone().unwrap_or_else(|| own.to_owned()),
+        stamper: own.to_owned(),
+        apis: options.apis.into(),
+        workers: options.workers.into(),
+        concurrency: 16,
+        lease_seconds: options.lease_seconds,
+        word_delay_ms: 30,
+    })
+    .await?;
+    let victims = Arc::new(Victims { fleet, destination: Proxy::start(destination.address()).await? });
+    let fleet = &victims.fleet;
+    let members: Vec<_> = fleet.members().cloned().collect();
 
     // Dropped with this function, and with it whoever is still at work.
     let mut attendants = JoinSet::new();
@@ -62,7 +62,7 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
     let supervised = members.clone();
     attendants.spawn(async move { fleet::supervise(&supervised).await });
 
-    let clients: Vec<_> = victims.apis.iter().map(|api| Client::new(&api.url(), KEY)).collect();
+    let clients = fleet.clients();
     let (announce, announced) = mpsc::channel(ANNOUNCED);
     let (tell_tails, tails) = watch::channel(None);
     let watchers = tokio::spawn(super::watch::watch(clients.clone(), announced, tails));
@@ -90,7 +90,7 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
     });
     let injected = inject(victims.clone(), faults, options.verbose).await;
     load.await?;
-    let mut connection = PgConnection::connect(&database_url).await?;
+    let mut connection = fleet.database().await?;
     until_quiet(&mut connection).await?;
     let took = started.elapsed();
 
@@ -99,7 +99,7 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
     tell_tails.send_replace(Some(tails_of(&history)));
     history.watched = watchers.await?;
     history.calls = calls(&destination);
-    history.stamps = stamp::read(&stamps(&directory))?;
+    history.stamps = stamp::read(&fleet.stamps())?;
     counts.read(&members, &reqwest::Client::new()).await;
     attendants.shutdown().await;
 
@@ -129,60 +129,6 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
     Ok(report)
 }
 
-async fn boot(
-    options: &Options,
-    own: &Path,
-    directory: &TempDir,
-    destination: &Destination,
-) -> Result<(Arc<Victims>, String)> {
-    let postgres = Postgres::boot(Durability::Crashes).await?;
-    let redis = Redis::boot().await?;
-    let database_url = postgres.create_database().await?;
-    let database = database_url.rsplit('/').next().unwrap_or_default().to_owned();
-    let program = options.program.clone().unwrap_or_else(|| own.to_owned());
-    fleet::migrate(&program, &database_url)?;
-    let blueprint = Blueprint {
-        program,
-        directory: directory.path().to_owned(),
-        postgres: local(postgres.port()),
-        database,
-        redis: local(redis.port()),
-        settings: settings(options, own, directory),
-    };
-    let mut members = [Vec::new(), Vec::new()];
-    for (role, count) in [(Role::Api, options.apis), (Role::Worker, options.workers)] {
-        for number in 0..usize::from(count) {
-            let member = Arc::new(Member::new(role, number, &blueprint).await?);
-            member.start()?;
-            members[usize::from(role == Role::Worker)].push(member);
-        }
-    }
-    let [apis, workers] = members;
-    let destination = Proxy::start(destination.address()).await?;
-    let victims = Victims { workers, apis, postgres: Mutex::new(postgres), redis: Mutex::new(redis), destination };
-    until_ready(&victims).await?;
-    Ok((Arc::new(victims), database_url))
-}
-
-fn settings(options: &Options, own: &Path, directory: &TempDir) -> String {
-    let stamps = stamps(directory);
-    let lease = options.lease_seconds;
-    format!(
-        "[worker]\nlease_seconds = {lease}\nconcurrency = 16\ndrain_seconds = {lease}\n\n\
-         [auth]\nbootstrap_key = \"{KEY}\"\n\n\
-         [outbound]\nallow = [\"127.0.0.0/8\"]\n\n\
-         [engines]\ndefault = \"echo\"\n\n\
-         [engines.echo]\ntype = \"echo\"\nword_delay_ms = 5\n\n\
-         [engines.program]\ntype = \"command\"\ncommand = [{:?}, \"stamp\", {:?}]\n",
-        own.display().to_string(),
-        stamps.display().to_string(),
-    )
-}
-
-fn stamps(directory: &TempDir) -> std::path::PathBuf {
-    directory.path().join("stamps")
-}
-
 /// A destination as they are: mostly quick, now and then slow, overloaded, or silent about what it did.
 fn destination_rule(seed: u64) -> impl Fn(&crate::destination::Call) -> Reply + Send + Sync + 'static {
     let dice = std::sync::Mutex::new(StdRng::seed_from_u64(seed));
@@ -192,24 +138,10 @@ fn destination_rule(seed: u64) -> impl Fn(&crate::destination::Call) -> Reply + 
             0 => Reply::status(503),
             1 => Reply::lost(),
             2 => Reply::broken(),
-            3..6 => Reply::ok().after(Duration::from_millis(dice.random_range(200..1_500))),
-            _ => Reply::ok().after(Duration::from_millis(dice.random_range(1..20))),
+            3..6 => Reply::ok().after(Duration::from_millis(dice.random_range(500..2_000))),
+            _ => Reply::ok().after(Duration::from_millis(dice.random_range(20..400))),
         }
     }
-}
-
-async fn until_ready(victims: &Victims) -> Result<()> {
-    let http = reqwest::Client::builder().no_proxy().build()?;
-    let started = Instant::now();
-    for member in victims.members() {
-        while !member.is_ready(&http).await {
-            if started.elapsed() > READY {
-                bail!("{} is not ready after {READY:?}; its log:\n{}", member.name(), member.log());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-    Ok(())
 }
 
 /// Waits until no job is unfinished. Reaching the limit is no error: the checker finds what has not ended.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::proxy::{Direction, Mode};
+use crate::{
+    fleet::Service,
+    proxy::{Direction, Mode},
+};
 
 /// What a fault is about. One thing suffers one fault at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -19,15 +22,6 @@ pub enum Target {
     Redis,
     /// Where `http` jobs go.
     Destination,
-}
-
-/// A server that processes reach through links of their own.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Service {
-    /// The database.
-    Postgres,
-    /// The index.
-    Redis,
 }
 
 /// A kind of fault; the table counts them by it.
@@ -161,6 +155,9 @@ pub struct Plan {
 /// The first fault, at the earliest: the load must have begun.
 const LEAD: Duration = Duration::from_secs(2);
 
+/// Faults that fences are for: once every class has occurred, they come twice as often as the others.
+const OFTEN: &[Class] = &[Class::WorkerKilled, Class::WorkerFrozen, Class::CutOffPostgres];
+
 /// All faults of a run, by their beginning. Each class occurs once before any occurs twice; what does not fit into the
 /// window is left out.
 #[must_use]
@@ -173,6 +170,9 @@ pub fn schedule(plan: &Plan) -> Vec<Fault> {
     while at < plan.window {
         if deck.is_empty() {
             deck = Class::ALL.to_vec();
+            if !faults.is_empty() {
+                deck.extend(OFTEN);
+            }
             deck.shuffle(&mut dice);
         }
         let Some(class) = deck.pop() else { break };

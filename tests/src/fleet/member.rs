@@ -1,11 +1,11 @@
-//! The processes of a fleet, each in a directory of its own, each with its own links to the servers.
+//! One process of a fleet, in a directory of its own, with its own links to the servers.
 
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -14,8 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{history::Micros, schedule::Service};
+use super::Blueprint;
 use crate::{
+    chaos::history::Micros,
     port,
     proxy::{Mode, Proxy},
     watchdog::Watchdog,
@@ -30,21 +31,13 @@ pub enum Role {
     Worker,
 }
 
-/// What all processes of a fleet share.
-#[derive(Clone, Debug)]
-pub struct Blueprint {
-    /// The program that is tested.
-    pub program: PathBuf,
-    /// Below it each process gets its directory.
-    pub directory: PathBuf,
-    /// PostgreSQL: where it listens.
-    pub postgres: SocketAddr,
-    /// The name of the database.
-    pub database: String,
-    /// Redis: where it listens.
-    pub redis: SocketAddr,
-    /// The configuration, but for what differs between processes.
-    pub settings: String,
+/// A server that processes reach through links of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Service {
+    /// The database.
+    Postgres,
+    /// The index.
+    Redis,
 }
 
 /// One process of the fleet, over all its lives.
@@ -93,10 +86,7 @@ const SUPERVISION: Duration = Duration::from_millis(300);
 
 impl Member {
     /// Prepares a process; it does not run yet.
-    ///
-    /// # Errors
-    /// If its directory, ports or links can't be made.
-    pub async fn new(role: Role, number: usize, blueprint: &Blueprint) -> Result<Self> {
+    pub(super) async fn new(role: Role, number: usize, blueprint: &Blueprint) -> Result<Self> {
         let name = match role {
             Role::Api => format!("api-{number}"),
             Role::Worker => format!("worker-{number}"),
@@ -310,7 +300,7 @@ impl Drop for Member {
 }
 
 /// Keeps processes running that should be.
-pub async fn supervise(members: &[std::sync::Arc<Member>]) {
+pub async fn supervise(members: &[Arc<Member>]) {
     loop {
         for member in members {
             if let Err(error) = member.supervise() {
