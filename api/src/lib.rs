@@ -12,6 +12,7 @@ mod cached;
 mod cancel;
 mod engines;
 mod extract;
+mod http;
 mod idempotency;
 mod job;
 mod limit;

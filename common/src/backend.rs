@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     adapter::{
         clock::SystemClock,
-        memory::{MemoryBus, MemoryQueue},
+        memory::{MemoryBus, MemoryGates, MemoryQueue},
         redis::{self, Redis},
         sql::{self, Migration},
     },
     config::Config,
     domain::Stream,
-    port::{Bus, BusMessage, Clock, Queue, Ready, Store, Topic, store::Consequences},
+    port::{Bus, BusMessage, Clock, Gates, Queue, Ready, Store, Topic, store::Consequences},
     telemetry::metric,
     wire::control::Signal,
 };
@@ -36,7 +36,7 @@ pub enum OpenError {
 /// scheduled for next year need not lie in memory until then.
 const QUEUE_HORIZON: Duration = Duration::from_secs(600);
 
-/// The four ports, chosen by configuration.
+/// The ports, chosen by configuration.
 #[derive(Clone)]
 pub struct Backend {
     /// Truth.
@@ -45,6 +45,8 @@ pub struct Backend {
     pub queue: Arc<dyn Queue>,
     /// Who is told.
     pub bus: Arc<dyn Bus>,
+    /// Who may call which destination.
+    pub gates: Arc<dyn Gates>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -58,7 +60,7 @@ impl OpenError {
 }
 
 impl Backend {
-    /// Opens the database at `database_url`, bringing its schema up to date, and the queue and bus that go with the
+    /// Opens the database at `database_url`, bringing its schema up to date, and the queue, bus and gates that go with the
     /// configuration: on Redis if `redis.url` is set, which may be away; else in this process.
     ///
     /// # Errors
@@ -87,11 +89,13 @@ impl Backend {
             interrupted_marker: config.texts.locale.interrupted_marker().to_owned(),
         };
         let (store, _) = sql::open(database_url, &options).await?;
-        let (queue, bus): (Arc<dyn Queue>, Arc<dyn Bus>) = match redis {
-            Some(redis) => (Arc::new(redis.queue()), Arc::new(redis.bus())),
-            None => (Arc::new(MemoryQueue::default()), Arc::new(MemoryBus::default())),
+        let (queue, bus, gates): (Arc<dyn Queue>, Arc<dyn Bus>, Arc<dyn Gates>) = match redis {
+            Some(redis) => (Arc::new(redis.queue()), Arc::new(redis.bus()), Arc::new(redis.gates())),
+            None => {
+                (Arc::new(MemoryQueue::default()), Arc::new(MemoryBus::default()), Arc::new(MemoryGates::default()))
+            }
         };
-        Ok(Self { store, queue, bus, clock: Arc::new(SystemClock) })
+        Ok(Self { store, queue, bus, gates, clock: Arc::new(SystemClock) })
     }
 
     /// What answers at `redis.url`; `None` if it is not set.

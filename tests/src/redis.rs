@@ -1,9 +1,11 @@
 //! A private Redis for each test process, and servers of one's own for tests that hurt them.
 
+mod cluster;
+mod sentinel;
+
 use std::{
     fs,
     net::TcpListener,
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -11,10 +13,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     sync::OnceCell,
 };
+
+pub use cluster::RedisCluster;
+pub use sentinel::RedisSentinel;
 
 use crate::watchdog::Watchdog;
 
@@ -54,17 +59,17 @@ impl Redis {
         Self::boot_with(&[]).await
     }
 
-    /// Boots a server with arguments of its own beside those of all.
-    ///
-    /// # Errors
-    /// If its program is missing or fails.
-    pub async fn boot_with(arguments: &[&str]) -> Result<Self> {
-        let mut redis = Self {
-            port: free_port()?,
-            directory: tempfile::Builder::new().prefix("errand-redis-").tempdir()?,
-            arguments: arguments.iter().map(ToString::to_string).collect(),
-            running: None,
-        };
+    /// Boots a server with settings of its own beside those of all.
+    async fn boot_with(settings: &[(&str, &str)]) -> Result<Self> {
+        let all = [("bind", "127.0.0.1"), ("save", ""), ("appendonly", "no"), ("repl-diskless-sync-delay", "0")];
+        let arguments = all.iter().chain(settings).flat_map(|(key, value)| [format!("--{key}"), (*value).to_owned()]);
+        let directory = tempfile::Builder::new().prefix("errand-redis-").tempdir()?;
+        Self::run(directory, arguments.collect()).await
+    }
+
+    /// Runs the program in this directory, with these arguments and a port.
+    async fn run(directory: tempfile::TempDir, arguments: Vec<String>) -> Result<Self> {
+        let mut redis = Self { port: free_port()?, directory, arguments, running: None };
         redis.start().await?;
         Ok(redis)
     }
@@ -81,12 +86,6 @@ impl Redis {
         self.port
     }
 
-    /// Where its files are.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     /// Starts it on the same port; nothing if it runs.
     ///
     /// # Errors
@@ -98,8 +97,8 @@ impl Redis {
         let log_path = self.directory.path().join("log");
         let log = fs::File::options().create(true).append(true).open(&log_path)?;
         let server = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(&self.arguments)
+            .args(["--port", &self.port.to_string()])
             .current_dir(&self.directory)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -188,21 +187,38 @@ pub fn unique_prefix() -> String {
 /// Sends one command to a server on loopback; the answer as it stands on the wire, errors aside.
 async fn ask(port: u16, command: &[&str]) -> Result<String> {
     let exchange = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
         let mut request = format!("*{}\r\n", command.len());
         for word in command {
             request += &format!("${}\r\n{word}\r\n", word.len());
         }
-        request += "*1\r\n$4\r\nQUIT\r\n";
         stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
+        read_answer(&mut stream).await
     };
     let answer = tokio::time::timeout(Duration::from_secs(5), exchange).await??;
-    let answer = answer.strip_suffix("+OK\r\n").unwrap_or(&answer);
     ensure!(!answer.starts_with('-'), "{command:?}: {answer}");
-    Ok(answer.to_owned())
+    Ok(answer)
+}
+
+/// Lines, of which some say how many more, or how many bytes, belong to them.
+async fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<String> {
+    let mut answer = Vec::new();
+    let mut open = 1_u64;
+    while open > 0 {
+        let mut line = String::new();
+        ensure!(stream.read_line(&mut line).await? > 0, "the server closed the connection");
+        let size = line.trim_end().get(1..).and_then(|digits| digits.parse::<u64>().ok());
+        answer.extend_from_slice(line.as_bytes());
+        open -= 1;
+        match (line.as_bytes()[0], size) {
+            (b'*', Some(parts)) => open += parts,
+            (b'$', Some(bytes)) => {
+                (&mut *stream).take(bytes + 2).read_to_end(&mut answer).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(String::from_utf8(answer)?)
 }
 
 /// A port that was free a moment ago.

@@ -119,7 +119,7 @@ impl Executor {
             return Ended::Stopped(reason);
         }
         let context = RunContext::new(self.backend.clone(), run.clone(), self.writer.clone(), outbox.clone());
-        let limit = time_limit(claimed, handler);
+        let limit = handler.time_limit(claimed);
         let mut work = Box::pin(AssertUnwindSafe(handler.run(claimed, &context)).catch_unwind());
         tokio::select! {
             biased;
@@ -133,8 +133,13 @@ impl Executor {
         let reason = run.stop_reason().unwrap_or(StopReason::Revoked);
         // A run without a lease has no grace: another may begin.
         let grace = if reason == StopReason::LeaseLost { Duration::ZERO } else { self.stop_grace };
-        let returned = tokio::time::timeout(grace, &mut work).await.is_ok();
+        let returned = tokio::time::timeout(grace, &mut work).await;
         drop(work);
+        let returned = match returned {
+            // What was done to its end need not be done again elsewhere.
+            Ok(Ok(Ok(completion))) if reason == StopReason::Drain => return Ended::Itself(Ok(completion)),
+            other => other.is_ok(),
+        };
         if !returned && reason != StopReason::LeaseLost {
             tracing::warn!("the run did not stop within its grace and was dropped");
             tokio::time::sleep(DROPPED_SETTLES).await;
@@ -157,7 +162,7 @@ impl Executor {
                 failed(outcome::failure(claimed, FailureClass::Fatal, "PANIC", message))
             }
             Ended::Stopped(StopReason::Timeout) => {
-                let limit = self.handlers.get(&claimed.job.kind).map(|handler| time_limit(claimed, handler.as_ref()));
+                let limit = self.handlers.get(&claimed.job.kind).map(|handler| handler.time_limit(claimed));
                 failed(outcome::timed_out(claimed, limit.unwrap_or_default()))
             }
             Ended::Stopped(StopReason::Drain) => outcome::drained(claimed, run.rerun_is_forbidden()),
@@ -210,12 +215,6 @@ impl Executor {
     }
 }
 
-/// Bounds this attempt.
-fn time_limit(claimed: &Claimed, handler: &dyn Handler) -> Duration {
-    let asked = claimed.job.timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
-    asked.unwrap_or_else(|| handler.default_timeout())
-}
-
 fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {
     let message = "the database refused an event of this run; the worker's log says why".to_owned();
     outcome::failure(claimed, FailureClass::Fatal, "EVENT_REFUSED", message)
@@ -237,7 +236,7 @@ fn count(claimed: &Claimed, outcome: &Outcome, took: Duration) {
     let class = match outcome {
         Outcome::Completed { .. } => "ok",
         Outcome::Failed { failure } | Outcome::Retry { failure, .. } => failure.class.as_str(),
-        Outcome::Snoozed { .. } | Outcome::HandedBack { .. } => return,
+        Outcome::Snoozed { .. } | Outcome::HeldBack { .. } | Outcome::HandedBack { .. } => return,
     };
     let kind = claimed.job.kind.clone();
     metrics::counter!(metric::ATTEMPTS_TOTAL, "kind" => kind, "class" => class).increment(1);

@@ -11,9 +11,11 @@
 
 mod control;
 mod duty;
+mod effect;
 pub mod engine;
 mod execute;
 mod fetch;
+mod gate;
 pub mod guard;
 mod handler;
 mod health;
@@ -22,6 +24,7 @@ mod outcome;
 mod pace;
 mod refill;
 mod registry;
+mod retry_after;
 mod run;
 mod runner;
 mod sweep;

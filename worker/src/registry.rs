@@ -118,6 +118,11 @@ impl Run {
         self.rerun_unsafe.store(true, Ordering::Release);
     }
 
+    /// What was under way is known again.
+    pub(crate) fn permit_rerun(&self) {
+        self.rerun_unsafe.store(false, Ordering::Release);
+    }
+
     /// Whether cutting the run off leaves an outcome that can't be known.
     pub(crate) fn rerun_is_forbidden(&self) -> bool {
         self.rerun_unsafe.load(Ordering::Acquire)

@@ -73,7 +73,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunError> {
     let RunOptions { backend, config, sole_holder, health, shutdown, .. } = options;
     let engines = Arc::new(engines);
-    let handlers = handler::table(engines.clone(), &config.engines);
+    let handlers = handler::table(engines.clone(), &config);
     let info = worker_info(&config, &engines, &handlers).await;
     tracing::info!(worker_id = %info.id, queues = ?info.queues, concurrency = info.concurrency, "worker starts");
     let keeper = Keeper {
@@ -176,6 +176,7 @@ impl Parts {
         parts.part("control listener", control::listen(backend.clone(), registry, id, core.clone()));
         parts.part("event writer", loops.append.run(core));
         parts.part("end writer", loops.finish.run());
+        parts.part("intent writer", loops.intend.run());
         parts.part("sweeper", sweeper.run(intake.clone()));
         parts.part("refiller", refiller.run(intake.clone()));
         parts.part("fetcher", fetcher.run(intake));

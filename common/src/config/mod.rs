@@ -13,6 +13,7 @@ mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Faults, Origin};
@@ -34,6 +35,10 @@ pub struct Config {
     pub redis: Redis,
     /// Workers.
     pub worker: Worker,
+    /// Calls to the outside.
+    pub outbound: Outbound,
+    /// How much of them a destination gets.
+    pub gates: Gates,
     /// Who may call.
     pub auth: Auth,
     /// How long things are kept.
@@ -237,6 +242,76 @@ impl Default for Worker {
             sweep_batch: 1_000,
         }
     }
+}
+
+/// `[outbound]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outbound {
+    /// Networks that `http` jobs may reach although they are not public, there also over http. Public addresses are reached
+    /// over https only. `errand dev` allows this machine (127.0.0.0/8 and ::1/128) if nothing is set.
+    pub allow: Vec<IpNet>,
+    /// Longest time one call may take, in seconds, from the connection to the end of the answer.
+    pub call_seconds: u32,
+    /// Longest wait for a connection, in seconds.
+    pub connect_timeout_seconds: u32,
+    /// Most of an answer's body that is read and kept, in KiB; the rest is cut off.
+    pub response_limit_kib: u32,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self { allow: Vec::new(), call_seconds: 30, connect_timeout_seconds: 10, response_limit_kib: 256 }
+    }
+}
+
+/// `[gates]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gates {
+    /// Calls to one destination at once, over all workers.
+    pub concurrency: u32,
+    /// A destination is left alone when so many of a hundred calls failed.
+    pub failure_percent: u32,
+    /// Fewer calls than these are not judged.
+    pub min_calls: u32,
+    /// Calls are judged that ended within so many seconds.
+    pub window_seconds: u32,
+    /// How long a failing destination is left alone, in seconds.
+    pub open_seconds: u32,
+    /// Calls let through at once after that; so many successes end the trial.
+    pub probes: u32,
+    /// How long a job is put off at least that finds all places taken, in milliseconds.
+    pub busy_wait_ms: u32,
+    /// By destination: `host:port`.
+    pub destinations: BTreeMap<String, DestinationGate>,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            failure_percent: 50,
+            min_calls: 20,
+            window_seconds: 10,
+            open_seconds: 10,
+            probes: 3,
+            busy_wait_ms: 100,
+            destinations: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[gates.destinations."<host>:<port>"]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationGate {
+    /// Calls to it at once, over all workers; `gates.concurrency` if unset.
+    pub concurrency: Option<u32>,
+    /// Calls to it begun in a second, over all workers; without a bound if unset.
+    pub rate_per_second: Option<u32>,
+    /// Calls begun at once after a rest, where there is a rate; as many as in one second if unset.
+    pub burst: Option<u32>,
 }
 
 /// `[auth]`

@@ -30,9 +30,11 @@ pub(super) enum Rule {
     List(usize),
     /// One or more of these words.
     Words(&'static [&'static str]),
+    /// A list of networks.
+    Networks,
 }
 
-use Rule::{Address, ApiKey, Choice, KeyPrefix, List, RedisPlace, Text, Url, Whole, Words};
+use Rule::{Address, ApiKey, Choice, KeyPrefix, List, Networks, RedisPlace, Text, Url, Whole, Words};
 
 const HTTP: Rule = Url(&["http", "https"]);
 const DAY: i64 = 86_400;
@@ -73,6 +75,17 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("worker.snooze_seconds", Whole(1, 3_600)),
     ("worker.sweep_horizon_seconds", Whole(1, 86_400)),
     ("worker.sweep_batch", Whole(1, 10_000)),
+    ("outbound.allow", Networks),
+    ("outbound.call_seconds", Whole(1, 300)),
+    ("outbound.connect_timeout_seconds", Whole(1, 300)),
+    ("outbound.response_limit_kib", Whole(1, 65_536)),
+    ("gates.concurrency", Whole(1, 100_000)),
+    ("gates.failure_percent", Whole(1, 100)),
+    ("gates.min_calls", Whole(1, 100_000)),
+    ("gates.window_seconds", Whole(1, 600)),
+    ("gates.open_seconds", Whole(1, 3_600)),
+    ("gates.probes", Whole(1, 1_000)),
+    ("gates.busy_wait_ms", Whole(1, 60_000)),
     ("auth.bootstrap_key", ApiKey),
     ("auth.failures_per_minute", Whole(1, 10_000)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
@@ -84,6 +97,22 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("relay.ping_seconds", Whole(1, 3_600)),
     ("relay.reconnect_spread_ms", Whole(0, 600_000)),
 ];
+
+/// The settings of one destination's gate.
+pub(super) const DESTINATION: &[(&str, Rule)] =
+    &[("concurrency", Whole(1, 100_000)), ("rate_per_second", Whole(1, 1_000_000)), ("burst", Whole(1, 1_000_000))];
+
+/// Whether this is how a destination is written: a host in lower case, and a port.
+pub(super) fn is_destination(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(host, port)| {
+        let fits =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+        !host.is_empty()
+            && host.len() <= 255
+            && host.chars().all(fits)
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
 
 /// One setting of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +212,7 @@ impl Rule {
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
+            Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
             List(_) => "a list of one or more texts such as [\"a\", \"b\"]".to_owned(),
             Words(words) => format!("a list of one or more of {}", words.join(", ")),
         }
@@ -218,6 +248,9 @@ impl Rule {
             (Words(words), Value::Array(items)) => {
                 !items.is_empty() && items.iter().all(|item| item.as_str().is_some_and(|text| words.contains(&text)))
             }
+            (Networks, Value::Array(items)) => {
+                items.iter().all(|item| item.as_str().is_some_and(|text| text.parse::<ipnet::IpNet>().is_ok()))
+            }
             _ => false,
         };
         if fits { Ok(()) } else { Err(format!("{}; allowed: {}", self.found(value), self.allowed())) }
@@ -242,6 +275,7 @@ impl Rule {
             (_, Value::Boolean(flag)) => format!("is {flag}"),
             (_, Value::Datetime(_)) => "is a date".to_owned(),
             (_, Value::Array(items)) if items.is_empty() => "is an empty list".to_owned(),
+            (Networks, Value::Array(_)) => "holds something that is not a network".to_owned(),
             (List(_), Value::Array(_)) => "holds something that is not text, or blank text".to_owned(),
             (Words(_), Value::Array(_)) => "holds something else".to_owned(),
             (_, Value::Array(_)) => "is a list".to_owned(),

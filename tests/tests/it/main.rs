@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod openai_engine;
 mod openapi;
+mod redis_faults;
 mod retry;
 mod schedule;
 mod session;

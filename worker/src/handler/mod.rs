@@ -1,5 +1,6 @@
 //! What does the work of each kind.
 
+pub(crate) mod http;
 pub(crate) mod task;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -8,8 +9,8 @@ use async_trait::async_trait;
 use errand_common::{
     backend::Backend,
     config,
-    domain::{FailureClass, Job, NewEvent},
-    port::store::{Claimed, WorkerInfo},
+    domain::{FailureClass, Job, NewEvent, Receipt, Timestamp, gate},
+    port::store::{Claimed, EffectReceipt, Intended, NewEffect, WorkerInfo},
     wire,
 };
 use serde_json::Value;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use crate::{
     engine::EngineTable,
     registry::Run,
-    writer::{Outbox, Writer},
+    writer::{Outbox, Unwritten, Writer},
 };
 
 /// What a handler brings home.
@@ -42,6 +43,19 @@ pub(crate) enum HandlerFailure {
         message: String,
         /// The destination said when to come again.
         retry_after: Option<Duration>,
+    },
+    /// Something was sent, and nobody knows what came of it. The destination does what comes twice under one key once, so
+    /// another attempt clears it up; if there is none, the outcome stays unknown.
+    InDoubt {
+        /// For people.
+        message: String,
+    },
+    /// The destination takes no calls now: nothing was sent.
+    HeldBack {
+        /// When it may take some.
+        until: Timestamp,
+        /// Why.
+        reason: gate::Reason,
     },
     /// This worker lacks what the job needs; another may have it.
     Missing(Missing),
@@ -141,6 +155,21 @@ impl RunContext {
     pub(crate) async fn event(&self, event: NewEvent) {
         self.writer.event(&self.outbox, event).await;
     }
+
+    /// Writes that something is about to be done outside, or finds what is known of it.
+    pub(crate) async fn intend(&self, effect: NewEffect) -> Result<Intended, Unwritten> {
+        self.writer.intend(&self.outbox, effect).await
+    }
+
+    /// Keeps what came of it: it is written with the run's next intent, or its end.
+    pub(crate) fn receipt(&self, ordinal: u32, receipt: Receipt) {
+        self.writer.receipt(&self.outbox, EffectReceipt { ordinal, receipt });
+    }
+}
+
+/// What the job says about how long an attempt may take.
+pub(crate) fn asked_limit(claimed: &Claimed) -> Option<Duration> {
+    claimed.job.timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis)
 }
 
 /// Does the work of one kind. One value serves all runs of a worker.
@@ -152,6 +181,11 @@ pub(crate) trait Handler: Send + Sync {
     /// Bounds one attempt of a job that says nothing about it.
     fn default_timeout(&self) -> Duration;
 
+    /// Bounds this attempt.
+    fn time_limit(&self, claimed: &Claimed) -> Duration {
+        asked_limit(claimed).unwrap_or_else(|| self.default_timeout())
+    }
+
     /// Makes one attempt. After the run's stop token is cancelled it returns soon. Dropping its future leaves nothing
     /// running.
     async fn run(&self, claimed: &Claimed, context: &RunContext) -> Result<Completion, HandlerFailure>;
@@ -161,9 +195,10 @@ pub(crate) trait Handler: Send + Sync {
 pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
 
 /// All handlers of this version.
-pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Engines) -> HandlerTable {
-    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, config));
-    BTreeMap::from([(wire::task::KIND.to_owned(), task)])
+pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Config) -> HandlerTable {
+    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, &config.engines));
+    let http: Arc<dyn Handler> = Arc::new(http::HttpHandler::new(config));
+    BTreeMap::from([(wire::task::KIND.to_owned(), task), (wire::http::KIND.to_owned(), http)])
 }
 
 #[cfg(test)]
@@ -189,7 +224,7 @@ mod tests {
         let missing = Missing::Kind("task".into());
         assert!(missing.is_at(&worker, "gpu"));
         assert!(!missing.is_at(&worker, "default"));
-        assert!(!Missing::Kind("http".into()).is_at(&worker, "gpu"));
+        assert!(!Missing::Kind("teleport".into()).is_at(&worker, "gpu"));
         let version = |version| Missing::Version { kind: "task".into(), version };
         assert!(version(1).is_at(&worker, "gpu"));
         assert!(!version(2).is_at(&worker, "gpu"), "it reads version 1 only");

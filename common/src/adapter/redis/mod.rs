@@ -1,4 +1,4 @@
-//! Queue and bus on Redis: one server, a primary that sentinels name, or a cluster.
+//! Queue, bus and gates on Redis: one server, a primary that sentinels name, or a cluster.
 //!
 //! Everything here may be lost at any time: the store is the truth. So nothing is retried for long, no command waits
 //! longer than its time-out, and while the server is away all fail at once.
@@ -6,6 +6,7 @@
 mod bus;
 mod commands;
 mod connection;
+mod gate;
 mod inspect;
 mod pubsub;
 mod queue;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use bus::RedisBus;
 pub use commands::Failure;
+pub use gate::RedisGates;
 pub use inspect::ServerInfo;
 pub use queue::RedisQueue;
 
@@ -57,6 +59,12 @@ impl Redis {
     #[must_use]
     pub fn bus(&self) -> RedisBus {
         RedisBus::new(self.commands(), self.pubsub.clone(), &self.prefix)
+    }
+
+    /// Gates, with a connection of their own.
+    #[must_use]
+    pub fn gates(&self) -> RedisGates {
+        RedisGates::new(self.commands(), &self.prefix)
     }
 
     /// A new connection for commands.

@@ -11,6 +11,7 @@ mod cancel;
 mod crash;
 mod dialect;
 mod due;
+mod effect;
 mod fleet;
 mod inspect;
 mod line;

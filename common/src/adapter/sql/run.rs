@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
+    effect,
     line::{self, Admission},
     row::{self, JobRow},
     statement,
@@ -138,11 +139,13 @@ impl<D: Dialect> Runs for SqlStore<D> {
     ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError> {
         let (mut unit, mut rows) = self.hold(entries.iter().map(|entry| entry.fence), now).await?;
         let mut ended = Vec::with_capacity(entries.len());
+        let mut receipts = Vec::new();
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
             let held = rows.get(&entry.fence.job_id).is_some_and(|row| row.accepts(&entry.fence));
             results.push(if held { Ok(()) } else { Err(Stale) });
             let Some(mut row) = rows.remove(&entry.fence.job_id).filter(|_| held) else { continue };
+            receipts.extend(effect::receipt_rows(row.job.id, entry.receipts, now));
             for event in entry.events {
                 unit.emit(&mut row, event);
             }
@@ -150,6 +153,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             ended.push(row);
         }
         unit.save(&mut ended).await?;
+        effect::write_receipts(&mut unit, &receipts).await?;
         line::free_next(&mut unit, ended.iter().filter_map(|row| row.job.session_id).collect()).await?;
         Ok((results, unit.commit().await?))
     }
@@ -177,7 +181,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
 
 impl<D: Dialect> SqlStore<D> {
     /// Locks the jobs of these fences, their sessions first.
-    async fn hold(
+    pub(super) async fn hold(
         &self,
         fences: impl IntoIterator<Item = Fence>,
         now: Timestamp,
@@ -322,14 +326,13 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
             unit.consequences.ready.extend(row.ready());
         }
         Outcome::Snoozed { run_at, reason } => {
-            // A snooze is no start: unless an earlier run did something, the job has not started yet.
-            if row.job.started_at == row.claimed_at {
-                row.job.started_at = None;
-            }
             row.snoozed_since = snoozed_since.or(Some(unit.now));
-            row.job.run_at = run_at;
-            let data = json!({"state": "scheduled", "reason": reason, "run_at": run_at});
-            unit.emit(row, NewEvent::new(EventType::Queued, data));
+            put_off(unit, row, run_at, &reason);
+            row.change(Change::Snooze).expect(HELD);
+            unit.consequences.ready.extend(row.ready());
+        }
+        Outcome::HeldBack { run_at, reason } => {
+            put_off(unit, row, run_at, &reason);
             row.change(Change::Snooze).expect(HELD);
             unit.consequences.ready.extend(row.ready());
         }
@@ -337,6 +340,17 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
             hand_back(unit, row, &reason);
         }
     }
+}
+
+/// The job is due again at `run_at`, no attempt spent. The caller changes the state.
+fn put_off<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, run_at: Timestamp, reason: &str) {
+    // A snooze is no start: unless an earlier run did something, the job has not started yet.
+    if row.job.started_at == row.claimed_at {
+        row.job.started_at = None;
+    }
+    row.job.run_at = run_at;
+    let data = json!({"state": "scheduled", "reason": reason, "run_at": run_at});
+    unit.emit(row, NewEvent::new(EventType::Queued, data));
 }
 
 /// The job is due again at once, no attempt spent.

@@ -23,6 +23,13 @@ macro_rules! job_columns {
     };
 }
 
+/// All columns of an effect.
+macro_rules! effect_columns {
+    () => {
+        "job_id, ordinal, key, kind, destination, fingerprint, claim, attempt, intent_at, receipt, receipt_at"
+    };
+}
+
 /// The states that occupy a session: the predicate of `jobs_active_in_session`, word for word, so that it is used.
 macro_rules! active {
     () => {
@@ -155,6 +162,28 @@ statements! {
     SESSION_TAILS = "SELECT id, tenant, tail_seq, NULL AS finished_at, \
         coalesce((SELECT min(session_seq) FROM events WHERE session_id = sessions.id), 1) AS first_seq \
         FROM sessions WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+
+    // Effects.
+
+    /// $1 rows. One that is there is intended anew: its receipt said that it had failed.
+    SAVE_INTENTS = "INSERT INTO effects (", effect_columns!(), ") SELECT ", effect_columns!(), " \
+        FROM {rows: job_id uuid, ordinal int, key text, kind text, destination text, fingerprint text, claim int, \
+        attempt int, intent_at int, receipt text, receipt_at int} WHERE true ON CONFLICT (job_id, ordinal) DO UPDATE SET \
+        claim = excluded.claim, attempt = excluded.attempt, intent_at = excluded.intent_at, receipt = excluded.receipt, \
+        receipt_at = excluded.receipt_at";
+    /// $1 rows of receipts.
+    SAVE_RECEIPTS = "UPDATE effects SET receipt = r.receipt, receipt_at = r.at \
+        FROM {rows: job_id uuid, ordinal int, receipt text, at int} \
+        WHERE effects.job_id = r.job_id AND effects.ordinal = r.ordinal";
+    /// $1 rows of job ids and ordinals.
+    EFFECTS_BY_ID = "SELECT ", effect_columns!(), " FROM effects WHERE (job_id, ordinal) IN \
+        (SELECT r.job_id, r.ordinal FROM {rows: job_id uuid, ordinal int})";
+    /// $1 rows of job ids.
+    EFFECTS_OF_JOBS = "SELECT ", effect_columns!(), " FROM effects WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 job, $2 limit.
+    EFFECTS = "SELECT ", effect_columns!(), " FROM effects WHERE job_id = $1 ORDER BY ordinal LIMIT $2";
+    /// $1 job.
+    EFFECT_IN_DOUBT = "SELECT ordinal FROM effects WHERE job_id = $1 AND receipt IS NULL LIMIT 1";
 
     // Sweeps.
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
+    effect,
     line::{self, Admission},
     row::JobRow,
     statement,
@@ -175,6 +176,18 @@ impl<D: Dialect> SqlStore<D> {
             results.push(Submitted::Done(made));
         }
         unit.insert(&rows).await?;
+        let repeated: Vec<_> = part
+            .iter()
+            .zip(&results)
+            .filter_map(|(submission, result)| match result {
+                Submitted::Done(made) => Some(submission.jobs.iter().zip(made)),
+                Submitted::Replayed(_) | Submitted::Mismatch => None,
+            })
+            .flatten()
+            .filter(|(_, made)| made.is_ok())
+            .filter_map(|(job, _)| Some((job.id, job.retry_of?)))
+            .collect();
+        effect::inherit(&mut unit, &repeated).await?;
         Ok((results, unit.commit().await?))
     }
 

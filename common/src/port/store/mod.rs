@@ -13,6 +13,7 @@
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
 
 mod access;
+mod effect;
 mod fleet;
 mod read;
 mod restore;
@@ -21,6 +22,7 @@ mod submit;
 mod sweep;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
+pub use effect::{EffectReceipt, Effects, Intend, Intended, NewEffect};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
@@ -94,6 +96,6 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Restore {}
+pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects + Restore {}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Restore> Store for T {}
+impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet + Effects + Restore> Store for T {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Consequences, StoreError};
+use super::{Consequences, EffectReceipt, StoreError};
 use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, WorkerId};
 
 /// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
@@ -75,6 +75,14 @@ pub enum Outcome {
         /// One word for the timeline: `unknown_kind`, …
         reason: String,
     },
+    /// Put off without spending an attempt because its destination takes no calls now. Unlike [`Outcome::Snoozed`] it
+    /// does not count as waiting for a worker that can run it.
+    HeldBack {
+        /// When it is due again.
+        run_at: Timestamp,
+        /// One word for the timeline: `destination_busy`, …
+        reason: String,
+    },
     /// Given back unharmed (drain): due at once, no attempt spent.
     HandedBack {
         /// One word for the timeline: `drain`, …
@@ -89,6 +97,8 @@ pub struct Finish {
     pub fence: Fence,
     /// Last events, written before the one of the outcome.
     pub events: Vec<NewEvent>,
+    /// Receipts of its effects that are not written yet.
+    pub receipts: Vec<EffectReceipt>,
     /// How it ended.
     pub outcome: Outcome,
 }

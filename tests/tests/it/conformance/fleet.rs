@@ -26,6 +26,10 @@ impl Place {
         Self { redis: Some(settings(&redis::Redis::shared().await.url())) }
     }
 
+    pub(crate) async fn cluster() -> Self {
+        Self { redis: Some(settings(&redis::RedisCluster::shared().await.url())) }
+    }
+
     fn open(settings: &config::Redis) -> Redis {
         Redis::open(settings).unwrap().unwrap()
     }
@@ -73,6 +77,10 @@ macro_rules! on_each_place {
                 #[test]
                 fn standalone() {
                     errand_tests::run::run(async { body(Place::standalone().await).await });
+                }
+                #[test]
+                fn cluster() {
+                    errand_tests::run::run(async { body(Place::cluster().await).await });
                 }
             }
         )+

@@ -199,7 +199,7 @@ impl Fixture {
     }
 
     pub(crate) async fn finish(&self, claimed: &Claimed, outcome: Outcome) -> bool {
-        let entry = Finish { fence: claimed.fence, events: vec![], outcome };
+        let entry = Finish { fence: claimed.fence, events: vec![], receipts: vec![], outcome };
         self.store.finish(vec![entry], now()).await.unwrap().0.remove(0).is_ok()
     }
 

@@ -73,7 +73,7 @@ on_both! {
         let created = fixture.submit(task(None, "hi", OnBusy::default())).await.unwrap();
         let claimed = fixture.claim(created.id, LEASE).await;
         let outcome = Outcome::Completed { result: json!({"summary": "hello"}), message: Some("hello".to_owned()) };
-        let entry = Finish { fence: claimed.fence, events: vec![text("hello")], outcome: outcome.clone() };
+        let entry = Finish { fence: claimed.fence, events: vec![text("hello")], receipts: vec![], outcome: outcome.clone() };
         assert_eq!(fixture.store.finish(vec![entry], now()).await.unwrap().0, [Ok(())]);
         let job = fixture.job(created.id).await;
         assert_eq!((job.state, job.result, job.lease_until), (JobState::Completed, Some(json!({"summary": "hello"})), None));
@@ -156,7 +156,7 @@ on_both! {
         let (finished, lost, cancelled, late) = (new().await, new().await, new().await, new().await);
         let claimed = fixture.claim(finished, LEASE).await;
         let outcome = Outcome::Completed { result: json!({}), message: None };
-        let finish = Finish { fence: claimed.fence, events: vec![], outcome };
+        let finish = Finish { fence: claimed.fence, events: vec![], receipts: vec![], outcome };
         ended.extend(fixture.store.finish(vec![finish.clone()], now()).await.unwrap().1.ended);
         ended.extend(fixture.store.finish(vec![finish], now()).await.unwrap().1.ended);
         fixture.tamper("UPDATE jobs SET max_attempts = 1").await;

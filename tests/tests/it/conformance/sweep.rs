@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use errand_common::{
     adapter::{
         clock::SystemClock,
-        memory::{MemoryBus, MemoryQueue},
+        memory::{MemoryBus, MemoryGates, MemoryQueue},
     },
     backend::Backend,
     domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
@@ -168,6 +168,7 @@ async fn a_job_for_a_far_day_is_left_to_the_sweep() {
         store: fixture.store.clone(),
         queue: Arc::new(MemoryQueue::default()),
         bus: Arc::new(MemoryBus::default()),
+        gates: Arc::new(MemoryGates::default()),
         clock: Arc::new(SystemClock),
     };
     let mut ids = Vec::new();

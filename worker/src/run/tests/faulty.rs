@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use errand_common::{
-    domain::{ApiKeyId, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId},
+    domain::{ApiKeyId, Effect, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId},
     port::{Ready, Store, StoreError, store::*},
 };
 
@@ -113,6 +113,11 @@ delegate! { Access {
     keys_by_prefix(prefix: &str) -> Vec<ApiKey>;
     keys(tenant: &str) -> Vec<ApiKey>;
     revoke_key(tenant: &str, id: ApiKeyId, now: Timestamp) -> bool;
+} }
+
+delegate! { Effects {
+    intend(batch: Vec<Intend>, now: Timestamp) -> Vec<Result<Intended, Stale>>;
+    effects(id: JobId, limit: u32) -> Vec<Effect>;
 } }
 
 delegate! { Reads {
