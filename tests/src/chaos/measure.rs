@@ -83,7 +83,8 @@ pub fn recoveries(history: &History, kills: &[Kill]) -> Vec<Duration> {
             // What this run wrote stands before whatever ended it.
             let mut later =
                 job.events[place + 1..].iter().skip_while(|later| later.claim == event.claim && later.kind == "text");
-            let cut_off = later.next().is_some_and(|end| {
+            // A run that had ended before the kill was ended by something else.
+            let cut_off = later.next().filter(|end| end.ts > *killed).is_some_and(|end| {
                 end.kind == "retrying" && end.data["class"] == "crash"
                     || end.kind == "queued" && end.data["reason"] == "lease_lost"
             });
@@ -142,6 +143,7 @@ mod tests {
         let kills = [Kill { worker: Some(worker), at: 40 }];
         assert_eq!(recoveries(&history, &kills), [Duration::from_micros(500)]);
         assert_eq!(recoveries(&history, &[Kill { worker: Some(Uuid::new_v4()), at: 40 }]), []);
+        assert_eq!(recoveries(&history, &[Kill { worker: Some(worker), at: 600 }]), [], "it had ended before");
     }
 
     #[test]

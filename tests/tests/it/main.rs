@@ -8,6 +8,7 @@ mod command_engine;
 mod conformance;
 mod crash;
 mod drain;
+mod failure;
 mod harness;
 mod idempotency;
 mod jobs;

@@ -1,0 +1,115 @@
+//! Workers die, freeze, and stop.
+
+use std::time::Duration;
+
+use errand_tests::{
+    chaos::{
+        history::{History, Job},
+        measure::{percentile, recoveries},
+    },
+    process,
+    run::run,
+};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::trial::{LEASE, Trial, assert_no_attempt_spent, count};
+
+#[test]
+fn jobs_of_a_killed_worker_run_again_within_a_lease_and_five_seconds() {
+    run(async {
+        let mut trial = Trial::new(1, 2, 100).await;
+        let mut programs = Vec::new();
+        for _ in 0..10 {
+            programs.push(trial.program(0, 40).await);
+        }
+        for _ in 0..190 {
+            trial.echo(0, 40).await;
+        }
+        trial.until_running(200).await;
+        let kill = trial.fleet.workers[0].kill().expect("kill");
+        let killed = std::time::Instant::now();
+        let held = trial.held_by(&kill).await;
+        for program in programs.iter().filter(|id| held.contains(id)) {
+            process::assert_gone(program, killed, Duration::from_secs(2)).await;
+        }
+
+        let history = trial.finish_unwatched().await;
+        let recoveries = recoveries(&history, &[kill]);
+        assert!(recoveries.len() > 50, "the dead worker had {} jobs", recoveries.len());
+        let p99 = percentile(&recoveries, 99).expect("some");
+        println!("recovery of {} jobs: p99 {p99:.1?}, max {:.1?}", recoveries.len(), recoveries.last());
+        assert!(p99 <= LEASE + Duration::from_secs(5), "{p99:?}");
+        let retried = history.jobs.values().filter(|job| count(job, "retrying") == 1).count();
+        assert_eq!(retried, recoveries.len(), "each stream tells why it began anew");
+    });
+}
+
+#[test]
+fn nothing_that_a_worker_writes_after_its_lease_is_seen() {
+    run(async {
+        let mut trial = Trial::new(1, 2, 40).await;
+        for _ in 0..5 {
+            trial.program(0, 30).await;
+        }
+        for _ in 0..55 {
+            trial.echo(0, 30).await;
+        }
+        trial.until_running(60).await;
+        let frozen = &trial.fleet.workers[0];
+        frozen.signal(Signal::STOP);
+        sleep(LEASE * 2).await;
+        frozen.signal(Signal::CONT);
+        let history = trial.finish_unwatched().await;
+        let again = history.jobs.values().filter(|job| count(job, "started") > 1).count();
+        assert!(again > 0, "nothing of the frozen worker was taken over");
+        assert!(trial.refusals().await > 0.0, "nothing was refused, so nothing was tried");
+    });
+}
+
+#[test]
+fn a_rolling_restart_fails_nothing_and_spends_no_attempt() {
+    run(async {
+        let mut trial = Trial::new(1, 4, 20).await;
+        let workers = trial.fleet.workers.clone();
+        for worker in &workers {
+            for _ in 0..25 {
+                trial.echo(0, 15).await;
+            }
+            worker.stop().await.expect("it ends with success");
+            worker.start().expect("it starts");
+            trial.fleet.until_ready().await.expect("ready");
+        }
+        let history = trial.finish_unwatched().await;
+        assert_no_attempt_spent(&history);
+        println!("the longest delay that the restarts caused: {:.2?}", longest_delay(&history));
+    });
+}
+
+/// The longest time between a hand-back and the next start.
+fn longest_delay(history: &History) -> Duration {
+    let delays = |job: &Job| {
+        let pairs = job.events.windows(2);
+        let handed_back = pairs.filter(|pair| pair[0].kind == "queued" && pair[0].claim > 0);
+        handed_back.map(|pair| pair[1].ts - pair[0].ts).max().unwrap_or_default()
+    };
+    let longest = history.jobs.values().map(delays).max().unwrap_or_default();
+    Duration::from_micros(u64::try_from(longest).unwrap_or_default())
+}
+
+#[test]
+fn a_drain_hands_back_what_does_not_end_in_time() {
+    run(async {
+        let mut trial = Trial::new(1, 1, 10).await;
+        let id = trial.program(0, 60).await;
+        trial.until_running(1).await;
+        let worker = trial.fleet.workers[0].clone();
+        let asked = Instant::now();
+        worker.stop().await.expect("it ends with success");
+        assert!(asked.elapsed() < LEASE + Duration::from_secs(5), "{:?}", asked.elapsed());
+        process::assert_gone(&id, std::time::Instant::now(), Duration::from_secs(2)).await;
+        worker.start().expect("it starts");
+        let history = trial.finish_unwatched().await;
+        assert_no_attempt_spent(&history);
+    });
+}
