@@ -43,7 +43,7 @@ pub struct Plan {
     pub jobs: u64,
     /// Over how long.
     pub over: Duration,
-    /// After so long, counted from the start, a submission without an answer is given up.
+    /// A submission without an answer after so long is given up.
     pub patience: Duration,
     /// A program task that outlasts a lease prints so many lines.
     pub long_lines: u32,
@@ -124,7 +124,6 @@ impl Load {
 
     /// Submits everything, and returns when each has its answer or was given up.
     pub async fn run(self) {
-        let started = Instant::now();
         let load = Arc::new(self);
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut submissions = JoinSet::new();
@@ -137,7 +136,7 @@ impl Load {
             let Ok(permit) = in_flight.clone().acquire_owned().await else { break };
             let load = load.clone();
             submissions.spawn(async move {
-                load.submit(number, started + load.plan.patience).await;
+                load.submit(number, Instant::now() + load.plan.patience).await;
                 drop(permit);
             });
             while submissions.try_join_next().is_some() {}

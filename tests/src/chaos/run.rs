@@ -74,7 +74,7 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
         seed: options.seed,
         jobs: options.jobs,
         over: window,
-        patience: window + QUIET,
+        patience: QUIET,
         long_lines: options.lease_seconds * 1_500 / line,
     };
     let url = format!("http://{}", victims.destination.address());

@@ -8,14 +8,10 @@ use tokio::time::sleep;
 
 use super::trial::{LEASE, Trial, assert_no_attempt_spent, count};
 
-async fn with_a_hundred_tasks() -> Trial {
-    let mut trial = Trial::new(1, 2, 50).await;
-    for _ in 0..10 {
-        trial.program(0, 50).await;
-    }
-    for _ in 0..90 {
-        trial.echo(0, 50).await;
-    }
+async fn with_a_hundred_tasks(lease: Duration) -> Trial {
+    let mut trial = Trial::with_lease(lease, 1, 2, 50).await;
+    trial.programs(10, 80).await;
+    trial.echoes(90, 80).await;
     trial.until_running(100).await;
     trial
 }
@@ -23,7 +19,7 @@ async fn with_a_hundred_tasks() -> Trial {
 #[test]
 fn an_outage_of_twice_the_lease_ends_every_run_in_time_and_spends_no_attempt() {
     run(async {
-        let mut trial = with_a_hundred_tasks().await;
+        let mut trial = with_a_hundred_tasks(LEASE).await;
         trial.fleet.postgres.lock().await.stop(Shutdown::Immediate).await.expect("stopped");
         let refused = trial.client(0).post("/agent/tasks", &json!({"prompt": "x"})).await;
         assert_eq!(refused.status, 503, "{refused:?}");
@@ -41,7 +37,7 @@ fn an_outage_of_twice_the_lease_ends_every_run_in_time_and_spends_no_attempt() {
 #[test]
 fn a_restart_within_the_lease_disturbs_no_run() {
     run(async {
-        let mut trial = with_a_hundred_tasks().await;
+        let mut trial = with_a_hundred_tasks(LEASE * 5).await;
         {
             let mut postgres = trial.fleet.postgres.lock().await;
             postgres.stop(Shutdown::Fast).await.expect("stopped");

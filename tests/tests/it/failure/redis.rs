@@ -15,12 +15,10 @@ use super::trial::{Trial, assert_no_attempt_spent, count};
 fn a_flush_with_ten_thousand_jobs_queued_loses_and_doubles_none() {
     run(async {
         let mut trial = Trial::new(1, 2, 100).await;
-        for _ in 0..200 {
-            trial.echo(0, 40).await;
-        }
+        trial.echoes(200, 80).await;
         trial.until_running(200).await;
         for _ in 0..10 {
-            trial.batch(0, 1_000).await;
+            trial.echoes(1_000, 1).await;
         }
         trial.fleet.redis.lock().await.flushall().await.expect("flushed");
         for _ in 0..20 {
@@ -38,9 +36,7 @@ fn a_flush_with_ten_thousand_jobs_queued_loses_and_doubles_none() {
 fn submissions_are_accepted_and_jobs_run_whatever_happens_to_redis() {
     run(async {
         let mut trial = Trial::new(1, 2, 20).await;
-        for _ in 0..20 {
-            trial.echo(0, 60).await;
-        }
+        trial.echoes(20, 60).await;
         trial.until_running(20).await;
 
         trial.fleet.redis.lock().await.kill9();

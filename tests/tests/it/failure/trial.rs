@@ -30,13 +30,17 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) async fn new(apis: usize, workers: usize, concurrency: u32) -> Self {
+        Self::with_lease(LEASE, apis, workers, concurrency).await
+    }
+
+    pub(super) async fn with_lease(lease: Duration, apis: usize, workers: usize, concurrency: u32) -> Self {
         let fleet = Fleet::boot(&Plan {
             program: PathBuf::from(env!("CARGO_BIN_EXE_errand-under-test")),
             stamper: PathBuf::from(env!("CARGO_BIN_EXE_errand-chaos")),
             apis,
             workers,
             concurrency,
-            lease_seconds: u32::try_from(LEASE.as_secs()).expect("a short lease"),
+            lease_seconds: u32::try_from(lease.as_secs()).expect("a short lease"),
             word_delay_ms: 100,
         })
         .await
@@ -52,35 +56,39 @@ impl Trial {
     /// Submits a task that says so many words, one every 100 ms.
     pub(super) async fn echo(&mut self, api: usize, words: usize) -> String {
         let prompt = vec!["word"; words].join(" ");
-        let body = json!({"prompt": prompt, "engineType": "echo"});
-        self.task(api, Work::Echo(prompt), body).await
-    }
-
-    /// Submits a task whose program prints so many lines, one every 100 ms.
-    pub(super) async fn program(&mut self, api: usize, lines: u32) -> String {
-        let body = json!({"prompt": lines.to_string(), "engineType": "program"});
-        self.task(api, Work::Program(lines), body).await
-    }
-
-    async fn task(&mut self, api: usize, work: Work, mut body: Value) -> String {
         let number = self.next();
-        body["metadata"] = json!({SUBMISSION: number});
+        let body = json!({"prompt": prompt, "engineType": "echo", "metadata": {SUBMISSION: number}});
         let task = self.client(api).submit_task(&body).await;
-        self.acknowledge(number, work, &task.id);
+        self.acknowledge(number, Work::Echo(prompt), &task.id);
         task.id
     }
 
-    /// Submits so many tasks of one word in one batch.
-    pub(super) async fn batch(&mut self, api: usize, count: u64) {
+    /// Submits so many tasks of so many words in one request, so that all of them are due at once.
+    pub(super) async fn echoes(&mut self, count: u64, words: usize) {
+        let prompt = vec!["word"; words].join(" ");
+        let payload = json!({"prompt": prompt, "engineType": "echo"});
+        self.batch(count, &payload, &Work::Echo(prompt)).await;
+    }
+
+    /// The same with programs of so many lines.
+    pub(super) async fn programs(&mut self, count: u64, lines: u32) -> Vec<String> {
+        let payload = json!({"prompt": lines.to_string(), "engineType": "program"});
+        self.batch(count, &payload, &Work::Program(lines)).await
+    }
+
+    async fn batch(&mut self, count: u64, payload: &Value, work: &Work) -> Vec<String> {
         let first = self.next();
-        let job = |number| json!({"kind": "task", "payload": {"prompt": "word"}, "metadata": {SUBMISSION: number}});
+        let job = |number| json!({"kind": "task", "payload": payload, "metadata": {SUBMISSION: number}});
         let jobs: Vec<_> = (first..first + count).map(job).collect();
-        let answer = self.client(api).post("/jobs/batch", &json!({"jobs": jobs})).await;
+        let answer = self.client(0).post("/jobs/batch", &json!({"jobs": jobs})).await;
         assert_eq!(answer.status, 202, "{answer:?}");
-        for (number, item) in (first..).zip(answer.items()) {
-            let id = item["id"].as_str().unwrap_or_else(|| panic!("an id: {item}"));
-            self.acknowledge(number, Work::Echo("word".to_owned()), id);
+        let ids =
+            answer.items().iter().map(|item| item["id"].as_str().unwrap_or_else(|| panic!("an id: {item}")).to_owned());
+        let ids: Vec<_> = ids.collect();
+        for (number, id) in (first..).zip(&ids) {
+            self.acknowledge(number, work.clone(), id);
         }
+        ids
     }
 
     fn next(&self) -> u64 {

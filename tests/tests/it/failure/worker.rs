@@ -19,13 +19,8 @@ use super::trial::{LEASE, Trial, assert_no_attempt_spent, count};
 fn jobs_of_a_killed_worker_run_again_within_a_lease_and_five_seconds() {
     run(async {
         let mut trial = Trial::new(1, 2, 100).await;
-        let mut programs = Vec::new();
-        for _ in 0..10 {
-            programs.push(trial.program(0, 40).await);
-        }
-        for _ in 0..190 {
-            trial.echo(0, 40).await;
-        }
+        let programs = trial.programs(10, 80).await;
+        trial.echoes(190, 80).await;
         trial.until_running(200).await;
         let kill = trial.fleet.workers[0].kill().expect("kill");
         let killed = std::time::Instant::now();
@@ -49,12 +44,8 @@ fn jobs_of_a_killed_worker_run_again_within_a_lease_and_five_seconds() {
 fn nothing_that_a_worker_writes_after_its_lease_is_seen() {
     run(async {
         let mut trial = Trial::new(1, 2, 40).await;
-        for _ in 0..5 {
-            trial.program(0, 30).await;
-        }
-        for _ in 0..55 {
-            trial.echo(0, 30).await;
-        }
+        trial.programs(5, 80).await;
+        trial.echoes(55, 80).await;
         trial.until_running(60).await;
         let frozen = &trial.fleet.workers[0];
         frozen.signal(Signal::STOP);
@@ -73,9 +64,7 @@ fn a_rolling_restart_fails_nothing_and_spends_no_attempt() {
         let mut trial = Trial::new(1, 4, 20).await;
         let workers = trial.fleet.workers.clone();
         for worker in &workers {
-            for _ in 0..25 {
-                trial.echo(0, 15).await;
-            }
+            trial.echoes(25, 15).await;
             worker.stop().await.expect("it ends with success");
             worker.start().expect("it starts");
             trial.fleet.until_ready().await.expect("ready");
@@ -101,7 +90,7 @@ fn longest_delay(history: &History) -> Duration {
 fn a_drain_hands_back_what_does_not_end_in_time() {
     run(async {
         let mut trial = Trial::new(1, 1, 10).await;
-        let id = trial.program(0, 60).await;
+        let id = trial.programs(1, 60).await.swap_remove(0);
         trial.until_running(1).await;
         let worker = trial.fleet.workers[0].clone();
         let asked = Instant::now();
