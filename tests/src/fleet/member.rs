@@ -275,8 +275,9 @@ impl Member {
         (1..=self.life()).filter_map(|life| fs::read_to_string(self.log_file(life)).ok()).collect()
     }
 
-    /// The random name that a worker gave itself in its present life.
-    fn worker_id(&self) -> Option<Uuid> {
+    /// The random name that a worker gave itself in its present life; `None`: it has not told yet.
+    #[must_use]
+    pub fn worker_id(&self) -> Option<Uuid> {
         const MARK: &str = "worker_id=";
         let log = fs::read_to_string(self.log_file(self.life())).ok()?;
         let line = log.lines().find(|line| line.contains("worker starts"))?;

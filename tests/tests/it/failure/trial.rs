@@ -1,6 +1,6 @@
 //! A fleet with jobs in it, held against the laws of the chaos checker at the end.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use errand_tests::{
     Client,
@@ -11,11 +11,12 @@ use errand_tests::{
         stamp,
         truth::{self, SUBMISSION},
     },
-    fleet::{Fleet, Kill, Plan},
+    fleet::{Fleet, Member, Plan},
     wait,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// How long a claim holds in these tests.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
@@ -111,10 +112,19 @@ impl Trial {
         .await;
     }
 
-    /// The jobs that a killed worker held.
-    pub(super) async fn held_by(&self, kill: &Kill) -> Vec<String> {
+    /// The worker that runs most jobs now.
+    pub(super) async fn busier_worker(&self) -> Arc<Member> {
+        let mut found = Vec::new();
+        for worker in &self.fleet.workers {
+            let id = worker.worker_id().expect("the worker has said its name");
+            found.push((self.held_by(id).await.len(), worker.clone()));
+        }
+        found.into_iter().max_by_key(|(held, _)| *held).expect("a worker").1
+    }
+
+    /// The jobs that a worker holds, or held when it died.
+    pub(super) async fn held_by(&self, worker: Uuid) -> Vec<String> {
         const HELD: &str = "SELECT id::text FROM jobs WHERE state = 'running' AND worker_id = $1";
-        let worker = kill.worker.expect("the worker had said its name");
         let mut database = self.fleet.database().await.expect("a connection");
         sqlx::query_scalar(HELD).bind(worker).fetch_all(&mut database).await.expect("ids")
     }

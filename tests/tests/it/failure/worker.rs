@@ -18,13 +18,14 @@ use super::trial::{LEASE, Trial, assert_no_attempt_spent, count};
 #[test]
 fn jobs_of_a_killed_worker_run_again_within_a_lease_and_five_seconds() {
     run(async {
-        let mut trial = Trial::new(1, 2, 100).await;
+        // Either worker has room for all of them: what is measured is the recovery, not the wait for a slot.
+        let mut trial = Trial::new(1, 2, 200).await;
         let programs = trial.programs(10, 80).await;
         trial.echoes(190, 80).await;
         trial.until_running(200).await;
-        let kill = trial.fleet.workers[0].kill().expect("kill");
+        let kill = trial.busier_worker().await.kill().expect("kill");
         let killed = std::time::Instant::now();
-        let held = trial.held_by(&kill).await;
+        let held = trial.held_by(kill.worker.expect("it had said its name")).await;
         for program in programs.iter().filter(|id| held.contains(id)) {
             process::assert_gone(program, killed, Duration::from_secs(2)).await;
         }
@@ -71,16 +72,16 @@ fn a_rolling_restart_fails_nothing_and_spends_no_attempt() {
         }
         let history = trial.finish_unwatched().await;
         assert_no_attempt_spent(&history);
-        println!("the longest delay that the restarts caused: {:.2?}", longest_delay(&history));
+        println!("the longest wait for a start during the restarts: {:.2?}", longest_delay(&history));
     });
 }
 
-/// The longest time between a hand-back and the next start.
+/// The longest time for which a job that was due waited for its start.
 fn longest_delay(history: &History) -> Duration {
     let delays = |job: &Job| {
         let pairs = job.events.windows(2);
-        let handed_back = pairs.filter(|pair| pair[0].kind == "queued" && pair[0].claim > 0);
-        handed_back.map(|pair| pair[1].ts - pair[0].ts).max().unwrap_or_default()
+        let starts = pairs.filter(|pair| pair[0].kind == "queued" && pair[1].kind == "started");
+        starts.map(|pair| pair[1].ts - pair[0].ts).max().unwrap_or_default()
     };
     let longest = history.jobs.values().map(delays).max().unwrap_or_default();
     Duration::from_micros(u64::try_from(longest).unwrap_or_default())
