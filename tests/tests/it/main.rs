@@ -10,6 +10,7 @@ mod conformance;
 mod crash;
 mod dedup;
 mod drain;
+mod failure;
 mod group;
 mod harness;
 mod http;
