@@ -22,6 +22,7 @@ mod openapi;
 mod poison;
 mod queues;
 mod redis_faults;
+mod redis_topology;
 mod retention;
 mod retry;
 mod roles;
