@@ -199,7 +199,9 @@ both_modes! {
         .await;
         assert_eq!(socket.close_code().await, 4008);
         assert_eq!(metric(client, "errand_ws_slow_closed_total").await, 1.0);
-        client.wait_for_completion(&task.id).await;
+        // The rest of the flood proves nothing more.
+        let cancelled = client.delete(&format!("/agent/tasks/{}", task.id)).await;
+        assert_eq!(cancelled.status, 200, "{cancelled:?}");
         errand.finish().await;
     }
 }
