@@ -182,7 +182,13 @@ both_modes! {
     async fn a_socket_that_does_not_read_is_cut_off(setup: Setup) {
         let programs = Programs::new();
         let flood = programs.gated_flood("flood", 16_000_000);
-        let errand = setup.section("relay", "buffer_frames = 16").engine("flood", &flood).start().await;
+        let errand = setup
+            .section("relay", "buffer_frames = 16")
+            // So much text takes a slow machine longer to commit than the short lease of other tests lasts.
+            .section("worker", "lease_seconds = 60")
+            .engine("flood", &flood)
+            .start()
+            .await;
         let client = errand.client();
         assert_eq!(metric(client, "errand_ws_slow_closed_total").await, 0.0);
         let task = client.submit_task(&json!({"prompt": "x", "engineType": "flood"})).await;
