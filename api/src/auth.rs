@@ -54,6 +54,19 @@ impl Caller {
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 
+    /// Any of these will do.
+    fn require_any(&self, scopes: &[Scope]) -> Result<(), Problem> {
+        if let [scope] = scopes {
+            return self.require(*scope);
+        }
+        if scopes.iter().any(|scope| self.may(*scope)) {
+            return Ok(());
+        }
+        let names: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+        let detail = format!("This needs one of the scopes {}; the key has neither", names.join(" and "));
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+
     /// The owner of what this credential makes.
     pub(crate) fn owner(&self) -> String {
         self.key_id.to_string()
@@ -207,23 +220,23 @@ impl Failures {
     }
 }
 
-/// A scope that a route asks for by type, so that its signature says who may call it.
+/// The scopes of which a route asks for one, by type, so that its signature says who may call it.
 pub(crate) trait Needs: Send + Sync {
-    const SCOPE: Scope;
+    const ANY_OF: &'static [Scope];
 }
 
 macro_rules! needs {
-    ($($name:ident = $scope:ident),+ $(,)?) => {
+    ($($name:ident = $($scope:ident)|+),+ $(,)?) => {
         $(
             #[derive(Debug)]
             pub(crate) struct $name;
             impl Needs for $name {
-                const SCOPE: Scope = Scope::$scope;
+                const ANY_OF: &'static [Scope] = &[$(Scope::$scope),+];
             }
         )+
     };
 }
-needs! { Read = JobsRead, Write = JobsWrite, Cancel = JobsCancel, Admin = Admin, Fleet = Fleet }
+needs! { Read = JobsRead, Write = JobsWrite, Cancel = JobsCancel, Admin = Admin, Fleet = Fleet, Operate = Admin | Fleet }
 
 /// A caller who has the scope `S`.
 #[derive(Debug)]
@@ -241,7 +254,7 @@ impl<S: Needs> FromRequestParts<Arc<App>> for Permit<S> {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let caller = app.keys.authenticate(&parts.headers, peer(parts)).await?;
-        caller.require(S::SCOPE)?;
+        caller.require_any(S::ANY_OF)?;
         Ok(Self(caller, PhantomData))
     }
 }

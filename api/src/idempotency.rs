@@ -8,9 +8,10 @@ use std::{
 };
 
 use axum::{
+    Json,
     extract::FromRequestParts,
     http::{HeaderName, HeaderValue, StatusCode, request::Parts},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use errand_common::port::store::{IdempotencyRecord, StoredAnswer};
 use serde_json::Value;
@@ -32,7 +33,8 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let key = parts.headers.get("idempotency-key").map(|value| checked(value.as_bytes())).transpose()?;
-        Ok(Self { key, request: format!("{} {}", parts.method, parts.uri.path()) })
+        let target = parts.uri.path_and_query().map_or(parts.uri.path(), |target| target.as_str());
+        Ok(Self { key, request: format!("{} {target}", parts.method) })
     }
 }
 
@@ -115,6 +117,24 @@ impl Joined {
             })
         };
         lock.lock_owned().await
+    }
+}
+
+/// Does something once a key, and answers with what came of it. Only what was done is kept: a refusal is judged anew.
+pub(crate) async fn once(
+    app: &App,
+    key: Option<&Bound>,
+    act: impl AsyncFnOnce() -> Result<Value, Problem>,
+) -> Result<Response, Problem> {
+    let Some(key) = key else { return Ok(Json(act().await?).into_response()) };
+    let _turn = app.joined.turn(key).await;
+    if let Some(stored) = key.recall(app).await? {
+        return Ok(replayed(Json(stored.answer).into_response()));
+    }
+    let answer = act().await?;
+    match app.backend.store.remember(key.record(app, StatusCode::OK, answer.clone())).await? {
+        Some(stored) => Ok(replayed(Json(key.same_request(stored)?.answer).into_response())),
+        None => Ok(Json(answer).into_response()),
     }
 }
 

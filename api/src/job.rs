@@ -1,9 +1,9 @@
-//! From a body of `POST /jobs` to a job, by its kind.
+//! From a body of `POST /jobs` to a job, by its kind; and from a job to the one that repeats it.
 
 use errand_common::{
-    domain::{RetryPolicy, Timestamp},
+    domain::{Job, JobId, RetryPolicy, Timestamp},
     port::store::NewJob,
-    wire::task::KIND as TASK,
+    wire::{http::KIND as HTTP, task::KIND as TASK},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 use crate::{
     engines::Known,
     extract::{Int, Wanted, decode},
+    http::{self, HttpRequest},
+    limit,
     problem::{Faults, Problem},
     state::App,
     task::{self, Beyond, TaskRequest},
@@ -19,19 +21,19 @@ use crate::{
 };
 
 /// Kinds that can be submitted.
-const KINDS: &[&str] = &[TASK];
-/// Longest name of a queue.
-const QUEUE_CHARS: usize = 64;
+const KINDS: &[&str] = &[TASK, HTTP];
+/// What the name of a queue must be.
+pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
 
 /// A job to be made.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobRequest {
-    /// Names the handler: `task`.
+    /// Names the handler: `task` or `http`.
     #[schema(example = "task")]
     pub(crate) kind: String,
     /// The input, by the kind's schema: for a `task`, the body of `POST /agent/tasks`.
-    #[schema(value_type = TaskRequest)]
+    #[schema(value_type = Payload)]
     pub(crate) payload: Map<String, Value>,
     /// Which workers may take it: 1 to 64 of `A-Z a-z 0-9 . _ -`; for a task, its engine's queue if absent.
     pub(crate) queue: Option<String>,
@@ -47,7 +49,7 @@ pub(crate) struct JobRequest {
     /// Ends by then, one way or another; must lie in the future, at most ten years ahead.
     #[schema(schema_with = schema::time)]
     pub(crate) deadline: Option<Timestamp>,
-    /// Bounds one attempt.
+    /// Bounds one attempt; of an `http` job, its call: at most `outbound.call_seconds`.
     #[schema(inline)]
     pub(crate) timeout_seconds: Option<Int<1, 86_400>>,
     /// How it is retried.
@@ -59,11 +61,23 @@ pub(crate) struct JobRequest {
 
 impl Wanted for JobRequest {}
 
+/// The input of a job, by its kind.
+#[derive(ToSchema)]
+#[schema(as = Payload)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "described for clients; each kind reads its own")]
+pub(crate) enum Payload {
+    /// `task`
+    Task(TaskRequest),
+    /// `http`
+    Http(HttpRequest),
+}
+
 /// How a job is retried.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryRequest {
-    /// Attempts in all; 3 if absent.
+    /// Attempts in all; 3 if absent, 8 for `http`.
     #[schema(inline)]
     max_attempts: Option<Int<1, 100>>,
     /// Longest wait before the second attempt, doubled with each further one; 1000 if absent.
@@ -74,15 +88,20 @@ pub(crate) struct RetryRequest {
     cap_ms: Option<Int<0, 86_400_000>>,
 }
 
-impl From<RetryRequest> for RetryPolicy {
-    fn from(request: RetryRequest) -> Self {
-        let default = Self::TASK;
-        Self {
-            max_attempts: request.max_attempts.map_or(default.max_attempts, Int::as_u32),
-            base_ms: request.base_ms.map_or(default.base_ms, Int::as_u64),
-            cap_ms: request.cap_ms.map_or(default.cap_ms, Int::as_u64),
+impl RetryRequest {
+    /// With a kind's own where it says nothing.
+    pub(crate) fn over(self, default: RetryPolicy) -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: self.max_attempts.map_or(default.max_attempts, Int::as_u32),
+            base_ms: self.base_ms.map_or(default.base_ms, Int::as_u64),
+            cap_ms: self.cap_ms.map_or(default.cap_ms, Int::as_u64),
         }
     }
+}
+
+/// Whether a queue may have this name.
+pub(crate) fn is_queue_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 /// The job, with every fault of the request found.
@@ -90,6 +109,9 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     if !KINDS.contains(&request.kind.as_str()) {
         let detail = format!("unknown kind {:?}; known are: {}", request.kind, KINDS.join(", "));
         return Err(Problem::field("/kind", detail).coded("unknown_kind"));
+    }
+    if request.kind == HTTP {
+        return http::new_job(app, tenant, request);
     }
     let (task, beyond) = task_of(request)?;
     task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
@@ -104,11 +126,7 @@ fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
         }
         faults.add(format!("/payload/{name}"), format!("unknown field; known are: {}", task::FIELDS.join(", ")));
     }
-    if let Some(queue) = &request.queue {
-        let fits = (1..=QUEUE_CHARS).contains(&queue.len())
-            && queue.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        faults.check(fits, "/queue", || format!("must be 1 to {QUEUE_CHARS} of A-Z a-z 0-9 . _ -"));
-    }
+    check_queue(request.queue.as_deref(), &mut faults);
     faults.finish()?;
     let payload = serde_json::to_vec(&request.payload).map_err(|_| Problem::internal())?;
     let mut task: TaskRequest = decode(&payload).map_err(|mut problem| {
@@ -125,9 +143,67 @@ fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
     if request.retry.as_ref().is_some_and(|retry| retry.max_attempts.is_some()) {
         task.max_attempts = None;
     }
-    let beyond =
-        Beyond { queue: request.queue, deadline: request.deadline, retry: request.retry.map(RetryPolicy::from) };
+    let beyond = Beyond {
+        queue: request.queue,
+        deadline: request.deadline,
+        retry: request.retry.map(|retry| retry.over(RetryPolicy::TASK)),
+    };
     Ok((task, beyond))
+}
+
+/// Checks the name of a queue.
+pub(crate) fn check_queue(queue: Option<&str>, faults: &mut Faults) {
+    let Some(queue) = queue else { return };
+    faults.check(is_queue_name(queue), "/queue", || QUEUE_NAME.to_owned());
+}
+
+/// Checks when a job may start, and the ends of its time: each with its pointer.
+pub(crate) fn check_times(
+    run_at: (&str, Option<Timestamp>),
+    ends: [(&str, Option<Timestamp>); 2],
+    now: Timestamp,
+    faults: &mut Faults,
+) {
+    let farthest = now.plus(limit::FARTHEST_AHEAD);
+    let (pointer, run_at) = run_at;
+    let starts_in_time = run_at.is_none_or(|run_at| run_at <= farthest);
+    faults.check(starts_in_time, pointer, || "must lie within ten years from now".to_owned());
+    for (pointer, end) in ends {
+        let Some(end) = end else { continue };
+        faults.check(end > now, pointer, || format!("must lie in the future; it is now {now}"));
+        faults.check(end <= farthest, pointer, || "must lie within ten years from now".to_owned());
+    }
+}
+
+/// Checks the size of a client's own data.
+pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>, pointer: &str, faults: &mut Faults) {
+    let bytes = metadata.map_or(0, |fields| serde_json::to_string(fields).unwrap_or_default().len());
+    faults
+        .check(bytes <= limit::METADATA_BYTES, pointer, || format!("may take {} bytes at most", limit::METADATA_BYTES));
+}
+
+/// The job that repeats one which has ended.
+pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
+    if job.kind == TASK {
+        return task::repeat(job);
+    }
+    Ok(NewJob {
+        id: JobId::new(),
+        tenant: job.tenant.clone(),
+        kind: job.kind.clone(),
+        queue: job.queue.clone(),
+        priority: job.priority,
+        payload: job.payload.clone(),
+        payload_version: job.payload_version,
+        retry: job.retry,
+        timeout_ms: job.timeout_ms,
+        run_at: None,
+        expires_at: None,
+        deadline: None,
+        metadata: job.metadata.clone(),
+        retry_of: Some(job.id),
+        task: None,
+    })
 }
 
 /// A time is checked where the task has it; it may have come from the job itself, whose field has another name.

@@ -1,6 +1,7 @@
 //! The API and the relay: everything that speaks HTTP.
 //!
-//! * [`serve()`]: the listener, from start to graceful end.
+//! * [`serve()`]: from start to graceful end; `listen`: one listener.
+//! * [`operations()`]: what a process without an api answers about itself.
 //! * `router`: the table of routes; `route`: one file an endpoint; `view`: what they show.
 //! * `extract`, `auth`, `idempotency`, `observe`, `problem`: what every request goes through.
 //! * `submit`: the batcher that lets submissions share commits.
@@ -11,11 +12,14 @@ mod cached;
 mod cancel;
 mod engines;
 mod extract;
+mod http;
 mod idempotency;
 mod job;
 mod limit;
+mod listen;
 mod observe;
 mod openapi;
+mod operations;
 mod problem;
 mod relay;
 mod route;
@@ -29,5 +33,6 @@ mod view;
 mod wait;
 
 pub use openapi::openapi;
+pub use operations::{NotReady, OperationsOptions, Readiness, operations, starting};
 pub use serve::{ServeError, ServeOptions, serve};
 pub use state::RenderMetrics;

@@ -12,6 +12,10 @@ pub(crate) const PAGE_DEFAULT: u32 = 50;
 pub(crate) const PAGE_MAX: u32 = 200;
 /// Most jobs of one batch.
 pub(crate) const BATCH_JOBS: usize = 1_000;
+/// Jobs that one bulk retry looks at.
+pub(crate) const RETRIES_LOOKED_AT: u32 = 1_000;
+/// Payloads that one bulk retry repeats, in characters of JSON; a single larger one is repeated alone.
+pub(crate) const RETRIED_PAYLOAD_CHARS: i64 = 8 * 1024 * 1024;
 /// Most faults that one answer tells.
 pub(crate) const FAULTS: usize = 20;
 /// Longest pointer, and longest detail, of one fault, in bytes.

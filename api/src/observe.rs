@@ -10,21 +10,21 @@ use axum::{
 };
 use tracing::Instrument;
 
-use crate::{problem::Problem, state::App};
+use crate::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest id a client may give its request.
 const REQUEST_ID_CHARS: usize = 128;
 
-pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// `head_limit`: most bytes of the request line and headers.
+pub(crate) async fn observe(State(head_limit): State<usize>, request: Request, next: Next) -> Response {
     let id: Arc<str> = sane(request.headers()).map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Arc::from);
     // The path without its query: a query may hold what must not be logged.
     let span = tracing::info_span!(
         "http.request", method = %request.method(), path = request.uri().path(), request_id = %id
     );
     let started = Instant::now();
-    let head_limit = app.config.server.header_limit_kib as usize * 1024;
     let head = head_bytes(request.uri(), request.headers());
     let mut response = if head > head_limit {
         let response = too_large(head, head_limit);

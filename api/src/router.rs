@@ -8,16 +8,23 @@ use axum::{
     http::{StatusCode, Uri},
     middleware::from_fn_with_state,
     response::IntoResponse,
-    routing::get,
+    routing::{any, get},
 };
+use errand_common::config::{Part, Server};
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{observe, openapi, problem::Problem, route, state::App};
 
 /// Every route that the OpenAPI document describes, but `/metrics`.
 pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(openapi::head())
+    OpenApiRouter::with_openapi(openapi::head()).merge(rest()).merge(relay()).merge(health())
+}
+
+/// Requests and their answers.
+fn rest() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
         .routes(routes!(route::task_submit::submit_task))
         .routes(routes!(route::task_show::show_task, route::task_cancel::cancel_task))
         .routes(routes!(route::engine_list::list_engines))
@@ -25,21 +32,33 @@ pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::session_show::show_session, route::session_close::close_session))
         .routes(routes!(route::session_messages::list_messages))
         .routes(routes!(route::session_tasks::list_session_tasks))
-        .routes(routes!(route::stream::watch_session))
         .routes(routes!(route::job_submit::submit_job, route::job_list::list_jobs))
         .routes(routes!(route::job_batch::submit_batch))
         .routes(routes!(route::job_show::show_job))
         .routes(routes!(route::job_timeline::show_timeline))
-        .routes(routes!(route::stream::watch_job))
         .routes(routes!(route::job_cancel::cancel_job))
         .routes(routes!(route::job_retry::retry_job))
-        .routes(routes!(route::stream::open_socket))
+        .routes(routes!(route::job_retry_many::retry_jobs))
         .routes(routes!(route::queue_list::list_queues))
+        .routes(routes!(route::queue_pause::pause_queue))
+        .routes(routes!(route::queue_pause::resume_queue))
         .routes(routes!(route::worker_list::list_workers))
+        .routes(routes!(route::worker_drain::drain_worker))
         .routes(routes!(route::key_create::create_key, route::key_list::list_keys))
         .routes(routes!(route::key_revoke::revoke_key))
-        .routes(routes!(route::health::live))
-        .routes(routes!(route::health::ready))
+}
+
+/// Streams to watchers.
+fn relay() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(route::stream::watch_session))
+        .routes(routes!(route::stream::watch_job))
+        .routes(routes!(route::stream::open_socket))
+}
+
+/// How the process is.
+fn health() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(route::health::live)).routes(routes!(route::health::ready))
 }
 
 /// `/metrics`, which may have a listener of its own.
@@ -47,16 +66,32 @@ pub(crate) fn described_metrics() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(route::metric::metrics))
 }
 
-/// The main listener's routes. Without `metrics` if those have a listener of their own.
+/// The main listener's routes: those of the parts that are served here. Without `metrics` if those have a listener of
+/// their own.
 pub(crate) fn main(app: Arc<App>) -> Router {
-    let described = match app.config.metrics.listen {
-        Some(_) => described(),
-        None => described().merge(described_metrics()),
-    };
-    let (router, _) = described.split_for_parts();
-    let router =
-        router.route("/", get(route::index::index)).route("/openapi.json", get(|| async { Json(openapi::openapi()) }));
-    finish(router, app)
+    let mut described = health();
+    let mut router = Router::new().route("/openapi.json", get(|| async { Json(openapi::openapi()) }));
+    if app.config.metrics.listen.is_none() {
+        described = described.merge(described_metrics());
+    }
+    for part in Part::ALL {
+        let (served, paths) = match part {
+            Part::Rest => rest().split_for_parts(),
+            Part::Relay => relay().split_for_parts(),
+            Part::Console => (Router::new().route("/", get(route::index::index)), OpenApi::default()),
+        };
+        if app.config.server.serve.contains(part) {
+            router = router.merge(served);
+        } else {
+            let paths = paths.paths.paths.into_keys().chain((*part == Part::Console).then(|| "/".to_owned()));
+            for path in paths {
+                router = router.route(&path, any(move || async { served_elsewhere(*part) }));
+            }
+        }
+    }
+    let (described, _) = described.split_for_parts();
+    let router = router.merge(described).fallback(unknown_route);
+    finish(router, &app.config.server.clone(), app)
 }
 
 /// The routes of a separate operations listener.
@@ -64,22 +99,30 @@ pub(crate) fn operations(app: Arc<App>) -> Router {
     let router = Router::new()
         .route("/livez", get(route::health::live))
         .route("/readyz", get(route::health::ready))
-        .route("/metrics", get(route::metric::metrics));
-    finish(router, app)
+        .route("/metrics", get(route::metric::metrics))
+        .fallback(unknown_route);
+    finish(router, &app.config.server.clone(), app)
 }
 
-fn finish(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+/// What holds for every router: problems for what is not there, bounded heads, ids of requests.
+pub(crate) fn finish<S: Clone + Send + Sync + 'static>(router: Router<S>, server: &Server, state: S) -> Router {
+    let head_limit = server.header_limit_kib as usize * 1024;
     router
-        .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         // Bodies are bounded, and drained, where they are read.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn_with_state(app.clone(), observe::observe))
-        .with_state(app)
+        .layer(from_fn_with_state(head_limit, observe::observe))
+        .with_state(state)
 }
 
-async fn unknown_route(uri: Uri) -> impl IntoResponse {
+fn served_elsewhere(part: Part) -> Problem {
+    let part = part.as_str();
+    let detail = format!("This process does not serve this route; one whose server.serve has {part:?} does");
+    Problem::new(StatusCode::NOT_FOUND, "served_elsewhere", detail)
+}
+
+pub(crate) async fn unknown_route(uri: Uri) -> impl IntoResponse {
     let detail = format!("There is nothing at {}; /openapi.json lists what there is", uri.path());
     Problem::new(StatusCode::NOT_FOUND, "unknown_route", detail)
 }

@@ -69,6 +69,11 @@ impl App {
         })
     }
 
+    /// After how long one watcher is told to come again when the server stops. Not all of them at once.
+    pub(crate) fn retry_after_ms(&self) -> u32 {
+        rand::random_range(0..=self.config.relay.reconnect_spread_ms)
+    }
+
     pub(crate) fn watcher_permits(config: &Config) -> Arc<Semaphore> {
         Arc::new(Semaphore::new(config.relay.max_connections as usize))
     }

@@ -1,11 +1,11 @@
 //! From a request to a task: the same checks whichever route it came by.
 
 use errand_common::{
-    domain::{JobId, OnBusy, RetryPolicy, SessionId, Timestamp},
+    domain::{Job, JobId, OnBusy, RetryPolicy, SessionId, Timestamp},
     port::store::{NewJob, NewTask},
     wire::{
         engine::EngineInfo,
-        task::{KIND, TaskPayload, default_max_context_messages, default_max_turns},
+        task::{KIND, TaskPayload, VERSION, default_max_context_messages, default_max_turns},
     },
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::{
     engines::Known,
     extract::{Int, Wanted},
-    limit,
+    job, limit,
     problem::{Faults, Problem},
     state::App,
     view::schema,
@@ -185,23 +185,13 @@ fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
             format!("must be 1 to {} characters", limit::NAME_CHARS)
         });
     }
-    let metadata =
-        request.metadata.as_ref().map_or(0, |fields| serde_json::to_string(fields).unwrap_or_default().len());
-    faults.check(metadata <= limit::METADATA_BYTES, &format!("{at}/metadata"), || {
-        format!("may take {} bytes at most", limit::METADATA_BYTES)
-    });
+    job::check_metadata(request.metadata.as_ref(), &format!("{at}/metadata"), faults);
 }
 
 fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestamp, at: &str, faults: &mut Faults) {
-    let farthest = now.plus(limit::FARTHEST_AHEAD);
-    let starts_in_time = request.run_at.is_none_or(|run_at| run_at <= farthest);
-    faults.check(starts_in_time, &format!("{at}/runAt"), || "must lie within ten years from now".to_owned());
-    let ends = [(format!("{at}/expiresAt"), request.expires_at), ("/deadline".to_owned(), deadline)];
-    for (pointer, end) in ends {
-        let Some(end) = end else { continue };
-        faults.check(end > now, &pointer, || format!("must lie in the future; it is now {now}"));
-        faults.check(end <= farthest, &pointer, || "must lie within ten years from now".to_owned());
-    }
+    let (run_at, expires_at) = (format!("{at}/runAt"), format!("{at}/expiresAt"));
+    let ends = [(expires_at.as_str(), request.expires_at), ("/deadline", deadline)];
+    job::check_times((&run_at, request.run_at), ends, now, faults);
 }
 
 fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
@@ -227,6 +217,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
         // A payload of ours always serialises: it has string keys only.
         payload: serde_json::to_value(&payload).unwrap_or_default(),
+        payload_version: VERSION,
         retry,
         timeout_ms: Some(timeout_seconds * 1_000),
         run_at: request.run_at,
@@ -254,7 +245,7 @@ pub(crate) fn title(prompt: &str, voice_mode: bool) -> String {
 }
 
 /// The job that repeats a task, in the same conversation.
-pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem> {
+pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
     let payload: TaskPayload = serde_json::from_value(job.payload.clone()).map_err(|error| {
         tracing::error!(job_id = %job.id, %error, "a stored task can't be read");
         Problem::internal()
@@ -266,6 +257,7 @@ pub(crate) fn repeat(job: &errand_common::domain::Job) -> Result<NewJob, Problem
         queue: job.queue.clone(),
         priority: job.priority,
         payload: job.payload.clone(),
+        payload_version: job.payload_version,
         retry: job.retry,
         timeout_ms: job.timeout_ms,
         run_at: None,

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use errand_tests::{
-    Errand, Setup, Store,
+    Errand, Mode, Setup,
     postgres::{Durability, Postgres},
 };
 use report::Report;
@@ -45,11 +45,12 @@ enum Where {
 }
 
 impl Where {
-    const fn stores(self) -> &'static [Store] {
+    const fn modes(self) -> &'static [(&'static str, Mode)] {
+        const BOTH: &[(&str, Mode)] = &[("sqlite", Mode::Embedded), ("postgres", Mode::DevOnPostgres)];
         match self {
-            Self::Sqlite => &[Store::Sqlite],
-            Self::Postgres => &[Store::Postgres],
-            Self::Both => &[Store::Sqlite, Store::Postgres],
+            Self::Sqlite => BOTH.split_at(1).0,
+            Self::Postgres => BOTH.split_at(1).1,
+            Self::Both => BOTH,
         }
     }
 }
@@ -72,8 +73,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let reports = runtime.block_on(async {
         let mut reports = Vec::new();
-        for &store in arguments.store.stores() {
-            reports.push(measure_on(store, arguments).await?);
+        for &(store, mode) in arguments.store.modes() {
+            reports.push(measure_on(store, mode, arguments).await?);
         }
         anyhow::Ok(reports)
     })?;
@@ -85,10 +86,10 @@ fn measure(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn measure_on(store: Store, arguments: &Arguments) -> Result<Report> {
+async fn measure_on(store: &str, mode: Mode, arguments: &Arguments) -> Result<Report> {
     // As a user would run it: the defaults, but for the pause that makes `echo` visible.
-    let mut setup = Setup::new(std::env::current_exe()?, store).section("database", "").section("worker", "");
-    let _server = if store == Store::Postgres {
+    let mut setup = Setup::new(std::env::current_exe()?, mode).section("database", "").section("worker", "");
+    let _server = if mode == Mode::DevOnPostgres {
         let postgres = Postgres::boot(Durability::Durable).await?;
         setup = setup.on_database(postgres.create_database().await?);
         Some(postgres)
@@ -97,8 +98,8 @@ async fn measure_on(store: Store, arguments: &Arguments) -> Result<Report> {
     };
     let errand: Errand = setup.start().await;
     let burst = burst::run(errand.client(), arguments.jobs, arguments.connections).await?;
-    let peak_rss_mib = memory::peak_mib(errand.pid())?;
+    let peak_rss_mib = memory::peak_mib(errand.worker_pid(0))?;
     let lag = lag::run(errand.client(), arguments.scheduled).await?;
     errand.finish().await;
-    Ok(Report { store: format!("{store:?}").to_lowercase(), burst, peak_rss_mib, lag })
+    Ok(Report { store: store.to_owned(), burst, peak_rss_mib, lag })
 }

@@ -1,11 +1,11 @@
 //! What may be asked of the program.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use errand_common::telemetry::log;
 
-use crate::command::{dev, doctor, jobs, keys, migrate, submit};
+use crate::command::{api, dev, doctor, jobs, keys, migrate, queues, submit, worker, workers};
 
 /// Errand runs jobs for fleets of AI agents.
 #[derive(Debug, Parser)]
@@ -17,8 +17,8 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// Our own words; the worker runtime says the same things again, less well.
-const DEFAULT_LOG: &str = "info,apalis_core=warn";
+/// Our own words; the worker runtime says the same things again, less well, and PostgreSQL tells what is as it should be.
+const DEFAULT_LOG: &str = "info,apalis_core=warn,sqlx::postgres::notice=warn";
 
 /// Said before or after any command.
 #[derive(Debug, Args)]
@@ -53,12 +53,21 @@ impl From<LogFormat> for log::Format {
 pub(crate) enum Command {
     /// Run everything in one process, on an embedded database
     Dev(dev::Dev),
+    /// Serve the API of a cluster, or parts of it
+    Api(api::Api),
+    /// Run jobs as one worker of a cluster
+    Worker(worker::Worker),
     /// Submit work
     #[command(subcommand)]
     Submit(submit::Submit),
     /// Look at jobs, follow, cancel and retry them
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    /// List, pause and resume queues
+    #[command(subcommand)]
+    Queues(queues::Queues),
+    /// List workers, and drain them
+    Workers(workers::Workers),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -66,6 +75,14 @@ pub(crate) enum Command {
     Doctor(doctor::Doctor),
     /// Bring a database's schema up to date
     Migrate(migrate::Migrate),
+}
+
+/// Reads an address to listen at.
+///
+/// # Errors
+/// What to write.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
 /// Which server, with which key.

@@ -2,6 +2,7 @@
 //!
 //! * `arguments`: what may be asked; `command`: one file a command.
 //! * `client`: REST, with retries; `follow`: the live stream of a job.
+//! * `process`: what serves until it is asked to stop.
 //! * `dev`: the pieces of `errand dev` (data directory, engines found, banner).
 //! * `settings`: the one place that reads the process's environment; `screen`: the one that writes to terminals.
 
@@ -11,6 +12,7 @@ mod command;
 mod dev;
 mod exit;
 mod follow;
+mod process;
 mod screen;
 mod settings;
 mod table;

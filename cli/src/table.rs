@@ -43,6 +43,12 @@ pub(crate) fn age(at: &str, now: chrono::DateTime<chrono::Utc>) -> String {
     }
 }
 
+/// A length of time, likewise.
+pub(crate) fn seconds(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "a cast saturates, and fractions are not shown")]
+    span(seconds as i64)
+}
+
 fn span(seconds: i64) -> String {
     match seconds {
         ..60 => format!("{seconds}s"),

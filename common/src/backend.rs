@@ -5,23 +5,38 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     adapter::{
         clock::SystemClock,
-        memory::{MemoryBus, MemoryQueue},
-        sql,
+        memory::{MemoryBus, MemoryGates, MemoryQueue},
+        redis::{self, Redis},
+        sql::{self, Migration},
     },
     config::Config,
-    domain::Stream,
-    port::{Bus, BusMessage, Clock, Queue, Ready, Store, Topic, store::Consequences},
+    domain::{Stream, WorkerId},
+    port::{Bus, BusMessage, Clock, Gates, Queue, Ready, Store, Topic, store::Consequences},
     telemetry::metric,
     wire::control::Signal,
 };
 
-pub use crate::adapter::sql::{OpenError, Schema};
+pub use crate::adapter::{redis::ServerInfo, sql::Schema};
+
+/// Why a backend can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] sql::OpenError),
+    /// `redis.url` can't be used.
+    #[error("Redis can't be used: redis.url {0}")]
+    RedisUrl(String),
+    /// Nobody answers at `redis.url`.
+    #[error("Redis does not answer")]
+    Redis(#[from] redis::Failure),
+}
 
 /// Jobs due later than this are left to the sweep, which tells the queue of them as their time comes near: what is
 /// scheduled for next year need not lie in memory until then.
 const QUEUE_HORIZON: Duration = Duration::from_secs(600);
 
-/// The four ports, chosen by configuration.
+/// The ports, chosen by configuration.
 #[derive(Clone)]
 pub struct Backend {
     /// Truth.
@@ -30,30 +45,67 @@ pub struct Backend {
     pub queue: Arc<dyn Queue>,
     /// Who is told.
     pub bus: Arc<dyn Bus>,
+    /// Who may call which destination.
+    pub gates: Arc<dyn Gates>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
 
+impl OpenError {
+    /// Whether the database is merely away, or not up yet: it is worth trying again.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_passing())
+    }
+}
+
 impl Backend {
-    /// Opens the database at `database_url`, bringing its schema up to date, and the queue and bus that go with the
-    /// configuration.
+    /// Opens the database at `database_url`, bringing its schema up to date, and the queue, bus and gates that go with the
+    /// configuration: on Redis if `redis.url` is set, which may be away; else in this process.
     ///
     /// # Errors
     /// [`OpenError`], with the part that failed.
     pub async fn open(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        Self::open_with(config, database_url, Migration::Apply).await
+    }
+
+    /// The same without a change to the schema: for one process of many. A schema that is behind is an error; one that is
+    /// ahead is not, so that old processes go on beside new ones.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the part that failed.
+    pub async fn join(config: &Config, database_url: &str) -> Result<Self, OpenError> {
+        Self::open_with(config, database_url, Migration::Expect).await
+    }
+
+    async fn open_with(config: &Config, database_url: &str, migration: Migration) -> Result<Self, OpenError> {
+        let redis = Redis::open(&config.redis).map_err(OpenError::RedisUrl)?;
         let options = sql::OpenOptions {
+            migration,
             max_connections: config.database.max_connections,
+            renewal_connections: config.database.renewal_connections,
             acquire_timeout: Duration::from_secs(config.database.acquire_timeout_seconds.into()),
+            answer_timeout: Duration::from_secs(config.database.answer_timeout_seconds.into()),
             idle_transaction: Duration::from_secs(config.database.idle_transaction_seconds.into()),
             interrupted_marker: config.texts.locale.interrupted_marker().to_owned(),
         };
         let (store, _) = sql::open(database_url, &options).await?;
-        Ok(Self {
-            store,
-            queue: Arc::new(MemoryQueue::default()),
-            bus: Arc::new(MemoryBus::default()),
-            clock: Arc::new(SystemClock),
-        })
+        let (queue, bus, gates): (Arc<dyn Queue>, Arc<dyn Bus>, Arc<dyn Gates>) = match redis {
+            Some(redis) => (Arc::new(redis.queue()), Arc::new(redis.bus()), Arc::new(redis.gates())),
+            None => {
+                (Arc::new(MemoryQueue::default()), Arc::new(MemoryBus::default()), Arc::new(MemoryGates::default()))
+            }
+        };
+        Ok(Self { store, queue, bus, gates, clock: Arc::new(SystemClock) })
+    }
+
+    /// What answers at `redis.url`; `None` if it is not set.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the URL can't be used, or nobody answers there.
+    pub async fn inspect_redis(config: &Config) -> Result<Option<ServerInfo>, OpenError> {
+        let Some(redis) = Redis::open(&config.redis).map_err(OpenError::RedisUrl)? else { return Ok(None) };
+        Ok(Some(redis.inspect().await?))
     }
 
     /// How the schema of the database at `database_url` stands, without changing anything.
@@ -61,7 +113,7 @@ impl Backend {
     /// # Errors
     /// [`OpenError`]: it can't be reached, or refuses us.
     pub async fn inspect(config: &Config, database_url: &str) -> Result<Schema, OpenError> {
-        sql::inspect(database_url, Duration::from_secs(config.database.acquire_timeout_seconds.into())).await
+        Ok(sql::inspect(database_url, Duration::from_secs(config.database.acquire_timeout_seconds.into())).await?)
     }
 
     /// Tells the fleet what a transaction meant: what is due, which runs must stop, what can be seen. Counts what ended.
@@ -91,6 +143,21 @@ impl Backend {
         let horizon = self.clock.now().plus(QUEUE_HORIZON);
         ready.retain(|entry| entry.due_at.is_none_or(|at| at <= horizon));
         tokio::join!(self.push(&ready), self.publish(messages));
+    }
+
+    /// Sends a signal to a worker. One that is lost is logged; the worker's next renewal finds out.
+    pub async fn signal(&self, worker: WorkerId, signal: Signal) {
+        if let Ok(text) = serde_json::to_string(&signal) {
+            self.publish(vec![BusMessage { topic: Topic::Worker(worker), payload: text.into() }]).await;
+        }
+    }
+
+    /// Lets workers ask the store for the jobs of a queue that was paused, at once: the index may have dropped them
+    /// meanwhile. If the queue can't be told, the sweep finds them.
+    pub async fn tell_resumed(&self, queue: &str) {
+        if let Err(error) = self.queue.declare_incomplete(&[queue.to_owned()]).await {
+            tracing::warn!(%error, queue, "could not tell the queue that it was resumed; the sweep will");
+        }
     }
 
     async fn push(&self, ready: &[Ready]) {

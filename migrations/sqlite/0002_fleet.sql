@@ -9,7 +9,6 @@ DROP INDEX jobs_queued;
 CREATE INDEX jobs_queued ON jobs (queue, tenant, priority, id) WHERE state = 'queued';
 CREATE INDEX jobs_by_parent ON jobs (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX jobs_waiting ON jobs (waits_for) WHERE waits_for IS NOT NULL AND state = 'blocked';
-CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 
 -- What a dedup key stands for: the last job submitted under it. Whoever submits under the key holds the row.
 CREATE TABLE dedup_keys (
@@ -53,4 +52,12 @@ CREATE TABLE effects (
     PRIMARY KEY (job_id, ordinal)
 );
 
-ALTER TABLE workers ADD COLUMN drain_asked_at integer; -- an operator wants it to stop
+ALTER TABLE workers ADD COLUMN drain_asked_at integer; -- somebody wants it to stop: an operator, or its supervisor
+ALTER TABLE workers ADD COLUMN drainable integer NOT NULL DEFAULT 1; -- 0: its process is more than a worker
+
+-- Retention. Events are dropped from the beginning of a stream; a job goes when its stream is empty.
+ALTER TABLE jobs ADD COLUMN first_seq integer NOT NULL DEFAULT 1; -- number of the oldest event kept; above tail_seq if none is
+ALTER TABLE sessions ADD COLUMN first_seq integer NOT NULL DEFAULT 1;
+CREATE INDEX jobs_with_events ON jobs (finished_at, id) WHERE finished_at IS NOT NULL AND first_seq <= tail_seq;
+CREATE INDEX jobs_without_events ON jobs (finished_at, id) WHERE finished_at IS NOT NULL AND first_seq > tail_seq;
+CREATE INDEX jobs_by_original ON jobs (retry_of) WHERE retry_of IS NOT NULL;

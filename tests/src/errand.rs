@@ -1,21 +1,21 @@
-//! One running Errand: the real program, in a directory of its own.
+//! One running Errand: the real program, as one process or as a cluster, in a directory of its own.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    Client, Setup, Store,
+    Client, Mode, Setup,
     postgres::Postgres,
-    wait::{self, bounded},
-    watchdog::Watchdog,
+    redis::Redis,
+    server::{Role, Server},
+    wait::bounded,
 };
 
 /// Variables of ours that the program is given; everything else is cleared, as on a fresh machine.
@@ -24,22 +24,20 @@ const KEPT_VARIABLES: &[&str] = &["PATH"];
 /// How much of a log a failure shows.
 const TAIL_LINES: usize = 60;
 
+/// The tenant of the key in use, as in `errand dev`.
+const TENANT: &str = "dev";
+
 /// A running Errand. Ends with [`Errand::finish`].
 #[derive(Debug)]
 pub struct Errand {
     setup: Setup,
     directory: TempDir,
-    runs: usize,
-    server: Option<Server>,
+    /// One `dev`; or the apis, then the workers.
+    servers: Vec<Server>,
+    key: String,
     client: Option<Client>,
     expected_errors: Vec<String>,
     finished: bool,
-}
-
-#[derive(Debug)]
-struct Server {
-    child: Child,
-    _watchdog: Watchdog,
 }
 
 impl Errand {
@@ -48,84 +46,96 @@ impl Errand {
     /// # Panics
     /// If it doesn't in time; the message holds the end of its log.
     pub async fn start(mut setup: Setup) -> Self {
-        if setup.store() == Store::Postgres && setup.database_url.is_none() {
+        if setup.mode() != Mode::Embedded && setup.database_url.is_none() {
             let url = Postgres::shared().await.create_database().await.expect("a database for the test");
             setup = setup.on_database(url);
         }
+        if setup.mode() == Mode::Cluster && setup.redis_url.is_none() {
+            let url = Redis::shared().await.url();
+            setup = setup.on_redis(url);
+        }
         let directory = tempfile::Builder::new().prefix("errand-test-").tempdir().expect("a directory for the test");
         setup.write(&directory.path().join("errand.toml")).expect("errand.toml");
+        let server = |role| {
+            let directory = directory.path().to_owned();
+            move |(number, arguments): (usize, &Vec<String>)| Server::new(role, number, arguments, &directory)
+        };
+        let servers = match setup.mode() {
+            Mode::Embedded | Mode::DevOnPostgres => vec![server(Role::Dev)((0, &vec![]))],
+            Mode::Cluster => {
+                let apis = setup.apis.iter().enumerate().map(server(Role::Api));
+                apis.chain(setup.workers.iter().enumerate().map(server(Role::Worker))).collect()
+            }
+        };
         let mut errand = Self {
             setup,
             directory,
-            runs: 0,
-            server: None,
+            servers,
+            key: String::new(),
             client: None,
             expected_errors: Vec::new(),
             finished: false,
         };
-        errand.launch("127.0.0.1:0").await;
+        if errand.setup.mode() == Mode::Cluster {
+            errand.prepare_database().await;
+        }
+        errand.restart().await;
         errand
     }
 
-    /// Starts it again on its data, on a new port.
-    pub async fn restart(&mut self) {
-        assert!(self.server.is_none(), "stop it before it is started again");
-        self.launch("127.0.0.1:0").await;
+    /// As an operator does before the first start: the schema, and a key.
+    async fn prepare_database(&mut self) {
+        self.run_to_success(&["migrate"]).await;
+        let scopes = "jobs:read,jobs:write,jobs:cancel,approve,admin,fleet";
+        let arguments = ["keys", "create", "--tenant", TENANT, "--name", "of the test", "--scopes", scopes];
+        self.key = self.run_to_success(&arguments).await.trim().to_owned();
     }
 
-    /// Starts it again on its data, where it listened before.
-    pub async fn restart_in_place(&mut self) {
-        assert!(self.server.is_none(), "stop it before it is started again");
-        let address = self.url().trim_start_matches("http://").to_owned();
-        self.launch(&address).await;
-    }
-
-    async fn launch(&mut self, listen: &str) {
-        self.runs += 1;
-        let create = |file: PathBuf| fs::File::create(file).expect("a log file");
+    /// Runs a command straight on the database; what it printed.
+    async fn run_to_success(&self, arguments: &[&str]) -> String {
         let mut command = self.command();
-        command
-            .args(["dev", "--listen", listen, "--data-dir"])
-            .arg(self.data_dir())
-            .stdin(Stdio::null())
-            .stdout(create(self.output_file()))
-            .stderr(create(self.log_file(self.runs)));
-        if let Some(url) = &self.setup.database_url {
-            command.env("ERRAND_DATABASE_URL", url);
-        }
-        let child = command.spawn().expect("the program starts");
-        let watchdog = Watchdog::over(child.id(), "KILL", None).expect("a watchdog");
-        self.server = Some(Server { child, _watchdog: watchdog });
-
-        let started = Instant::now();
-        let url = loop {
-            if let Some(url) = self.printed_url() {
-                break url;
-            }
-            let exited = self.server.as_mut().and_then(|server| server.child.try_wait().ok().flatten());
-            assert!(exited.is_none(), "the program ended at once ({exited:?}); its log:\n{}", self.log_tail());
-            assert!(started.elapsed() < wait::PATIENCE, "no URL was printed; the log:\n{}", self.log_tail());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        let key = fs::read_to_string(self.data_dir().join("key")).expect("the key in the data directory");
-        let client = Client::new(&url, key.trim());
-        wait::until("it is ready", || async {
-            client.get_root("/readyz").await.is_some_and(|answer| answer.status == 200).then_some(())
-        })
-        .await;
-        self.client = Some(client);
+        command.args(arguments).stdin(Stdio::null());
+        let output = run(command, arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "errand {arguments:?}: {}\n{said}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn printed_url(&self) -> Option<String> {
-        const SCHEME: &str = "http://";
-        let output = fs::read_to_string(self.output_file()).ok()?;
-        let start = output.find("http://127.0.0.1:")?;
-        let address: String = output[start + SCHEME.len()..]
-            .chars()
-            .take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':')
-            .collect();
-        // The line may be half written.
-        output[start..].contains('\n').then(|| format!("{SCHEME}{address}"))
+    /// Starts again what does not run, on the data that is there and on new ports.
+    pub async fn restart(&mut self) {
+        self.launch(|_| true, false).await;
+    }
+
+    /// Starts again what does not run, where it listened before.
+    pub async fn restart_in_place(&mut self) {
+        self.launch(|_| true, true).await;
+    }
+
+    /// Starts the workers again that don't run; where one process is everything, that.
+    pub async fn restart_workers(&mut self) {
+        self.launch(|role| role != Role::Api, false).await;
+    }
+
+    async fn launch(&mut self, wanted: impl Fn(Role) -> bool, in_place: bool) {
+        let lying = |server: &Server| !server.is_running() && wanted(server.role);
+        let started: Vec<usize> = (0..self.servers.len()).filter(|index| lying(&self.servers[*index])).collect();
+        assert!(!started.is_empty(), "all of it runs; stop something before it is started again");
+        // Side by side: each takes its time.
+        for index in &started {
+            let command = self.command();
+            let server = &mut self.servers[*index];
+            let address = in_place.then(|| server.url().trim_start_matches("http://").to_owned());
+            server.start(command, address.as_deref());
+        }
+        for index in started {
+            self.servers[index].wait_until_ready().await;
+        }
+        let serving = &self.servers[0];
+        if serving.role == Role::Dev {
+            let key = fs::read_to_string(serving.data_dir().join("key")).expect("the key in the data directory");
+            key.trim().clone_into(&mut self.key);
+        }
+        self.client = Some(Client::new(serving.url(), &self.key));
     }
 
     /// The program with a cleared environment, in the test's directory.
@@ -136,6 +146,12 @@ impl Errand {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
+        }
+        if let Some(url) = &self.setup.database_url {
+            command.env("ERRAND_DATABASE_URL", url);
+        }
+        if let Some(url) = &self.setup.redis_url {
+            command.env("ERRAND_REDIS_URL", url).env("ERRAND_REDIS__KEY_PREFIX", &self.setup.redis_prefix);
         }
         command.envs(self.setup.variables.iter().map(|(name, value)| (name, value)));
         command
@@ -155,12 +171,10 @@ impl Errand {
 
     /// Runs the command line to its end.
     pub async fn run_cli(&self, arguments: &[&str]) -> Output {
-        let mut command = self.cli(arguments);
-        let run = tokio::task::spawn_blocking(move || command.output());
-        bounded(format!("errand {arguments:?}"), run).await.expect("no panic").expect("the program starts")
+        run(self.cli(arguments), arguments).await
     }
 
-    /// A client with the key that `errand dev` printed.
+    /// A client of the first api.
     ///
     /// # Panics
     /// Never after the start.
@@ -169,10 +183,22 @@ impl Errand {
         self.client.as_ref().expect("started")
     }
 
-    /// Where it listens, without a slash at the end.
+    /// A client of the `number`th api, from 0.
+    #[must_use]
+    pub fn client_of(&self, number: usize) -> Client {
+        Client::new(self.api(number).url(), &self.key)
+    }
+
+    /// Where the first api listens, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> &str {
         self.client().base()
+    }
+
+    /// A client of what the `number`th worker answers about itself; `errand dev` answers for its own.
+    #[must_use]
+    pub fn worker_client(&self, number: usize) -> Client {
+        Client::new(self.worker(number).url(), &self.key)
     }
 
     /// The configuration it runs with.
@@ -190,77 +216,115 @@ impl Errand {
     /// Where `errand dev` keeps its data.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.servers[0].data_dir()
     }
 
-    /// The server's process id.
+    /// What the current run of `errand dev` printed for people.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.servers[0].output()
+    }
+
+    fn index(&self, role: Role, number: usize) -> usize {
+        let indices = self.servers.iter().enumerate().filter(|(_, server)| [role, Role::Dev].contains(&server.role));
+        indices.map(|(index, _)| index).nth(number).unwrap_or_else(|| panic!("there is no {role:?} number {number}"))
+    }
+
+    fn api(&self, number: usize) -> &Server {
+        &self.servers[self.index(Role::Api, number)]
+    }
+
+    fn worker(&self, number: usize) -> &Server {
+        &self.servers[self.index(Role::Worker, number)]
+    }
+
+    fn worker_mut(&mut self, number: usize) -> &mut Server {
+        let index = self.index(Role::Worker, number);
+        &mut self.servers[index]
+    }
+
+    /// The process id of the `number`th worker; of all, where one process is everything.
     ///
     /// # Panics
     /// If it was stopped.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.server.as_ref().expect("the server runs").child.id()
+    pub fn worker_pid(&self, number: usize) -> u32 {
+        self.worker(number).pid()
     }
 
-    /// What the current run printed for people.
-    #[must_use]
-    pub fn output(&self) -> String {
-        fs::read_to_string(self.output_file()).unwrap_or_default()
-    }
-
-    /// Kills it without a word.
+    /// Kills everything without a word.
     pub fn kill9(&mut self) {
-        let mut server = self.server.take().expect("the server runs");
-        server.child.kill().expect("kill");
-        server.child.wait().expect("wait");
+        for server in self.servers.iter_mut().filter(|server| server.is_running()) {
+            server.kill9();
+        }
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Kills the `number`th worker without a word; where one process is everything, that.
+    pub fn kill9_worker(&mut self, number: usize) {
+        self.worker_mut(number).kill9();
+    }
+
+    /// Kills the `number`th api without a word; where one process is everything, that.
+    pub fn kill9_api(&mut self, number: usize) {
+        let index = self.index(Role::Api, number);
+        self.servers[index].kill9();
+    }
+
+    /// Asks everything to stop, and waits until it has. The status of the first that failed, if one did.
     ///
     /// # Panics
     /// If it doesn't in time.
     pub async fn sigterm(&mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
-        self.wait_for_exit().await
+        let running = || self.servers.iter().filter(|server| server.is_running());
+        running().for_each(|server| server.signal(Signal::TERM));
+        let mut statuses = Vec::new();
+        for server in self.servers.iter_mut().filter(|server| server.is_running()) {
+            statuses.push(server.wait_for_exit().await);
+        }
+        let failed = statuses.iter().find(|status| !status.success());
+        *failed.or(statuses.last()).expect("something runs")
     }
 
-    /// Waits until it has ended by itself.
+    /// Asks the `number`th worker to stop, and waits until it has; where one process is everything, that.
     ///
     /// # Panics
     /// If it doesn't in time.
-    pub async fn wait_for_exit(&mut self) -> ExitStatus {
-        let mut server = self.server.take().expect("the server runs");
-        let started = Instant::now();
-        loop {
-            if let Some(status) = server.child.try_wait().expect("wait") {
-                return status;
-            }
-            if started.elapsed() > wait::PATIENCE {
-                let _ = server.child.kill();
-                let _ = server.child.wait();
-                panic!("it did not stop within {:?}; its log:\n{}", wait::PATIENCE, self.log_tail());
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    pub async fn sigterm_worker(&mut self, number: usize) -> ExitStatus {
+        self.signal_worker(number, Signal::TERM);
+        self.wait_for_worker_exit(number).await
     }
 
-    /// Freezes it.
-    pub fn sigstop(&self) {
-        self.signal(Signal::STOP);
+    /// Waits until the `number`th worker has ended by itself; where one process is everything, that.
+    ///
+    /// # Panics
+    /// If it doesn't in time.
+    pub async fn wait_for_worker_exit(&mut self, number: usize) -> ExitStatus {
+        self.worker_mut(number).wait_for_exit().await
     }
 
-    /// Thaws it.
-    pub fn sigcont(&self) {
-        self.signal(Signal::CONT);
+    /// Waits until the `number`th api has ended by itself; where one process is everything, that.
+    ///
+    /// # Panics
+    /// If it doesn't in time.
+    pub async fn wait_for_api_exit(&mut self, number: usize) -> ExitStatus {
+        let index = self.index(Role::Api, number);
+        self.servers[index].wait_for_exit().await
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the `number`th worker: `STOP` freezes it, `CONT` thaws it.
     ///
     /// # Panics
     /// If it was stopped.
-    pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, signal).expect("the signal is sent");
+    pub fn signal_worker(&self, number: usize, signal: Signal) {
+        self.worker(number).signal(signal);
+    }
+
+    /// Sends a signal to the `number`th api.
+    ///
+    /// # Panics
+    /// If it was stopped.
+    pub fn signal_api(&self, number: usize, signal: Signal) {
+        self.api(number).signal(signal);
     }
 
     /// The log may hold errors whose line contains `text`.
@@ -268,10 +332,10 @@ impl Errand {
         self.expected_errors.push(text.to_owned());
     }
 
-    /// The whole log, of all runs.
+    /// The whole log, of all processes and runs.
     #[must_use]
     pub fn log(&self) -> String {
-        (1..=self.runs).filter_map(|run| fs::read_to_string(self.log_file(run)).ok()).collect()
+        self.servers.iter().map(Server::log).collect()
     }
 
     /// Ends the test.
@@ -279,12 +343,12 @@ impl Errand {
     /// # Panics
     /// If a job is unfinished or the log holds an error that was not expected.
     pub async fn finish(mut self) {
-        if self.server.is_some() {
+        if self.servers[0].is_running() {
             let live = self.client().get("/jobs?state=live&limit=5").await;
             assert_eq!(live.status, 200, "{live:?}");
             assert_eq!(live.body["items"], serde_json::json!([]), "the test left jobs unfinished");
-            self.kill9();
         }
+        self.kill9();
         let surprises = self.unexpected_errors();
         assert!(surprises.is_empty(), "errors in the log that nobody expected:\n{}", surprises.join("\n"));
         self.finished = true;
@@ -298,29 +362,25 @@ impl Errand {
         log.lines().filter(|line| (is_error(line) || panics(line)) && !is_expected(line)).map(str::to_owned).collect()
     }
 
-    fn output_file(&self) -> PathBuf {
-        self.directory.path().join(format!("stdout-{}", self.runs))
+    fn log_tails(&self) -> String {
+        let tail = |server: &Server| {
+            let log = server.log();
+            let lines: Vec<&str> = log.lines().collect();
+            format!("{}:\n{}\n", server.name(), lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"))
+        };
+        self.servers.iter().map(tail).collect()
     }
+}
 
-    fn log_file(&self, run: usize) -> PathBuf {
-        self.directory.path().join(format!("log-{run}"))
-    }
-
-    fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
-    }
+async fn run(mut command: Command, arguments: &[&str]) -> Output {
+    let run = tokio::task::spawn_blocking(move || command.output());
+    bounded(format!("errand {arguments:?}"), run).await.expect("no panic").expect("the program starts")
 }
 
 impl Drop for Errand {
     fn drop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            let _ = server.child.kill();
-            let _ = server.child.wait();
-        }
         if thread::panicking() {
-            eprintln!("the end of its log:\n{}", self.log_tail());
+            eprintln!("the end of its logs:\n{}", self.log_tails());
         } else {
             assert!(self.finished, "the test must end with `errand.finish().await`");
         }

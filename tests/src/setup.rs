@@ -6,15 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Errand;
+use crate::{Errand, redis};
 
-/// Which database holds the truth.
+/// What runs, and on what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Store {
-    /// The file that `errand dev` keeps in its data directory.
-    Sqlite,
-    /// A database of its own on the PostgreSQL of this test process.
-    Postgres,
+pub enum Mode {
+    /// `errand dev`: one process on a file in its data directory.
+    Embedded,
+    /// `errand api` and `errand worker`, on a database of their own on the PostgreSQL of this test process and with keys of
+    /// their own in its Redis.
+    Cluster,
+    /// `errand dev` on such a database.
+    DevOnPostgres,
 }
 
 /// A configuration under construction.
@@ -23,7 +26,12 @@ pub struct Setup {
     pub(crate) program: PathBuf,
     pub(crate) database_url: Option<String>,
     pub(crate) variables: Vec<(String, String)>,
-    store: Store,
+    pub(crate) redis_url: Option<String>,
+    pub(crate) redis_prefix: String,
+    /// The arguments of each.
+    pub(crate) apis: Vec<Vec<String>>,
+    pub(crate) workers: Vec<Vec<String>>,
+    mode: Mode,
     sections: BTreeMap<String, String>,
 }
 
@@ -36,12 +44,16 @@ impl Setup {
 
     /// A test's own: an `echo` engine without delay, few connections, and leases short enough to be waited for.
     #[must_use]
-    pub fn new(program: impl Into<PathBuf>, store: Store) -> Self {
+    pub fn new(program: impl Into<PathBuf>, mode: Mode) -> Self {
         let empty = Self {
             program: program.into(),
             database_url: None,
             variables: Vec::new(),
-            store,
+            redis_url: None,
+            redis_prefix: redis::unique_prefix(),
+            apis: vec![vec![]],
+            workers: vec![vec![]],
+            mode,
             sections: BTreeMap::new(),
         };
         empty
@@ -51,10 +63,38 @@ impl Setup {
             .default_engine("echo")
     }
 
-    /// Which store it will run on.
+    /// What will run.
     #[must_use]
-    pub const fn store(&self) -> Store {
-        self.store
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// So many apis in a cluster instead of one.
+    #[must_use]
+    pub fn apis(mut self, apis: usize) -> Self {
+        self.apis = vec![vec![]; apis];
+        self
+    }
+
+    /// In a cluster, one api for each of these, serving those parts.
+    #[must_use]
+    pub fn apis_serving(mut self, parts: &[&str]) -> Self {
+        self.apis = parts.iter().map(|parts| vec!["--serve".to_owned(), (*parts).to_owned()]).collect();
+        self
+    }
+
+    /// So many workers in a cluster instead of one.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = vec![vec![]; workers];
+        self
+    }
+
+    /// In a cluster, one worker for each of these, taking from those queues.
+    #[must_use]
+    pub fn workers_taking_from(mut self, queues: &[&str]) -> Self {
+        self.workers = queues.iter().map(|queues| vec!["--queues".to_owned(), (*queues).to_owned()]).collect();
+        self
     }
 
     /// Replaces one table of the configuration: its name without brackets, and its lines.
@@ -87,6 +127,13 @@ impl Setup {
     #[must_use]
     pub fn on_database(mut self, url: String) -> Self {
         self.database_url = Some(url);
+        self
+    }
+
+    /// Uses this Redis, with keys of its own there, instead of that of the test process.
+    #[must_use]
+    pub fn on_redis(mut self, url: String) -> Self {
+        self.redis_url = Some(url);
         self
     }
 

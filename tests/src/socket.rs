@@ -12,7 +12,10 @@ use crate::{Client, wait};
 
 /// An open socket.
 #[derive(Debug)]
-pub struct Socket(WebSocketStream<TcpStream>);
+pub struct Socket {
+    socket: WebSocketStream<TcpStream>,
+    close_reason: String,
+}
 
 /// Bytes the system takes in for a socket before its reader does.
 const ROOM: u32 = 16 * 1024;
@@ -64,7 +67,7 @@ impl Socket {
         let stream = stream.connect(address).await?;
         let (socket, response) = wait::bounded("the handshake", client_async(request, stream)).await?;
         assert_eq!(response.headers()["sec-websocket-protocol"], "errand.v1");
-        Ok(Self(socket))
+        Ok(Self { socket, close_reason: String::new() })
     }
 
     /// Sends one frame.
@@ -80,7 +83,7 @@ impl Socket {
     /// # Panics
     /// If the socket is broken.
     pub async fn send_bytes(&mut self, bytes: &'static [u8]) {
-        self.0.send(Message::binary(bytes)).await.expect("the frame is sent");
+        self.socket.send(Message::binary(bytes)).await.expect("the frame is sent");
     }
 
     /// What the server closes with, whatever comes before.
@@ -92,12 +95,18 @@ impl Socket {
         }
     }
 
+    /// The words that came with the close code.
+    #[must_use]
+    pub fn close_reason(&self) -> &str {
+        &self.close_reason
+    }
+
     /// Sends any text.
     ///
     /// # Panics
     /// If the socket is broken.
     pub async fn send_text(&mut self, text: &str) {
-        self.0.send(Message::text(text)).await.expect("the frame is sent");
+        self.socket.send(Message::text(text)).await.expect("the frame is sent");
     }
 
     /// What comes next, pings aside.
@@ -106,11 +115,14 @@ impl Socket {
     /// If nothing comes in time.
     pub async fn next(&mut self) -> Incoming {
         loop {
-            match wait::bounded("the next frame", self.0.next()).await {
+            match wait::bounded("the next frame", self.socket.next()).await {
                 Some(Ok(Message::Text(text))) => {
                     return Incoming::Frame(serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}")));
                 }
-                Some(Ok(Message::Close(Some(close)))) => return Incoming::Closed(close.code.into()),
+                Some(Ok(Message::Close(Some(close)))) => {
+                    self.close_reason = close.reason.to_string();
+                    return Incoming::Closed(close.code.into());
+                }
                 Some(Ok(Message::Close(None)) | Err(_)) | None => return Incoming::Closed(1006),
                 Some(Ok(_)) => {}
             }

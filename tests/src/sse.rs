@@ -45,6 +45,7 @@ impl Frame {
 
 /// A stream being watched.
 pub struct Sse {
+    retry: Option<u64>,
     frames: Pin<Box<dyn Stream<Item = Option<sse_stream::Sse>> + Send>>,
 }
 
@@ -65,7 +66,7 @@ impl Sse {
         let bytes = response.bytes_stream().map_err(std::io::Error::other);
         // A connection that breaks ends the stream: that is what a killed server looks like.
         let frames = SseStream::from_bytes_stream(Box::pin(bytes)).map(Result::ok);
-        Self { frames: Box::pin(frames) }
+        Self { retry: None, frames: Box::pin(frames) }
     }
 
     /// Watches a job from its first event.
@@ -85,10 +86,17 @@ impl Sse {
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
             let frame = wait::bounded("the next frame", self.frames.next()).await??;
+            self.retry = frame.retry.or(self.retry);
             let Some(data) = frame.data else { continue };
             let data = serde_json::from_str(&data).unwrap_or_else(|error| panic!("no JSON: {error}: {data}"));
             return Some(Frame { id: frame.id, event: frame.event, data });
         }
+    }
+
+    /// After how many milliseconds the server has last told us to come again.
+    #[must_use]
+    pub const fn retry(&self) -> Option<u64> {
+        self.retry
     }
 
     /// Frames up to and including the first for which `last` holds.

@@ -89,8 +89,11 @@ impl Executor {
         let started = Instant::now();
         let outbox = self.writer.outbox(run.clone());
         let ended = match self.handlers.get(&claimed.job.kind) {
+            Some(handler) if claimed.job.payload_version > handler.version() => {
+                Ended::Itself(Err(HandlerFailure::Missing(Missing::version_of(&claimed.job))))
+            }
             Some(handler) => self.work(handler.as_ref(), claimed, run, &outbox).await,
-            None => Ended::Itself(Err(HandlerFailure::Missing(Missing::Kind(claimed.job.kind.clone())))),
+            None => Ended::Itself(Err(HandlerFailure::Missing(Missing::kind_of(&claimed.job)))),
         };
         if !run.is_revoked() && !run.lease_holds() {
             lease_lost(run);
@@ -116,7 +119,7 @@ impl Executor {
             return Ended::Stopped(reason);
         }
         let context = RunContext::new(self.backend.clone(), run.clone(), self.writer.clone(), outbox.clone());
-        let limit = time_limit(claimed, handler);
+        let limit = handler.time_limit(claimed);
         let mut work = Box::pin(AssertUnwindSafe(handler.run(claimed, &context)).catch_unwind());
         tokio::select! {
             biased;
@@ -130,8 +133,16 @@ impl Executor {
         let reason = run.stop_reason().unwrap_or(StopReason::Revoked);
         // A run without a lease has no grace: another may begin.
         let grace = if reason == StopReason::LeaseLost { Duration::ZERO } else { self.stop_grace };
-        let returned = tokio::time::timeout(grace, &mut work).await.is_ok();
+        let returned = tokio::time::timeout(grace, &mut work).await;
         drop(work);
+        let returned = match returned {
+            // A call that was under way came to its end: its receipt is worth more than a hand-back. What has no receipt
+            // may have ended early because it was told to.
+            Ok(Ok(Ok(completion))) if reason == StopReason::Drain && outbox.has_receipts() => {
+                return Ended::Itself(Ok(completion));
+            }
+            other => other.is_ok(),
+        };
         if !returned && reason != StopReason::LeaseLost {
             tracing::warn!("the run did not stop within its grace and was dropped");
             tokio::time::sleep(DROPPED_SETTLES).await;
@@ -154,7 +165,7 @@ impl Executor {
                 failed(outcome::failure(claimed, FailureClass::Fatal, "PANIC", message))
             }
             Ended::Stopped(StopReason::Timeout) => {
-                let limit = self.handlers.get(&claimed.job.kind).map(|handler| time_limit(claimed, handler.as_ref()));
+                let limit = self.handlers.get(&claimed.job.kind).map(|handler| handler.time_limit(claimed));
                 failed(outcome::timed_out(claimed, limit.unwrap_or_default()))
             }
             Ended::Stopped(StopReason::Drain) => outcome::drained(claimed, run.rerun_is_forbidden()),
@@ -193,7 +204,10 @@ impl Executor {
             match within(self.call_limit, self.backend.store.release(run.fence(), self.backend.clock.now())).await {
                 Ok((Ok(()), consequences)) => return self.backend.dispatch(consequences).await,
                 // Not cancelled, but another's by now: there is nothing to release.
-                Ok((Err(_), consequences)) => return self.backend.dispatch(consequences).await,
+                Ok((Err(_), consequences)) => {
+                    metrics::counter!(metric::STALE_WRITES_REJECTED_TOTAL).increment(1);
+                    return self.backend.dispatch(consequences).await;
+                }
                 Err(StoreError::Unavailable(_)) => tokio::time::sleep(backoff.pause()).await,
                 Err(error) => {
                     tracing::error!(%error, "a cancelled run could not be released; its lease will pass");
@@ -204,19 +218,12 @@ impl Executor {
     }
 }
 
-/// Bounds this attempt.
-fn time_limit(claimed: &Claimed, handler: &dyn Handler) -> Duration {
-    let asked = claimed.job.timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
-    asked.unwrap_or_else(|| handler.default_timeout())
-}
-
 fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {
     let message = "the database refused an event of this run; the worker's log says why".to_owned();
     outcome::failure(claimed, FailureClass::Fatal, "EVENT_REFUSED", message)
 }
 
 fn lease_lost(run: &Run) {
-    metrics::counter!(metric::LEASES_LOST_TOTAL).increment(1);
     tracing::debug!(job_id = %run.fence().job_id, "the run was stopped without a word: its lease has passed");
 }
 
@@ -232,7 +239,7 @@ fn count(claimed: &Claimed, outcome: &Outcome, took: Duration) {
     let class = match outcome {
         Outcome::Completed { .. } => "ok",
         Outcome::Failed { failure } | Outcome::Retry { failure, .. } => failure.class.as_str(),
-        Outcome::Snoozed { .. } | Outcome::HandedBack { .. } => return,
+        Outcome::Snoozed { .. } | Outcome::HeldBack { .. } | Outcome::HandedBack { .. } => return,
     };
     let kind = claimed.job.kind.clone();
     metrics::counter!(metric::ATTEMPTS_TOTAL, "kind" => kind, "class" => class).increment(1);
@@ -259,6 +266,7 @@ pub(crate) mod tests {
             attempt: 1,
             retry: RetryPolicy::TASK,
             payload: serde_json::json!({}),
+            payload_version: 1,
             result: None,
             failure: None,
             progress: None,

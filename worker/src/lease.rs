@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     guard::MonotonicInstant,
+    health::Health,
     pace::{Backoff, within},
     registry::{Registry, Run, StopReason},
 };
@@ -27,6 +28,7 @@ pub(crate) struct Keeper {
     pub(crate) registry: Arc<Registry>,
     pub(crate) info: WorkerInfo,
     pub(crate) lease: Duration,
+    pub(crate) health: Arc<Health>,
 }
 
 impl Keeper {
@@ -41,7 +43,9 @@ impl Keeper {
                 () = self.registry.renewal_wanted() => {}
                 () = stop.cancelled() => return,
             }
-            match self.renew_all().await {
+            let renewed = self.renew_all().await;
+            self.health.renewed(renewed.is_ok());
+            match renewed {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
                         tracing::info!("leases are renewed again");
@@ -87,8 +91,13 @@ impl Keeper {
     /// registration has lapsed when the leases pass that were renewed before it, and its runs count as crashed.
     pub(crate) async fn register(&self) -> Result<(), StoreError> {
         let running = u32::try_from(self.registry.len()).unwrap_or(u32::MAX);
-        let info = WorkerInfo { running, ..self.info.clone() };
-        within(self.lease / 3, self.backend.store.register_worker(&info, self.lease - self.lease / 10)).await
+        let draining = self.registry.drain_asked().is_cancelled();
+        let info = WorkerInfo { running, draining, ..self.info.clone() };
+        let lease = self.lease - self.lease / 10;
+        if within(self.lease / 3, self.backend.store.register_worker(&info, lease)).await? {
+            self.registry.ask_drain();
+        }
+        Ok(())
     }
 
     /// Says good-bye.

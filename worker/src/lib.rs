@@ -10,18 +10,26 @@
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
 
 mod control;
+mod duty;
+mod effect;
 pub mod engine;
 mod execute;
 mod fetch;
+mod gate;
 pub mod guard;
 mod handler;
+mod health;
 mod lease;
 mod outcome;
 mod pace;
+mod refill;
 mod registry;
+mod retain;
+mod retry_after;
 mod run;
 mod runner;
 mod sweep;
 mod writer;
 
+pub use health::{Condition, Health};
 pub use run::{RunError, RunOptions, run};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{
-        Failure, FailureClass, Timestamp,
+        Failure, FailureClass, Timestamp, gate,
         retry::{Circumstances, Decision, after_failure},
     },
     port::store::{Claimed, Outcome},
@@ -33,7 +33,31 @@ pub(crate) fn of_handler(
         Err(HandlerFailure::Failed { class, code, message, retry_after }) => {
             Ok(of_failure(claimed, failure(claimed, class, code, message), retry_after, moment))
         }
+        Err(HandlerFailure::InDoubt { message }) => {
+            let doubt = failure(claimed, FailureClass::Transient, "NO_ANSWER", message);
+            Ok(match of_failure(claimed, doubt, None, moment) {
+                Outcome::Failed { failure } => Outcome::Failed { failure: never_cleared_up(&failure) },
+                retry => retry,
+            })
+        }
+        Err(HandlerFailure::HeldBack { until, reason }) => Ok(held_back(claimed, until, reason, moment)),
     }
+}
+
+/// No attempt is left that could clear up what came of the last one.
+fn never_cleared_up(failure: &Failure) -> Failure {
+    let message = format!("{}; whether it was done is not known, and it is not sent again", failure.message);
+    Failure { class: FailureClass::Ambiguous, code: "OUTCOME_UNKNOWN".to_owned(), message, attempt: failure.attempt }
+}
+
+/// Puts a job off until its destination may take calls. The longer a job has been there, the wider the time over which those
+/// like it come back: a destination that opens is not stormed, and one that stays closed costs little.
+fn held_back(claimed: &Claimed, until: Timestamp, reason: gate::Reason, moment: Moment) -> Outcome {
+    const NARROWEST: Duration = Duration::from_millis(250);
+    const WIDEST: Duration = Duration::from_secs(10);
+    let spread = (moment.now.since(claimed.job.created_at) / 4).clamp(NARROWEST, WIDEST);
+    let run_at = until.max(moment.now).plus(spread.mul_f64(moment.dice.clamp(0.0, 1.0)));
+    Outcome::HeldBack { run_at, reason: reason.as_str().to_owned() }
 }
 
 /// What follows a failed attempt.
@@ -150,6 +174,36 @@ mod tests {
         let wait = Duration::from_secs(7);
         let outcome = of_handler(&claimed(), failing(FailureClass::RateLimited, Some(wait)), moment());
         assert!(matches!(outcome, Ok(Outcome::Retry { run_at, .. }) if run_at == moment().now.plus(wait)));
+    }
+
+    #[test]
+    fn doubt_is_tried_again_and_stays_doubt_when_no_attempt_is_left() {
+        let doubt = || Err(HandlerFailure::InDoubt { message: "no answer came".into() });
+        let mut claimed = claimed();
+        assert!(matches!(of_handler(&claimed, doubt(), moment()), Ok(Outcome::Retry { .. })));
+        claimed.job.attempt = 3;
+        let Ok(Outcome::Failed { failure }) = of_handler(&claimed, doubt(), moment()) else {
+            panic!("the last attempt")
+        };
+        assert_eq!((failure.class, failure.code.as_str()), (FailureClass::Ambiguous, "OUTCOME_UNKNOWN"));
+    }
+
+    #[test]
+    fn those_who_are_held_back_come_again_apart_from_each_other() {
+        let (claimed, now) = (claimed(), moment().now);
+        let until = now.plus(Duration::from_secs(5));
+        let run_at = |dice| {
+            let held = Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Open });
+            match of_handler(&claimed, held, Moment { now, dice }) {
+                Ok(Outcome::HeldBack { run_at, reason }) => {
+                    assert_eq!(reason, "destination_failing");
+                    run_at
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(run_at(0.0), until);
+        assert_eq!(run_at(1.0), until.plus(Duration::from_secs(10)), "it is old: the spread is at its widest");
     }
 
     #[test]

@@ -118,6 +118,11 @@ impl Run {
         self.rerun_unsafe.store(true, Ordering::Release);
     }
 
+    /// What was under way is known again.
+    pub(crate) fn permit_rerun(&self) {
+        self.rerun_unsafe.store(false, Ordering::Release);
+    }
+
     /// Whether cutting the run off leaves an outcome that can't be known.
     pub(crate) fn rerun_is_forbidden(&self) -> bool {
         self.rerun_unsafe.load(Ordering::Acquire)
@@ -135,6 +140,7 @@ pub(crate) fn safe_end(sent: MonotonicInstant, lease: Duration) -> MonotonicInst
 pub(crate) struct Registry {
     table: Mutex<Table>,
     renewal_wanted: Notify,
+    drain_asked: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -190,6 +196,16 @@ impl Registry {
         for run in table.runs.values() {
             run.stop(StopReason::Drain);
         }
+    }
+
+    /// The worker is to claim nothing more and to end: an operator said so, or its process was asked to stop.
+    pub(crate) fn ask_drain(&self) {
+        self.drain_asked.cancel();
+    }
+
+    /// Cancelled by [`Registry::ask_drain`].
+    pub(crate) const fn drain_asked(&self) -> &CancellationToken {
+        &self.drain_asked
     }
 
     /// Stops the runs whose lease is about to pass. Returns how many it stopped.

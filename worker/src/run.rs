@@ -15,8 +15,10 @@ use crate::{
     execute::Executor,
     fetch::Fetcher,
     handler::{self, HandlerTable},
+    health::Health,
     lease::{self, Keeper},
     pace::Backoff,
+    refill::Refiller,
     registry::Registry,
     runner,
     sweep::Sweeper,
@@ -34,6 +36,10 @@ pub struct RunOptions {
     pub guard_program: PathBuf,
     /// No other holder of leases can live: all leases are ended as crashes at start.
     pub sole_holder: bool,
+    /// Says how the worker is, from its start to its end.
+    pub health: Arc<Health>,
+    /// The process is a worker and nothing else: an operator may drain it, which ends it.
+    pub drainable: bool,
     /// Cancelled when the worker is to stop.
     pub shutdown: CancellationToken,
 }
@@ -56,7 +62,7 @@ pub enum RunError {
     DrainOverrun,
 }
 
-/// Runs a worker until `shutdown`, then drains it: claims nothing more, lets runs finish for `drain_seconds`, hands back
+/// Runs a worker until `shutdown`, or until an operator asks for its end, then drains it: claims nothing more, lets runs finish for `drain_seconds`, hands back
 /// what is left without spending an attempt, and releases its registration.
 ///
 /// # Errors
@@ -67,21 +73,25 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 }
 
 async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunError> {
-    let RunOptions { backend, config, sole_holder, shutdown, .. } = options;
+    let RunOptions { backend, config, sole_holder, drainable, health, shutdown, .. } = options;
     let engines = Arc::new(engines);
-    let handlers = handler::table(engines.clone(), &config.engines);
-    let info = worker_info(&config, &engines, &handlers).await;
+    let handlers = handler::table(engines.clone(), &config);
+    let info = WorkerInfo { drainable, ..worker_info(&config, &engines, &handlers).await };
     tracing::info!(worker_id = %info.id, queues = ?info.queues, concurrency = info.concurrency, "worker starts");
     let keeper = Keeper {
         backend: backend.clone(),
         registry: Arc::default(),
         info,
         lease: Duration::from_secs(config.worker.lease_seconds.into()),
+        health: health.clone(),
     };
     if shutdown.run_until_cancelled(register(&keeper)).await.is_none() {
+        health.drain();
         return Ok(());
     }
-    let mut sweeper = Sweeper::new(backend.clone(), &config.worker);
+    health.renewed(true);
+    tracing::info!(worker_id = %keeper.info.id, "worker is registered");
+    let mut sweeper = Sweeper::new(backend.clone(), keeper.info.id, &config, sole_holder);
     if sole_holder {
         sweeper.rescue_all(&shutdown).await;
     }
@@ -96,10 +106,12 @@ async fn worker_info(config: &Config, engines: &EngineTable, handlers: &HandlerT
         host: host_name(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         queues: config.worker.queues.clone(),
-        kinds: handlers.keys().cloned().collect(),
+        kinds: handlers.iter().map(|(kind, handler)| (kind.clone(), handler.version())).collect(),
         engines: engine::describe(engines, &config.engines).await,
         concurrency: config.worker.concurrency,
         running: 0,
+        draining: false,
+        drainable: false,
         started_at: unset,
         alive_until: unset,
     }
@@ -160,6 +172,7 @@ impl Parts {
         let (writer, loops) = Writer::new(backend, worker);
         let executor = Arc::new(Executor::new(backend.clone(), handlers, writer, worker));
         let fetcher = Fetcher::new(backend.clone(), registry.clone(), id, worker, assignments);
+        let refiller = Refiller::new(backend.clone(), id, worker);
         let (intake, core) = (parts.intake.clone(), parts.core.clone());
 
         parts.part("lease keeper", keeper.run(core.clone()));
@@ -167,7 +180,9 @@ impl Parts {
         parts.part("control listener", control::listen(backend.clone(), registry, id, core.clone()));
         parts.part("event writer", loops.append.run(core));
         parts.part("end writer", loops.finish.run());
+        parts.part("intent writer", loops.intend.run());
         parts.part("sweeper", sweeper.run(intake.clone()));
+        parts.part("refiller", refiller.run(intake.clone()));
         parts.part("fetcher", fetcher.run(intake));
         parts.fallible(RUNNER, async move {
             runner::run(id, concurrency, assigned, executor).await.map_err(|error| error.to_string())
@@ -197,8 +212,13 @@ impl Parts {
     }
 
     async fn supervise(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let drain_asked = self.registry.drain_asked().clone();
         let ended = tokio::select! {
             () = shutdown.cancelled() => None,
+            () = drain_asked.cancelled() => {
+                tracing::info!("an operator asked the worker to drain");
+                None
+            }
             ended = self.ended() => Some(unexpected(ended)),
         };
         let outcome = match ended {
@@ -213,7 +233,11 @@ impl Parts {
     /// Stops claiming, waits for runs, stops and hands back those that are left, then stops the rest.
     async fn drain(&mut self) -> Result<(), RunError> {
         tracing::info!(running = self.registry.len(), "worker drains: it claims nothing more");
+        self.keeper.health.drain();
         self.intake.cancel();
+        // So that others see it, whoever asked.
+        self.registry.ask_drain();
+        self.registry.want_renewal();
         if self.runs_end_within(self.drain).await?.is_none() {
             tracing::info!(running = self.registry.len(), "the drain is over; the rest is handed back");
             self.registry.drain();

@@ -77,6 +77,18 @@ impl Params {
         parsed
     }
 
+    /// Whether a switch is there: `?all`, or `?all=true`.
+    pub(crate) fn switch(&mut self, name: &str) -> bool {
+        match self.text_or_empty(name).as_deref() {
+            Some("" | "true") => true,
+            None | Some("false") => false,
+            Some(_) => {
+                self.fault(name, "must be true or false, or stand alone");
+                false
+            }
+        }
+    }
+
     /// Records a fault that the handler found.
     pub(crate) fn fault(&mut self, name: &str, detail: impl Into<String>) {
         self.faults.add(format!("query:{name}"), detail);
@@ -146,12 +158,12 @@ impl<T> Page<T> {
 }
 
 /// Opaque to clients.
-fn encode_cursor(position: &str) -> String {
+pub(crate) fn encode_cursor(position: &str) -> String {
     URL_SAFE_NO_PAD.encode(position)
 }
 
 /// `None`: no cursor of ours.
-fn decode_cursor<T: FromStr>(cursor: &str) -> Option<T> {
+pub(crate) fn decode_cursor<T: FromStr>(cursor: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     std::str::from_utf8(&bytes).ok()?.parse().ok()
 }

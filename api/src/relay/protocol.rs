@@ -1,5 +1,7 @@
 //! What a WebSocket says: frames, close codes.
 
+use std::borrow::Cow;
+
 use axum::http::StatusCode;
 use errand_common::domain::EventType;
 use serde::{Deserialize, Serialize};
@@ -63,7 +65,10 @@ impl ServerFrame<'_> {
 /// Why the server closes. Up to 4499 a client should come again; from 4500 on it should not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Close {
-    ShuttingDown,
+    /// To come again after so many milliseconds.
+    ShuttingDown {
+        retry_after_ms: u32,
+    },
     CredentialExpired,
     TooSlow,
     RateLimited,
@@ -86,7 +91,7 @@ impl Close {
 
     pub(crate) const fn code(self) -> u16 {
         match self {
-            Self::ShuttingDown | Self::Unavailable => 4000,
+            Self::ShuttingDown { .. } | Self::Unavailable => 4000,
             Self::CredentialExpired => 4001,
             Self::TooSlow => 4008,
             Self::RateLimited => 4013,
@@ -96,9 +101,11 @@ impl Close {
         }
     }
 
-    pub(crate) const fn reason(self) -> &'static str {
-        match self {
-            Self::ShuttingDown => "shutting down",
+    pub(crate) fn reason(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::ShuttingDown { retry_after_ms } => {
+                return Cow::Owned(format!("shutting down; retry_after_ms={retry_after_ms}"));
+            }
             Self::Unavailable => "the database can't be read now",
             Self::CredentialExpired => "the API key was revoked",
             Self::TooSlow => "too slow",
@@ -107,7 +114,7 @@ impl Close {
             Self::NoCredential => "no credential came in time",
             Self::Forbidden => "the key lacks the scope jobs:read",
             Self::Protocol(what) => what,
-        }
+        })
     }
 }
 
@@ -138,11 +145,16 @@ mod tests {
 
     #[test]
     fn codes_that_invite_to_reconnect_lie_below_4500() {
-        for close in
-            [Close::ShuttingDown, Close::CredentialExpired, Close::TooSlow, Close::RateLimited, Close::Unavailable]
-        {
+        for close in [
+            Close::ShuttingDown { retry_after_ms: 7 },
+            Close::CredentialExpired,
+            Close::TooSlow,
+            Close::RateLimited,
+            Close::Unavailable,
+        ] {
             assert!((4000..4500).contains(&close.code()), "{close:?}");
         }
+        assert_eq!(Close::ShuttingDown { retry_after_ms: 7 }.reason(), "shutting down; retry_after_ms=7");
         for close in [Close::BadCredential, Close::NoCredential, Close::Forbidden, Close::Protocol("x")] {
             assert!((4500..5000).contains(&close.code()), "{close:?}");
         }

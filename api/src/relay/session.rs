@@ -44,7 +44,7 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket, caller: Option<A
 /// Closes, and reads until the client has closed too: to end the connection over unread frames would reset it, and the
 /// client might never see why it was closed. Who does not read at all is not waited for.
 async fn say_goodbye(socket: &mut WebSocket, close: Close) {
-    let frame = CloseFrame { code: close.code(), reason: Utf8Bytes::from_static(close.reason()) };
+    let frame = CloseFrame { code: close.code(), reason: Utf8Bytes::from(close.reason().as_ref()) };
     if send(socket, Message::Close(Some(frame))).await.is_ok() {
         let _ = timeout(limit::WS_CLOSE, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
     }
@@ -80,12 +80,16 @@ async fn admit(
                 token = timeout(limit::WS_AUTH, first_token(socket)) => {
                     token.map_err(|_| Some(Close::NoCredential))??
                 }
-                () = app.shutdown.cancelled() => return Err(Some(Close::ShuttingDown)),
+                () = app.shutdown.cancelled() => return Err(Some(shutting_down(app))),
             };
             app.keys.verify(&token, peer).await.map_err(|problem| Some(Close::unverified(&problem)))?
         }
     };
     if caller.may(Scope::JobsRead) { Ok(caller) } else { Err(Some(Close::Forbidden)) }
+}
+
+fn shutting_down(app: &App) -> Close {
+    Close::ShuttingDown { retry_after_ms: app.retry_after_ms() }
 }
 
 /// The token of the first frame.
@@ -132,7 +136,7 @@ impl Session {
         let mut heard = true;
         loop {
             let went_on = tokio::select! {
-                () = shutdown.cancelled() => Err(Some(Close::ShuttingDown)),
+                () = shutdown.cancelled() => Err(Some(shutting_down(&self.app))),
                 received = socket.recv() => {
                     heard = true;
                     match received {

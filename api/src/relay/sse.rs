@@ -104,7 +104,10 @@ impl Source {
         }
         tokio::select! {
             biased;
-            () = self.app.shutdown.cancelled() => None,
+            () = self.app.shutdown.cancelled() => {
+                self.done = true;
+                Some(format!("retry: {}\n\n", self.app.retry_after_ms()).into())
+            }
             // Before the events: on a stream that never rests, too, a revoked key must be found out.
             _ = self.comment.tick() => match self.app.keys.still_valid(&self.caller).await {
                 Ok(false) => None,

@@ -150,6 +150,14 @@ impl Watch {
         for attempt in 1..=LOG_ATTEMPTS {
             match self.log.events(self.stream, self.position, limit::LOG_PAGE).await {
                 Ok(events) => {
+                    // What follows was dropped meanwhile: the watcher begins anew, and is told where.
+                    if events
+                        .first()
+                        .and_then(|event| event.seq_in(self.stream))
+                        .is_some_and(|seq| seq > self.position + 1)
+                    {
+                        return Err(());
+                    }
                     if events.len() < limit::LOG_PAGE as usize {
                         self.phase = Phase::Joining;
                     }

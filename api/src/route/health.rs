@@ -13,6 +13,12 @@ pub(crate) struct Health {
     status: &'static str,
 }
 
+impl Health {
+    pub(crate) const fn ready() -> Json<Self> {
+        Json(Self { status: "ready" })
+    }
+}
+
 /// Whether the process answers at all.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = Health)))]
 pub(crate) async fn live() -> Json<Health> {
@@ -29,5 +35,5 @@ pub(crate) async fn ready(State(app): AppState) -> Result<Json<Health>, Problem>
         Ok(answered) => answered?,
         Err(_) => return Err(Problem::unavailable("store_unavailable", "The database does not answer")),
     }
-    Ok(Json(Health { status: "ready" }))
+    Ok(Health::ready())
 }

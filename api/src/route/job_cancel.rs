@@ -1,13 +1,7 @@
 //! `POST /jobs/{id}/cancel`
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use errand_common::{domain::JobId, port::store::CancelResult};
-use serde_json::{Value, json};
 
 use crate::{
     auth::{Cancel, Permit},
@@ -35,30 +29,17 @@ pub(crate) async fn cancel_job(
     body: NoBody,
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
-    let _turn = match &key {
-        Some(key) => Some(app.joined.turn(key).await),
-        None => None,
-    };
-    if let Some(key) = &key
-        && let Some(stored) = key.recall(&app).await?
-    {
-        return Ok(idempotency::replayed(Json(stored.answer).into_response()));
-    }
-    let job = match cancel(&app, &caller.tenant, id).await? {
-        Some(CancelResult::Cancelled(job)) => *job,
-        Some(CancelResult::AlreadyTerminal(job)) => {
-            let detail = format!("The job had ended before: it is {}", job.state);
-            return Err(Problem::new(StatusCode::CONFLICT, "already_terminal", detail));
-        }
-        None => return Err(Problem::not_found("job")),
-    };
-    let view = JobView::new(job, &app.epoch().await?);
-    let answer: Value = serde_json::to_value(&view).unwrap_or_else(|_| json!({}));
-    if let Some(key) = &key {
-        let record = key.record(&app, StatusCode::OK, answer.clone());
-        if let Some(stored) = app.backend.store.remember(record).await? {
-            return Ok(idempotency::replayed(Json(key.same_request(stored)?.answer).into_response()));
-        }
-    }
-    Ok(Json(answer).into_response())
+    idempotency::once(&app, key.as_ref(), async || {
+        let job = match cancel(&app, &caller.tenant, id).await? {
+            Some(CancelResult::Cancelled(job)) => *job,
+            Some(CancelResult::AlreadyTerminal(job)) => {
+                let detail = format!("The job had ended before: it is {}", job.state);
+                return Err(Problem::new(StatusCode::CONFLICT, "already_terminal", detail));
+            }
+            None => return Err(Problem::not_found("job")),
+        };
+        let view = JobView::new(job, &app.epoch().await?);
+        serde_json::to_value(&view).map_err(|_| Problem::internal())
+    })
+    .await
 }

@@ -8,9 +8,10 @@ use crate::{
     auth::{Permit, Write},
     extract::{NoBody, PathId, Prefer},
     idempotency::IdempotencyKey,
+    job,
     problem::Problem,
     state::AppState,
-    submission, task,
+    submission,
     view::JobView,
 };
 
@@ -42,7 +43,7 @@ pub(crate) async fn retry_job(
             let detail = format!("Only failed, partial, cancelled or expired jobs can be retried; it is {}", job.state);
             return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));
         }
-        task::repeat(&job)
+        job::repeat(&job)
     };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };

@@ -26,8 +26,13 @@ pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
     if let Err(error) = app.depths.get(sample(&app)).await {
         tracing::warn!(error = chain(&error), "the queues' depths can't be read");
     }
+    Ok(rendered(render()))
+}
+
+/// An answer in Prometheus' text format.
+pub(crate) fn rendered(text: String) -> Response {
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    Ok(([(header::CONTENT_TYPE, content_type)], render()).into_response())
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
 /// The label of queues that no worker takes from and no engine names: clients may choose names, labels must stay few.
@@ -68,6 +73,8 @@ async fn sample(app: &App) -> Result<(), StoreError> {
 /// Queues that a live worker takes from, or an engine's tasks go to.
 async fn named_queues(app: &App) -> Result<BTreeSet<String>, StoreError> {
     let workers = app.backend.store.live_workers().await?;
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floats; counts this large don't occur")]
+    metrics::gauge!(metric::WORKERS, "state" => "live").set(workers.len() as f64);
     let served = workers.into_iter().flat_map(|worker| worker.queues);
     let engines = app.engines.known().await?.by_name.values().map(|engine| engine.queue.clone()).collect::<Vec<_>>();
     Ok(served.chain(engines).collect())

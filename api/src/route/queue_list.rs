@@ -14,7 +14,7 @@ use crate::{
     auth::{Permit, Read},
     extract::{Page, Params},
     problem::Problem,
-    state::AppState,
+    state::{App, AppState},
     view::List,
 };
 
@@ -24,8 +24,10 @@ use crate::{
 pub(crate) struct QueueView {
     /// Its name.
     name: String,
-    /// Whether it hands out nothing.
+    /// Whether it hands out none of the caller's jobs.
     paused: bool,
+    /// Whether it hands out nobody's: only an operator of the installation resumes it then.
+    paused_for_all: bool,
     /// Due.
     queued: i64,
     /// Waiting for their conversation.
@@ -66,7 +68,8 @@ impl QueueView {
     }
 }
 
-/// Lists the queues that hold unfinished jobs of the caller's tenant, and those that engines are fed from.
+/// Lists the queues that hold unfinished jobs of the caller's tenant, those that engines are fed from, and those that are
+/// paused.
 #[utoipa::path(
     get, path = "/api/v1/queues", tag = "fleet",
     params(
@@ -82,18 +85,34 @@ pub(crate) async fn list_queues(
 ) -> Result<Json<List<QueueView>>, Problem> {
     let page: Page<String> = query.page();
     query.finish()?;
+    let queues = overview(&app, &caller.tenant).await?;
+    let mut items = page.of(queues, |queue, after| queue.name > *after);
+    let next_cursor = page.cut(&mut items, |queue| queue.name.clone());
+    Ok(Json(List { items, next_cursor }))
+}
+
+/// One queue as the list shows it, whether or not anything is known of it.
+pub(super) async fn queue_of(app: &App, tenant: &str, name: &str) -> Result<QueueView, Problem> {
+    let found = overview(app, tenant).await?.find(|queue| queue.name == name);
+    Ok(found.unwrap_or_else(|| QueueView { name: name.to_owned(), ..QueueView::default() }))
+}
+
+/// The tenant's queues, by name: those with unfinished jobs, those that engines are fed from, and those that are paused.
+async fn overview(app: &App, tenant: &str) -> Result<impl Iterator<Item = QueueView>, Problem> {
     let mut queues: BTreeMap<String, QueueView> = BTreeMap::new();
     for engine in app.engines.known().await?.by_name.values() {
         queues.entry(engine.queue.clone()).or_default();
     }
     let now = app.now();
-    for stats in app.backend.store.queue_stats(Some(&caller.tenant)).await? {
+    for stats in app.backend.store.queue_stats(Some(tenant)).await? {
         queues.entry(stats.queue.clone()).or_default().add(&stats, now);
     }
-    let queues = queues.into_iter().map(|(name, queue)| QueueView { name, ..queue });
-    let mut items = page.of(queues, |queue, after| queue.name > *after);
-    let next_cursor = page.cut(&mut items, |queue| queue.name.clone());
-    Ok(Json(List { items, next_cursor }))
+    for order in app.backend.store.paused(tenant).await? {
+        let queue = queues.entry(order.queue).or_default();
+        queue.paused = true;
+        queue.paused_for_all |= order.tenant.is_none();
+    }
+    Ok(queues.into_iter().map(|(name, queue)| QueueView { name, ..queue }))
 }
 
 #[cfg(test)]

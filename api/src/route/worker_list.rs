@@ -1,5 +1,7 @@
 //! `GET /workers`
 
+use std::collections::BTreeMap;
+
 use axum::{Json, extract::State};
 use errand_common::{
     domain::{Timestamp, WorkerId},
@@ -29,14 +31,16 @@ pub(crate) struct WorkerView {
     version: String,
     /// Queues it takes from.
     queues: Vec<String>,
-    /// Kinds it has handlers for.
-    kinds: Vec<String>,
+    /// Kinds it has handlers for, each with the highest payload version it reads.
+    kinds: BTreeMap<String, u32>,
     /// Names of its engines.
     engines: Vec<String>,
     /// Jobs it may run at once.
     concurrency: u32,
     /// Jobs it runs now.
     running: u32,
+    /// It claims nothing more and ends when its runs have.
+    draining: bool,
     /// Registered.
     #[schema(schema_with = schema::time)]
     started_at: Timestamp,
@@ -56,6 +60,7 @@ impl From<WorkerInfo> for WorkerView {
             engines: info.engines.into_iter().map(|engine| engine.name).collect(),
             concurrency: info.concurrency,
             running: info.running,
+            draining: info.draining,
             started_at: info.started_at,
             alive_until: info.alive_until,
         }

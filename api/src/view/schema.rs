@@ -28,6 +28,7 @@ names! {
     session_status = SessionStatus,
     event_type = EventType,
     scope = Scope,
+    http_method = errand_common::wire::http::Method,
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {
@@ -56,6 +57,15 @@ pub(crate) fn uuid_or_null() -> RefOr<Schema> {
 
 pub(crate) fn time_or_null() -> RefOr<Schema> {
     or_null(KnownFormat::DateTime)
+}
+
+/// What came of an effect.
+pub(crate) fn effect_result() -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some([Some("done"), Some("failed"), None]))
+        .build()
+        .into()
 }
 
 /// `{state: count}`

@@ -20,14 +20,14 @@ pub(crate) fn require_url(flag: Option<&str>, config: &Config) -> anyhow::Result
     })
 }
 
-/// Opens one that is there: a name written wrong must not make a new file.
+/// Opens one that is there, as it is: a name written wrong must not make a new file, nor a small change a large one.
 pub(crate) async fn open_existing(config: &Config, url: &str) -> anyhow::Result<Backend> {
     let schema = Backend::inspect(config, url).await.context("the database can't be opened")?;
     if let Schema::NoFile(file) = schema {
         let file = file.display();
         return Err(Usage(format!("there is no file {file}; `errand migrate` makes a new database there")).into());
     }
-    open(config, url).await
+    Backend::join(config, url).await.context("the database can't be opened")
 }
 
 /// Opens it; its schema is brought up to date.

@@ -9,21 +9,15 @@ use errand_common::{
     config::{Config, Secret},
     domain::ApiKeyId,
     port::store::{NewApiKey, Scope},
-    telemetry::metric::Metrics,
     wire::{credential, engine::EngineInfo},
 };
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
 
 use super::database;
 use crate::{
-    arguments::Global,
+    arguments::{self, Global},
     dev::{self, Absent, Banner, DataDir},
     exit,
+    process::{self, Parts, Signals},
     screen::Screen,
     settings,
 };
@@ -43,7 +37,7 @@ const HELP: &str = "It reads errand.toml and variables such as ERRAND_WORKER__CO
 #[command(after_help = HELP)]
 pub(crate) struct Dev {
     /// Address and port; port 0 takes any free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = arguments::address)]
     listen: Option<SocketAddr>,
     /// Where the database file and the API key are kept
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
@@ -53,21 +47,13 @@ pub(crate) struct Dev {
     json: bool,
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080".to_owned())
-}
-
-/// What ended the wait.
-enum Ended {
-    Asked,
-    Worker(anyhow::Error),
-    Api(anyhow::Error),
-}
-
 impl Dev {
     pub(crate) async fn run(self, global: &Global, mut screen: Screen) -> anyhow::Result<ExitCode> {
         let config = self.config(global)?;
-        let drain_seconds = config.worker.drain_seconds;
+        let note = format!(
+            "stopping: runs have up to {} s to finish; Ctrl-C again stops at once",
+            config.worker.drain_seconds
+        );
         let mut signals = Signals::listen()?;
         // The lock is held until the end.
         let data = DataDir::open(&self.data_dir)?;
@@ -75,7 +61,8 @@ impl Dev {
             started = self.start(config, &data, &mut screen) => started?,
             () = signals.next() => return Ok(ExitCode::from(exit::INTERRUPTED)),
         };
-        parts.serve(&mut signals, &mut screen, drain_seconds).await
+        // A terminal that is gone must not keep the drain from happening.
+        parts.serve(&mut signals, || drop(screen.note(&note))).await
     }
 
     fn config(&self, global: &Global) -> anyhow::Result<Config> {
@@ -83,7 +70,10 @@ impl Dev {
         if let Some(listen) = self.listen {
             config.server.listen = listen;
         }
-        if config.redis.url.is_some() {
+        if config.outbound.allow.is_empty() {
+            config.outbound.allow = dev::this_machine();
+        }
+        if config.redis.url.take().is_some() {
             tracing::warn!("redis.url is set; `errand dev` keeps its queue and bus in this process");
         }
         Ok(config)
@@ -91,7 +81,8 @@ impl Dev {
 
     /// The listener comes first: a port that is taken is found out before anything is touched.
     async fn start(&self, mut config: Config, data: &DataDir, screen: &mut Screen) -> anyhow::Result<Parts> {
-        let listener = bind(config.server.listen).await?;
+        let listener = process::bind(config.server.listen, "--listen").await?;
+        let operations = process::bind_operations(config.metrics.listen).await?;
         let address = listener.local_addr()?;
         let absent = dev::detect(&mut config.engines, settings::variable).await;
         let configured = config.database.url.as_ref().map(|url| url.expose().to_owned());
@@ -106,7 +97,34 @@ impl Dev {
         let engines = find_engines(&config, guard_program.clone()).await;
         let database =
             if sole_holder { data.database().display().to_string() } else { dev::without_password(&database_url) };
-        let parts = Parts::start(backend, Arc::new(config.clone()), listener, guard_program, sole_holder)?;
+        let config = Arc::new(config);
+        let (mut parts, metrics) = Parts::new()?;
+        // The worker stops first: while its runs finish, the api still shows them to those who watch, and says that it is
+        // not ready for more.
+        parts.add("the worker", |shutdown| {
+            errand_worker::run(errand_worker::RunOptions {
+                backend: backend.clone(),
+                config: config.clone(),
+                guard_program,
+                sole_holder,
+                // Its api would be left without a worker.
+                drainable: false,
+                health: Arc::default(),
+                shutdown,
+            })
+        });
+        let draining = parts.draining().clone();
+        parts.add("the api", |shutdown| {
+            errand_api::serve(errand_api::ServeOptions {
+                backend,
+                config: config.clone(),
+                listener,
+                operations,
+                metrics: Some(metrics),
+                draining,
+                shutdown,
+            })
+        });
         self.announce(screen, &config, address, &key, database, &engines, &absent)?;
         Ok(parts)
     }
@@ -138,6 +156,7 @@ impl Dev {
             database,
             engines,
             absent,
+            allowed: &config.outbound.allow,
             default_engine: config.engines.default.as_deref().unwrap_or("echo"),
         };
         let printed = if self.json { banner.print_json(screen) } else { banner.print(screen) };
@@ -145,24 +164,6 @@ impl Dev {
             // Nobody reads it: no reason not to serve.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
-        }
-    }
-}
-
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            bail!(
-                "{address} is in use by another program; choose another with --listen ({}:0 takes any free port)",
-                address.ip()
-            )
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            bail!("{address} may not be used by this user; choose a port above 1023 with --listen")
-        }
-        Err(error) => {
-            Err(error).with_context(|| format!("{address} can't be listened on; choose another with --listen"))
         }
     }
 }
@@ -201,145 +202,4 @@ async fn find_engines(config: &Config, guard_program: PathBuf) -> Vec<EngineInfo
         });
         late.collect()
     })
-}
-
-/// What runs.
-struct Parts {
-    worker: JoinHandle<anyhow::Result<()>>,
-    api: JoinHandle<anyhow::Result<()>>,
-    upkeep: JoinHandle<()>,
-    draining: CancellationToken,
-    stop_worker: CancellationToken,
-    stop_api: CancellationToken,
-}
-
-impl Parts {
-    fn start(
-        backend: Backend,
-        config: Arc<Config>,
-        listener: TcpListener,
-        guard_program: PathBuf,
-        sole_holder: bool,
-    ) -> anyhow::Result<Self> {
-        let metrics = Metrics::install()?;
-        let renderer = metrics.clone();
-        let upkeep = tokio::spawn(async move {
-            let mut interval = tokio::time::interval(Metrics::UPKEEP);
-            loop {
-                interval.tick().await;
-                metrics.run_upkeep();
-            }
-        });
-        let draining = CancellationToken::new();
-        let (stop_worker, stop_api) = (CancellationToken::new(), CancellationToken::new());
-        let worker = errand_worker::run(errand_worker::RunOptions {
-            backend: backend.clone(),
-            config: config.clone(),
-            guard_program,
-            sole_holder,
-            shutdown: stop_worker.clone(),
-        });
-        let api = errand_api::serve(errand_api::ServeOptions {
-            backend,
-            config,
-            listener,
-            metrics: Some(Arc::new(move || renderer.render())),
-            draining: draining.clone(),
-            shutdown: stop_api.clone(),
-        });
-        Ok(Self {
-            worker: tokio::spawn(async move { Ok(worker.await?) }),
-            api: tokio::spawn(async move { Ok(api.await?) }),
-            upkeep,
-            draining,
-            stop_worker,
-            stop_api,
-        })
-    }
-
-    /// Until asked to stop, or until a part ends by itself: then the other is stopped too.
-    async fn serve(
-        mut self,
-        signals: &mut Signals,
-        screen: &mut Screen,
-        drain_seconds: u32,
-    ) -> anyhow::Result<ExitCode> {
-        let ended = tokio::select! {
-            () = signals.next() => Ended::Asked,
-            done = &mut self.worker => Ended::Worker(reason("the worker", done)),
-            done = &mut self.api => Ended::Api(reason("the api", done)),
-        };
-        if matches!(ended, Ended::Asked) {
-            let note = format!("stopping: runs have up to {drain_seconds} s to finish; Ctrl-C again stops at once");
-            // A terminal that is gone must not keep the drain from happening.
-            let _ = screen.note(&note);
-        }
-        let done = tokio::select! {
-            done = self.drain(&ended) => done,
-            () = signals.next() => return Ok(ExitCode::from(exit::INTERRUPTED)),
-        };
-        match ended {
-            Ended::Asked => done.map(|()| ExitCode::SUCCESS),
-            Ended::Worker(error) | Ended::Api(error) => Err(error),
-        }
-    }
-
-    /// The worker first: while its runs finish, the api still shows them to those who watch, and says that it is not
-    /// ready for more.
-    async fn drain(&mut self, ended: &Ended) -> anyhow::Result<()> {
-        self.draining.cancel();
-        self.stop_worker.cancel();
-        let mut done = Ok(());
-        if !matches!(ended, Ended::Worker(_)) {
-            done = (&mut self.worker).await.context("the worker broke").and_then(|done| done);
-        }
-        self.stop_api.cancel();
-        if !matches!(ended, Ended::Api(_)) {
-            done = done.and((&mut self.api).await.context("the api broke").and_then(|done| done));
-        }
-        self.upkeep.abort();
-        done
-    }
-}
-
-/// Why a part ended that should not have.
-fn reason(part: &str, done: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Error {
-    match done {
-        Ok(Ok(())) => anyhow::anyhow!("{part} ended by itself"),
-        Ok(Err(error)) => error.context(format!("{part} failed")),
-        Err(error) => anyhow::Error::from(error).context(format!("{part} broke")),
-    }
-}
-
-/// Ctrl-C and the request of a supervisor to end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_port_that_is_taken_is_named_with_what_to_do() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = taken.local_addr().expect("an address");
-        let message = bind(address).await.expect_err("taken").to_string();
-        assert!(message.starts_with(&format!("{address} is in use")), "{message}");
-        assert!(message.contains("--listen"), "{message}");
-    }
 }

@@ -72,6 +72,7 @@ impl Doctor {
             Ok(config) => {
                 checks.push(Check::new("configuration", Ok("valid".to_owned())));
                 checks.extend(self.database(&config).await);
+                checks.push(redis(&config).await);
                 checks.extend(engines(config).await);
             }
             Err(faults) => {
@@ -148,8 +149,32 @@ fn schema_checks(what: &str, schema: &Schema) -> Vec<Check> {
     vec![Check::new("database", Ok(format!("{what} opens"))), Check::new("migrations", migrations)]
 }
 
+async fn redis(config: &Config) -> Check {
+    if config.redis.url.is_none() {
+        return Check::absent("redis", "not configured; `errand dev` needs none, a cluster does".to_owned());
+    }
+    let found = match tokio::time::timeout(PATIENCE, Backend::inspect_redis(config)).await {
+        Ok(Ok(Some(server))) => {
+            Ok(format!("version {} answers at {} ({}, {})", server.version, server.place, server.mode, server.role))
+        }
+        Ok(Ok(None)) => Ok("not configured".to_owned()),
+        Ok(Err(error)) => {
+            let error = exit::words(&error.into());
+            Err(format!("{error}; check that it runs, and the address and password in redis.url"))
+        }
+        Err(_) => Err(format!("no answer within {} s; check that it runs and can be reached", PATIENCE.as_secs())),
+    };
+    Check::new("redis", found)
+}
+
 async fn engines(mut config: Config) -> Vec<Check> {
-    let absent = dev::detect(&mut config.engines, settings::variable).await;
+    // Only `errand dev` looks for engines; a cluster has those of its configuration.
+    let in_cluster = config.redis.url.is_some();
+    let absent = if in_cluster { Vec::new() } else { dev::detect(&mut config.engines, settings::variable).await };
+    if config.engines.table.is_empty() {
+        let detail = "none is configured here; tasks need a worker that has one under [engines]".to_owned();
+        return vec![Check::absent("engines", detail)];
+    }
     let table = errand_worker::engine::build(&config.engines, errand_worker::guard::default_program());
     let engines = errand_worker::engine::describe(&table, &config.engines);
     let Ok(found) = tokio::time::timeout(PATIENCE, engines).await else {

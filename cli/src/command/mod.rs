@@ -1,12 +1,17 @@
 //! One file a command.
 
+pub(crate) mod api;
+mod cluster;
 pub(crate) mod database;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod migrate;
+pub(crate) mod queues;
 pub(crate) mod submit;
+pub(crate) mod worker;
+pub(crate) mod workers;
 
 use std::process::ExitCode;
 
@@ -25,8 +30,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     start_log(&global, &screen)?;
     match command {
         Command::Dev(dev) => dev.run(&global, screen).await,
+        Command::Api(api) => api.run(&global, screen).await,
+        Command::Worker(worker) => worker.run(&global, screen).await,
         Command::Submit(submit) => submit.run(screen).await,
         Command::Jobs(jobs) => jobs.run(screen).await,
+        Command::Queues(queues) => queues.run(screen).await,
+        Command::Workers(workers) => workers.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,
         Command::Doctor(doctor) => doctor.run(&global, screen).await,
         Command::Migrate(migrate) => migrate.run(&global, screen).await,

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use errand_common::wire::engine::EngineInfo;
+use ipnet::IpNet;
 use serde_json::json;
 
 use super::Absent;
@@ -19,6 +20,8 @@ pub(crate) struct Banner<'a> {
     pub(crate) engines: &'a [EngineInfo],
     pub(crate) absent: &'a [Absent],
     pub(crate) default_engine: &'a str,
+    /// Networks that http jobs may reach beside public addresses.
+    pub(crate) allowed: &'a [IpNet],
 }
 
 impl Banner<'_> {
@@ -51,6 +54,10 @@ impl Banner<'_> {
         for absent in self.absent {
             screen.line(&format!("            {}: not found: {}", absent.name, absent.reason))?;
         }
+        if !self.allowed.is_empty() {
+            let networks: Vec<_> = self.allowed.iter().map(ToString::to_string).collect();
+            screen.line(&format!("  http jobs may reach {} and public https addresses", networks.join(", ")))?;
+        }
         screen.line("\nSubmit a task and wait for its answer:")?;
         screen.line(&format!("  {}", self.curl()))?;
         screen.line("\nOr watch one live:")?;
@@ -68,6 +75,7 @@ impl Banner<'_> {
             "database": self.database,
             "engines": self.engines,
             "absent": absent,
+            "outbound_allow": self.allowed,
             "default_engine": self.default_engine,
         });
         screen.line(&line.to_string())
@@ -121,6 +129,7 @@ mod tests {
             engines: &engines,
             absent: &absent,
             default_engine: "echo",
+            allowed: &crate::dev::this_machine(),
         };
         let (mut screen, answers, _) = screen(false);
         banner.print(&mut screen).expect("written");
@@ -130,6 +139,7 @@ mod tests {
             "  API key   errand_k\n",
             "  engines   command: not available: no such program\n",
             "            echo: available, the default\n",
+            "  http jobs may reach 127.0.0.0/8, ::1/128 and public https addresses\n",
             "            openai_compatible: not found: nothing answers\n",
             "  curl -sS http://127.0.0.1:8080/api/v1/agent/tasks -H 'Authorization: Bearer errand_k' \
              -H 'Content-Type: application/json' -H 'Prefer: wait=30' -d '{\"prompt\":\"Hello, Errand\",\"engineType\":\"echo\"}'\n",

@@ -112,7 +112,12 @@ impl Draft {
         for (section, content) in table {
             match content {
                 Value::Table(fields) if section == "engines" => self.engines_table(fields, origin),
-                Value::Table(fields) => {
+                Value::Table(mut fields) => {
+                    if section == "gates"
+                        && let Some(destinations) = fields.remove("destinations")
+                    {
+                        self.destinations(destinations, origin);
+                    }
                     for (key, value) in fields {
                         self.setting(&section, &key, Raw::Toml(value), origin);
                     }
@@ -123,6 +128,39 @@ impl Draft {
                 _ => self.unknown(origin, &section, &section, schema::sections()),
             }
         }
+    }
+
+    /// `[gates.destinations]`: a table of tables, each named by its destination.
+    fn destinations(&mut self, content: Value, origin: &Origin) {
+        const SECTION: &str = "gates.destinations";
+        let Value::Table(destinations) = content else {
+            return self.fault(origin, SECTION, "is not a table; write [gates.destinations.\"api.example.com:443\"]");
+        };
+        let mut table = Table::new();
+        for (name, content) in destinations {
+            let place = format!("{SECTION}.{name:?}");
+            let Value::Table(fields) = content else {
+                self.fault(origin, &place, format!("is not a table; write [{place}]"));
+                continue;
+            };
+            if !schema::is_destination(&name) {
+                let detail = "does not name a destination; allowed: host and port, such as \"api.example.com:443\"";
+                self.fault(origin, &place, detail);
+            }
+            for (key, value) in &fields {
+                let setting = format!("{place}.{key}");
+                match schema::DESTINATION.iter().find(|(known, _)| known == key) {
+                    None => self.unknown(origin, &setting, key, schema::DESTINATION.iter().map(|(known, _)| *known)),
+                    Some((_, rule)) => {
+                        if let Err(detail) = rule.check(value) {
+                            self.fault(origin, setting, detail);
+                        }
+                    }
+                }
+            }
+            table.insert(name, Value::Table(fields));
+        }
+        self.sections.entry("gates".to_owned()).or_default().insert("destinations".to_owned(), Value::Table(table));
     }
 
     fn engines_table(&mut self, fields: Table, origin: &Origin) {

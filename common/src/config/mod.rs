@@ -5,17 +5,20 @@
 mod environment;
 mod fault;
 mod load;
+mod redis_url;
 #[cfg(test)]
 mod reference;
 mod schema;
 mod secret;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Faults, Origin};
 pub use load::{File, load};
+pub use redis_url::{RedisMode, RedisUrl};
 pub use secret::Secret;
 
 /// All of it.
@@ -32,6 +35,10 @@ pub struct Config {
     pub redis: Redis,
     /// Workers.
     pub worker: Worker,
+    /// Calls to the outside.
+    pub outbound: Outbound,
+    /// How much of them a destination gets.
+    pub gates: Gates,
     /// Who may call.
     pub auth: Auth,
     /// How long things are kept.
@@ -52,6 +59,9 @@ pub struct Server {
     pub listen: SocketAddr,
     /// The base of URLs that Errand gives away.
     pub public_url: Option<String>,
+    /// Which parts of the api are served here: `rest` requests, `relay` streams (SSE and WebSocket), `console` the page at
+    /// `/`. Health, metrics and `/openapi.json` always are.
+    pub serve: Vec<Part>,
     /// Largest JSON body, and largest single string in it, in KiB.
     pub body_limit_kib: u32,
     /// Largest sum of decoded attachments of one task, in MiB.
@@ -67,6 +77,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: None,
+            serve: Part::ALL.to_vec(),
             body_limit_kib: 1024,
             attachment_limit_mib: 20,
             header_limit_kib: 32,
@@ -75,11 +86,38 @@ impl Default for Server {
     }
 }
 
+/// A part of the api.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Requests and their answers.
+    Rest,
+    /// Streams to watchers.
+    Relay,
+    /// The page for people.
+    Console,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Rest, Self::Relay, Self::Console];
+
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Relay => "relay",
+            Self::Console => "console",
+        }
+    }
+}
+
 /// `[metrics]`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Unset: `/metrics` is on the main listener. Set: `/metrics`, `/livez` and `/readyz` are there.
+    /// Unset: `/metrics` is on the main listener, and a worker opens none. Set: `/metrics`, `/livez` and `/readyz` are there.
     pub listen: Option<SocketAddr>,
 }
 
@@ -91,8 +129,13 @@ pub struct Database {
     pub url: Option<Secret>,
     /// Most connections of one process to PostgreSQL, or readers of a SQLite file.
     pub max_connections: u32,
+    /// Connections of one worker to PostgreSQL beside those, for the renewal of leases alone: what else a worker does can't
+    /// hold it up, and one that hangs leaves the other.
+    pub renewal_connections: u32,
     /// Longest wait for a free connection, in seconds.
     pub acquire_timeout_seconds: u32,
+    /// Longest wait for one answer of PostgreSQL, in seconds: a connection that is cut off takes calls and stays silent.
+    pub answer_timeout_seconds: u32,
     /// Longest pause within a transaction before PostgreSQL ends it, in seconds: a process that is stopped or cut off must
     /// not keep its locks from the others.
     pub idle_transaction_seconds: u32,
@@ -100,16 +143,49 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, max_connections: 16, acquire_timeout_seconds: 10, idle_transaction_seconds: 5 }
+        Self {
+            url: None,
+            max_connections: 16,
+            renewal_connections: 2,
+            acquire_timeout_seconds: 10,
+            answer_timeout_seconds: 15,
+            idle_transaction_seconds: 5,
+        }
     }
 }
 
 /// `[redis]`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://…`. Unset: queue and bus live in this process.
+    /// Unset: queue and bus live in this process. One server: `redis://user:password@host:6379/0`. A primary that sentinels
+    /// name: `redis+sentinel://user:password@host1:26379,host2:26379/name-of-the-primary/0`. A cluster:
+    /// `redis://user:password@host1:6379,host2:6379`, or `redis+cluster://host:6379` if one host names them all. `rediss`
+    /// instead of `redis` means TLS. User, password, ports and the number of the database may be left out.
     pub url: Option<Secret>,
+    /// Begins the names of all keys and channels, so that several fleets can share a server.
+    pub key_prefix: String,
+    /// Longest wait for a connection, in milliseconds.
+    pub connect_timeout_ms: u32,
+    /// Longest wait for the answer to a command, in milliseconds; then the connection is given up.
+    pub command_timeout_ms: u32,
+    /// Longest pause between two attempts to connect, in milliseconds. Commands fail at once meanwhile.
+    pub reconnect_max_ms: u32,
+    /// Time between two looks whether the connection that listens still lives, in milliseconds.
+    pub ping_interval_ms: u32,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: None,
+            key_prefix: "errand".to_owned(),
+            connect_timeout_ms: 2_000,
+            command_timeout_ms: 1_000,
+            reconnect_max_ms: 2_000,
+            ping_interval_ms: 1_000,
+        }
+    }
 }
 
 /// `[worker]`
@@ -138,6 +214,9 @@ pub struct Worker {
     pub stop_grace_ms: u32,
     /// How often a worker looks for work that nobody told it of, in milliseconds.
     pub poll_interval_ms: u32,
+    /// How long a worker waits for its other runs to end when a job that crashed its workers must run alone, in seconds;
+    /// then it leaves that job to others, or to later.
+    pub isolate_wait_seconds: u32,
     /// How long a job that this worker can't run is put off, in seconds.
     pub snooze_seconds: u32,
     /// How far ahead the sweep tells the queue of delayed jobs, in seconds.
@@ -160,11 +239,82 @@ impl Default for Worker {
             event_buffer_kib: 256,
             stop_grace_ms: 1_000,
             poll_interval_ms: 1_000,
+            isolate_wait_seconds: 60,
             snooze_seconds: 5,
             sweep_horizon_seconds: 60,
             sweep_batch: 1_000,
         }
     }
+}
+
+/// `[outbound]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outbound {
+    /// Networks that `http` jobs may reach although they are not public, there also over http. Public addresses are reached
+    /// over https only. `errand dev` allows this machine (127.0.0.0/8 and ::1/128) if nothing is set.
+    pub allow: Vec<IpNet>,
+    /// Longest time one call may take, in seconds, from the connection to the end of the answer.
+    pub call_seconds: u32,
+    /// Longest wait for a connection, in seconds.
+    pub connect_timeout_seconds: u32,
+    /// Most of an answer's body that is read and kept, in KiB; the rest is cut off.
+    pub response_limit_kib: u32,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self { allow: Vec::new(), call_seconds: 30, connect_timeout_seconds: 10, response_limit_kib: 256 }
+    }
+}
+
+/// `[gates]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gates {
+    /// Calls to one destination at once, over all workers.
+    pub concurrency: u32,
+    /// A destination is left alone when so many of a hundred calls failed.
+    pub failure_percent: u32,
+    /// Fewer calls than these are not judged.
+    pub min_calls: u32,
+    /// Calls are judged that ended within so many seconds.
+    pub window_seconds: u32,
+    /// How long a failing destination is left alone, in seconds.
+    pub open_seconds: u32,
+    /// Calls let through at once after that; so many successes end the trial.
+    pub probes: u32,
+    /// How long a job is put off at least that finds all places taken, in milliseconds.
+    pub busy_wait_ms: u32,
+    /// By destination: `host:port`.
+    pub destinations: BTreeMap<String, DestinationGate>,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            failure_percent: 50,
+            min_calls: 20,
+            window_seconds: 10,
+            open_seconds: 10,
+            probes: 3,
+            busy_wait_ms: 100,
+            destinations: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[gates.destinations."<host>:<port>"]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationGate {
+    /// Calls to it at once, over all workers; `gates.concurrency` if unset.
+    pub concurrency: Option<u32>,
+    /// Calls to it begun in a second, over all workers; without a bound if unset.
+    pub rate_per_second: Option<u32>,
+    /// Calls begun at once after a rest, where there is a rate; as many as in one second if unset.
+    pub burst: Option<u32>,
 }
 
 /// `[auth]`
@@ -187,14 +337,36 @@ impl Default for Auth {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Answers to an `Idempotency-Key` are kept at least so long, and never less than their jobs live.
+    /// Finished jobs are kept so long, in days; 0: for ever. Sessions and their messages stay.
+    pub jobs_days: u32,
+    /// Events of finished jobs are kept so long, in days; 0: as long as their jobs. A stream begins later then.
+    pub events_days: u32,
+    /// Answers to an `Idempotency-Key` are kept at least so long, and never less than their jobs.
     pub idempotency_hours: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { idempotency_hours: 24 }
+        Self { jobs_days: 30, events_days: 30, idempotency_hours: 24 }
     }
+}
+
+impl Retention {
+    /// How long a job is kept after its end; `None`: for ever.
+    #[must_use]
+    pub fn jobs_kept(&self) -> Option<Duration> {
+        days(self.jobs_days)
+    }
+
+    /// How long a job's events are kept after its end, which is never longer than the job; `None`: for ever.
+    #[must_use]
+    pub fn events_kept(&self) -> Option<Duration> {
+        days(self.events_days).into_iter().chain(self.jobs_kept()).min()
+    }
+}
+
+fn days(count: u32) -> Option<Duration> {
+    (count > 0).then(|| Duration::from_secs(u64::from(count) * 86_400))
 }
 
 /// `[texts]`
@@ -242,6 +414,9 @@ pub struct Relay {
     /// Time between two pings of a WebSocket, in seconds: one that answers none is closed. Its API key is checked as
     /// often.
     pub ping_seconds: u32,
+    /// A stopping server tells each watcher to come again after a random time up to this, in milliseconds, so that they
+    /// don't all come at once.
+    pub reconnect_spread_ms: u32,
 }
 
 impl Default for Relay {
@@ -252,6 +427,7 @@ impl Default for Relay {
             buffer_frames: 1_024,
             frame_limit_kib: 64,
             ping_seconds: 25,
+            reconnect_spread_ms: 5_000,
         }
     }
 }

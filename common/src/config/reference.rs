@@ -56,6 +56,11 @@ fn tables() -> String {
             text += &row(key, &value, *rule, &meaning(&format!("/// `[{section}]`\n"), key));
         }
     }
+    const DESTINATION: &str = "[gates.destinations.\"<host>:<port>\"]";
+    text += &format!("\n### `{DESTINATION}`\n\n{HEAD}");
+    for (key, rule) in schema::DESTINATION {
+        text += &row(key, "unset", *rule, &meaning(&format!("/// `{DESTINATION}`\n"), key));
+    }
     for (engine_type, settings) in schema::ENGINES {
         text += &format!("\n### `[engines.<name>]` with `type = \"{engine_type}\"`\n\n{HEAD}");
         let mut least = json!({"type": engine_type});

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use toml::Value;
 
+use super::redis_url::{self, RedisUrl};
 use crate::wire::credential;
 
 /// What a setting may be.
@@ -17,15 +18,23 @@ pub(super) enum Rule {
     Address,
     /// A URL with one of these schemes. It may hold a password, so it is never shown.
     Url(&'static [&'static str]),
+    /// A URL of Redis, in one of its forms; never shown.
+    RedisPlace,
+    /// The beginning of names in Redis: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    KeyPrefix,
     /// A key of Errand's form; never shown.
     ApiKey,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts, none blank, at least so many.
     List(usize),
+    /// A list of networks.
+    Networks,
+    /// One or more of these words.
+    Words(&'static [&'static str]),
 }
 
-use Rule::{Address, ApiKey, Choice, List, Text, Url, Whole};
+use Rule::{Address, ApiKey, Choice, KeyPrefix, List, Networks, RedisPlace, Text, Url, Whole, Words};
 
 const HTTP: Rule = Url(&["http", "https"]);
 const DAY: i64 = 86_400;
@@ -34,6 +43,7 @@ const DAY: i64 = 86_400;
 pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("server.listen", Address),
     ("server.public_url", HTTP),
+    ("server.serve", Words(&["rest", "relay", "console"])),
     ("server.body_limit_kib", Whole(1, 65_536)),
     ("server.attachment_limit_mib", Whole(0, 1_024)),
     ("server.header_limit_kib", Whole(4, 1_024)),
@@ -41,9 +51,16 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("metrics.listen", Address),
     ("database.url", Url(&["postgres", "postgresql", "sqlite"])),
     ("database.max_connections", Whole(1, 1_000)),
+    ("database.renewal_connections", Whole(1, 16)),
     ("database.acquire_timeout_seconds", Whole(1, 300)),
+    ("database.answer_timeout_seconds", Whole(1, 300)),
     ("database.idle_transaction_seconds", Whole(1, 300)),
-    ("redis.url", Url(&["redis", "rediss", "redis+sentinel"])),
+    ("redis.url", RedisPlace),
+    ("redis.key_prefix", KeyPrefix),
+    ("redis.connect_timeout_ms", Whole(10, 60_000)),
+    ("redis.command_timeout_ms", Whole(10, 60_000)),
+    ("redis.reconnect_max_ms", Whole(10, 60_000)),
+    ("redis.ping_interval_ms", Whole(10, 60_000)),
     ("worker.concurrency", Whole(1, 10_000)),
     ("worker.queues", List(1)),
     ("worker.lease_seconds", Whole(2, 3_600)),
@@ -55,11 +72,25 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("worker.event_buffer_kib", Whole(1, 65_536)),
     ("worker.stop_grace_ms", Whole(0, 60_000)),
     ("worker.poll_interval_ms", Whole(10, 60_000)),
+    ("worker.isolate_wait_seconds", Whole(1, 86_400)),
     ("worker.snooze_seconds", Whole(1, 3_600)),
     ("worker.sweep_horizon_seconds", Whole(1, 86_400)),
     ("worker.sweep_batch", Whole(1, 10_000)),
+    ("outbound.allow", Networks),
+    ("outbound.call_seconds", Whole(1, 300)),
+    ("outbound.connect_timeout_seconds", Whole(1, 300)),
+    ("outbound.response_limit_kib", Whole(1, 65_536)),
+    ("gates.concurrency", Whole(1, 100_000)),
+    ("gates.failure_percent", Whole(1, 100)),
+    ("gates.min_calls", Whole(1, 100_000)),
+    ("gates.window_seconds", Whole(1, 600)),
+    ("gates.open_seconds", Whole(1, 3_600)),
+    ("gates.probes", Whole(1, 1_000)),
+    ("gates.busy_wait_ms", Whole(1, 60_000)),
     ("auth.bootstrap_key", ApiKey),
     ("auth.failures_per_minute", Whole(1, 10_000)),
+    ("retention.jobs_days", Whole(0, 36_500)),
+    ("retention.events_days", Whole(0, 36_500)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
     ("texts.locale", Choice(&["en", "zh"])),
     ("relay.max_connections", Whole(1, 1_000_000)),
@@ -67,7 +98,24 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("relay.buffer_frames", Whole(16, 65_536)),
     ("relay.frame_limit_kib", Whole(1, 16_384)),
     ("relay.ping_seconds", Whole(1, 3_600)),
+    ("relay.reconnect_spread_ms", Whole(0, 600_000)),
 ];
+
+/// The settings of one destination's gate.
+pub(super) const DESTINATION: &[(&str, Rule)] =
+    &[("concurrency", Whole(1, 100_000)), ("rate_per_second", Whole(1, 1_000_000)), ("burst", Whole(1, 1_000_000))];
+
+/// Whether this is how a destination is written: a host in lower case, and a port.
+pub(super) fn is_destination(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(host, port)| {
+        let fits =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+        !host.is_empty()
+            && host.len() <= 255
+            && host.chars().all(fits)
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
 
 /// One setting of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +200,7 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
 impl Rule {
     /// Whether the setting is a text, so that a variable's raw text is its value.
     pub(super) const fn takes_text(self) -> bool {
-        matches!(self, Text | Address | Url(_) | ApiKey | Choice(_))
+        matches!(self, Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | Choice(_))
     }
 
     /// In words.
@@ -162,10 +210,14 @@ impl Rule {
             Text => "text that is not blank".to_owned(),
             Address => "an IP address with a port, such as 127.0.0.1:8080".to_owned(),
             Url(schemes) => format!("a URL that begins with {}://", schemes.join(":// or ")),
+            RedisPlace => Url(redis_url::SCHEMES).allowed(),
+            KeyPrefix => "1 to 64 of A-Z a-z 0-9 . _ : -".to_owned(),
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
+            Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
             List(_) => "a list of one or more texts such as [\"a\", \"b\"]".to_owned(),
+            Words(words) => format!("a list of one or more of {}", words.join(", ")),
         }
     }
 
@@ -181,11 +233,26 @@ impl Rule {
             (Url(schemes), Value::String(text)) => text
                 .split_once("://")
                 .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.trim().is_empty()),
+            (RedisPlace, Value::String(text)) => {
+                // Its own words say more than the list of schemes, once the scheme is one of them.
+                Url(redis_url::SCHEMES).check(value)?;
+                return RedisUrl::parse(text).map(drop);
+            }
+            (KeyPrefix, Value::String(text)) => {
+                let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+                (1..=64).contains(&text.len()) && text.chars().all(named)
+            }
             (ApiKey, Value::String(text)) => credential::is_key(text),
             (Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (List(least), Value::Array(items)) => {
                 items.len() >= least
                     && items.iter().all(|item| item.as_str().is_some_and(|text| !text.trim().is_empty()))
+            }
+            (Networks, Value::Array(items)) => {
+                items.iter().all(|item| item.as_str().is_some_and(|text| text.parse::<ipnet::IpNet>().is_ok()))
+            }
+            (Words(words), Value::Array(items)) => {
+                !items.is_empty() && items.iter().all(|item| item.as_str().is_some_and(|text| words.contains(&text)))
             }
             _ => false,
         };
@@ -204,14 +271,16 @@ impl Rule {
             },
             (ApiKey, _) => "does not have the form of a key".to_owned(),
             (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
-            (Url(_), _) => "is not text".to_owned(),
+            (Url(_) | RedisPlace, _) => "is not text".to_owned(),
             (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),
             (_, Value::Integer(number)) => format!("is {number}"),
             (_, Value::Float(number)) => format!("is {number}"),
             (_, Value::Boolean(flag)) => format!("is {flag}"),
             (_, Value::Datetime(_)) => "is a date".to_owned(),
             (_, Value::Array(items)) if items.is_empty() => "is an empty list".to_owned(),
+            (Networks, Value::Array(_)) => "holds something that is not a network".to_owned(),
             (List(_), Value::Array(_)) => "holds something that is not text, or blank text".to_owned(),
+            (Words(_), Value::Array(_)) => "holds something else".to_owned(),
             (_, Value::Array(_)) => "is a list".to_owned(),
             (_, Value::Table(_)) => "is a table".to_owned(),
         }

@@ -26,7 +26,7 @@ text_enum! {
         Completed = "completed",
         /// The job failed, or expired (code `EXPIRED`): `{message, code, class}`.
         Error = "error",
-        /// The job was cancelled: `{message, code}`.
+        /// The job was cancelled: `{message, code}`, and `effect_unknown: true` if a call to the outside was under way.
         Cancelled = "cancelled",
         /// A task of the session: `{taskId}`.
         TaskInfo = "task_info",

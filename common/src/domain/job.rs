@@ -206,6 +206,8 @@ pub struct Job {
     pub retry: RetryPolicy,
     /// The input, by the kind's schema.
     pub payload: Value,
+    /// The version of that schema.
+    pub payload_version: u32,
     /// The output of a completed job.
     pub result: Option<Value>,
     /// Why it failed, or last failed.

@@ -1,13 +1,18 @@
 //! What a job is and how it may change. Pure: no I/O, no clock, no randomness of its own.
 
+pub mod address;
+pub mod effect;
 pub mod event;
+pub mod gate;
 pub mod id;
 pub mod job;
 pub mod lifecycle;
+pub mod poison;
 pub mod retry;
 pub mod session;
 pub mod time;
 
+pub use effect::{Effect, Receipt};
 pub use event::{Event, EventType, NewEvent, Stream};
 pub use id::{ApiKeyId, JobId, LeaseToken, MessageId, SessionId, WorkerId};
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};

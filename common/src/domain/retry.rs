@@ -21,6 +21,9 @@ impl RetryPolicy {
     /// What a `task` gets if the client says nothing.
     pub const TASK: Self = Self { max_attempts: 3, base_ms: 1_000, cap_ms: 60_000 };
 
+    /// What an `http` job gets if the client says nothing.
+    pub const HTTP: Self = Self { max_attempts: 8, base_ms: 1_000, cap_ms: 60_000 };
+
     /// The wait before the attempt after `attempt`: full jitter, that is anything from nothing to the
     /// doubled base under the cap. `dice` is uniform in `0.0..1.0`.
     #[must_use]

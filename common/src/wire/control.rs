@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::JobId;
 
-/// What a worker may be told. A lost signal is found out at the next renewal.
+/// What a worker may be told. A lost signal is found out at the next renewal, of the lease or of the
+/// registration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "signal", rename_all = "snake_case")]
 pub enum Signal {
@@ -15,4 +16,6 @@ pub enum Signal {
         /// Under which claim.
         claim: i64,
     },
+    /// Claim nothing more, end your runs or hand them back, and end.
+    Drain,
 }

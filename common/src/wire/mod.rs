@@ -3,4 +3,5 @@
 pub mod control;
 pub mod credential;
 pub mod engine;
+pub mod http;
 pub mod task;

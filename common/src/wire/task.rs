@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The kind's name.
 pub const KIND: &str = "task";
+/// Version of the payload. Grows when an older worker would misread a newer payload.
+pub const VERSION: u32 = 1;
 
 /// What `POST /agent/tasks` stores and the worker runs. Additive only: new fields need a default.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -82,6 +82,17 @@ fn only_the_sql_adapter_speaks_sql() {
 }
 
 #[test]
+fn only_the_redis_adapter_speaks_to_redis() {
+    // The configuration has a field of that name, and two modules must name the adapter.
+    let except =
+        ["common/src/adapter/redis", "common/src/adapter/mod.rs", "common/src/backend.rs", "common/src/config"];
+    assert_unknown("common/src", &except, &["redis"]);
+    for package in ["api", "worker", "cli"] {
+        assert_independent(package, &["redis"]);
+    }
+}
+
+#[test]
 fn only_the_api_serves_http() {
     for package in ["common", "worker", "cli"] {
         assert_independent(package, &["axum", "tower-http", "utoipa"]);

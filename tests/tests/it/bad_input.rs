@@ -1,6 +1,6 @@
 //! What is wrong gets its own answer, which names the field and the limit; nothing is stored of it.
 
-use errand_tests::{Answer, Client, both_stores};
+use errand_tests::{Answer, Client, both_modes};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -213,7 +213,7 @@ fn wrong_headers(client: &Client) -> Vec<Case> {
     ]
 }
 
-both_stores! {
+both_modes! {
     async fn a_task_with_a_wrong_field_is_refused_by_name(setup: Setup) {
         let errand = setup.start().await;
         check(errand.client(), wrong_tasks(errand.client())).await;

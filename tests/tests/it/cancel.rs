@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use errand_tests::{both_stores, process, program, program::Programs, wait};
+use errand_tests::{both_modes, process, program, program::Programs, wait};
 use serde_json::json;
 
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-both_stores! {
+both_modes! {
     async fn cancelling_a_running_task_kills_its_children_and_keeps_what_it_said(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("spawner", &programs.engine("spawner", program::SPAWNER)).start().await;

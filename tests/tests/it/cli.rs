@@ -3,7 +3,7 @@
 use std::{process::Output, process::Stdio, time::Duration};
 
 use errand_tests::{
-    both_stores,
+    Mode, both_modes, embedded_only,
     fake_openai::{FakeOpenAi, Gate, Reply, Step},
     process, program,
     program::Programs,
@@ -25,7 +25,41 @@ fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}\n{}\n{}", output.status, out(output), err(output));
 }
 
-both_stores! {
+both_modes! {
+    async fn queues_are_paused_and_resumed_and_what_failed_is_retried(setup: Setup) {
+        let programs = Programs::new();
+        let mut errand = setup.engine("broken", &programs.engine("broken", "exit 3\n")).start().await;
+        let client = errand.client().clone();
+        let paused = errand.run_cli(&["queues", "pause", "default"]).await;
+        assert_success(&paused);
+        assert_eq!(out(&paused), "default is paused\n");
+        let task = client.submit_task(&json!({"prompt": "x", "engineType": "broken"})).await;
+        let listed = errand.run_cli(&["queues", "list"]).await;
+        let row: Vec<_> = out(&listed).lines().nth(1).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        assert_eq!(row[..3], ["default", "paused", "1"], "{}", out(&listed));
+        assert_eq!(out(&errand.run_cli(&["queues", "resume", "default"]).await), "default is open\n");
+        assert_eq!(client.wait_for_end(&task.id).await["state"], "failed");
+
+        let retried = errand.run_cli(&["jobs", "retry", "--state", "failed"]).await;
+        assert_success(&retried);
+        assert!(out(&retried).contains(&task.id) && err(&retried).contains("1 new job"), "{retried:?}");
+        let again = errand.run_cli(&["jobs", "retry", &task.id, "--all"]).await;
+        assert_eq!(again.status.code(), Some(2), "one job, or all: {again:?}");
+        let new = client.get("/jobs?limit=1").await.items()[0]["id"].as_str().expect("an id").to_owned();
+        client.wait_for_end(&new).await;
+
+        let workers = errand.run_cli(&["workers"]).await;
+        let id = out(&workers).lines().nth(1).and_then(|row| row.split(' ').next()).expect("a worker").to_owned();
+        let refused = errand.run_cli(&["workers", "drain", &id]).await;
+        if errand.setup().mode() == Mode::Cluster {
+            assert_success(&refused);
+            assert!(errand.wait_for_worker_exit(0).await.success(), "a drained worker ends well");
+        } else {
+            assert!(!refused.status.success() && err(&refused).contains("stop the process"), "{refused:?}");
+        }
+        errand.finish().await;
+    }
+
     async fn following_a_slow_program_shows_each_line_as_it_comes(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("gated", &programs.gated_engine("gated", "first line", "second line")).start().await;
@@ -200,6 +234,39 @@ both_stores! {
         errand.finish().await;
     }
 
+    async fn ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(setup: Setup) {
+        let programs = Programs::new();
+        let errand = setup.engine("gated", &programs.gated_engine("gated", "before", "after")).start().await;
+        let command = errand.cli(&["submit", "task", "go", "--engine", "gated", "--follow"]);
+        let mut child = tokio::process::Command::from(command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let first = wait::bounded("the first line", lines.next_line()).await.expect("text");
+        assert_eq!(first.as_deref(), Some("before"));
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::INT).expect("the signal is sent");
+        let output = wait::bounded("its end", child.wait_with_output()).await.expect("a status");
+        assert_eq!(output.status.code(), Some(130), "{}", err(&output));
+        let id = errand.client().get("/jobs").await.items()[0]["id"].as_str().expect("an id").to_owned();
+        assert!(err(&output).contains(&format!("jobs follow {id}")), "{}", err(&output));
+        programs.open_gate("gated");
+        errand.client().wait_for_completion(&id).await;
+        errand.finish().await;
+    }
+
+    async fn the_doctor_finds_a_healthy_server_healthy(setup: Setup) {
+        let errand = setup.start().await;
+        let output = errand.run_cli(&["doctor"]).await;
+        assert!(out(&output).contains("echo"), "{}\n{}", out(&output), err(&output));
+        errand.finish().await;
+    }
+}
+
+embedded_only! {
     async fn the_doctor_looks_at_a_database_without_changing_it(setup: Setup) {
         let errand = setup.start().await;
         let directory = tempfile::tempdir().expect("a directory");
@@ -238,45 +305,11 @@ both_stores! {
         assert_success(&errand.run_cli(&["keys", "revoke", &id]).await);
         errand.sigterm().await;
         let data = errand.data_dir().display().to_string();
-        let mut command = errand.cli(&["dev", "--listen", "127.0.0.1:0", "--data-dir", &data]);
-        if let Some(url) = errand.setup().database_url() {
-            command.env("ERRAND_DATABASE_URL", url);
-        }
+        let command = errand.cli(&["dev", "--listen", "127.0.0.1:0", "--data-dir", &data]);
         let mut command = tokio::process::Command::from(command);
         let output = wait::bounded("its refusal", command.kill_on_drop(true).output()).await.expect("it starts");
         assert_eq!(output.status.code(), Some(1), "{}", out(&output));
         assert!(err(&output).contains("was revoked; remove that file"), "{}", err(&output));
-        errand.finish().await;
-    }
-
-    async fn ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(setup: Setup) {
-        let programs = Programs::new();
-        let errand = setup.engine("gated", &programs.gated_engine("gated", "before", "after")).start().await;
-        let command = errand.cli(&["submit", "task", "go", "--engine", "gated", "--follow"]);
-        let mut child = tokio::process::Command::from(command)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("it starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let first = wait::bounded("the first line", lines.next_line()).await.expect("text");
-        assert_eq!(first.as_deref(), Some("before"));
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, Signal::INT).expect("the signal is sent");
-        let output = wait::bounded("its end", child.wait_with_output()).await.expect("a status");
-        assert_eq!(output.status.code(), Some(130), "{}", err(&output));
-        let id = errand.client().get("/jobs").await.items()[0]["id"].as_str().expect("an id").to_owned();
-        assert!(err(&output).contains(&format!("jobs follow {id}")), "{}", err(&output));
-        programs.open_gate("gated");
-        errand.client().wait_for_completion(&id).await;
-        errand.finish().await;
-    }
-
-    async fn the_doctor_finds_a_healthy_server_healthy(setup: Setup) {
-        let errand = setup.start().await;
-        let output = errand.run_cli(&["doctor"]).await;
-        assert!(out(&output).contains("echo"), "{}\n{}", out(&output), err(&output));
         errand.finish().await;
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use errand_tests::{Client, both_stores, process, program, program::Programs};
+use errand_tests::{Client, both_modes, process, program, program::Programs};
 use serde_json::{Value, json};
 
 async fn run(client: &Client, engine: &str) -> Value {
@@ -15,7 +15,7 @@ fn message(job: &Value) -> &str {
     job["failure"]["message"].as_str().unwrap_or_default()
 }
 
-both_stores! {
+both_modes! {
     async fn a_program_is_asked_on_its_input_and_answers_on_its_output(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("repeat", &programs.engine("repeat", program::REPEATER)).start().await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use errand_tests::{
-    Setup, Store, both_stores, process,
+    Mode, Setup, all_modes, process,
     program::{Programs, SPAWNER},
     sse::{self, Sse, visible_text},
     wait,
@@ -13,14 +13,18 @@ use serde_json::json;
 
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+const fn lease_seconds(setup: &Setup) -> u32 {
+    if matches!(setup.mode(), Mode::Embedded) { 600 } else { 3 }
+}
+
 /// On its own file a starting `dev` knows that no holder lives and waits for no lease: this one would outlast the test.
 /// On a shared database it has to wait.
 fn with_lease(setup: Setup) -> Setup {
-    let seconds = if setup.store() == Store::Sqlite { 600 } else { 3 };
+    let seconds = lease_seconds(&setup);
     setup.section("worker", &format!("lease_seconds = {seconds}"))
 }
 
-both_stores! {
+all_modes! {
     async fn a_task_cut_off_by_kill_9_finishes_as_attempt_2_and_its_watcher_misses_nothing(setup: Setup) {
         let programs = Programs::new();
         let engine = programs.gated_engine("gated", "the first half", "the second half");
@@ -31,14 +35,20 @@ both_stores! {
         assert!(!process::of_task(&task.id).is_empty());
 
         let killed = Instant::now();
-        errand.kill9();
+        errand.kill9_worker(0);
         process::assert_gone(&task.id, killed, AT_ONCE).await;
+        if errand.setup().mode() == Mode::Cluster {
+            // The api lives on, and so does the watcher's connection.
+            errand.restart_workers().await;
+            programs.open_gate("gated");
+        } else {
+            seen.extend(stream.rest().await);
+            errand.restart().await;
+            programs.open_gate("gated");
+            let position = seen.last().and_then(|frame| frame.id.clone()).expect("a position");
+            stream = Sse::of_job_after(errand.client(), &task.id, &position).await;
+        }
         seen.extend(stream.rest().await);
-
-        errand.restart().await;
-        programs.open_gate("gated");
-        let position = seen.last().and_then(|frame| frame.id.clone()).expect("a position");
-        seen.extend(Sse::of_job_after(errand.client(), &task.id, &position).await.rest().await);
         assert!(seen.iter().all(|frame| frame.event.as_deref() != Some("snapshot")), "{seen:#?}");
         sse::assert_gap_free(&seen, 1);
         assert_eq!(visible_text(&seen), "the first half\nthe second half\n", "the first run's text is retracted");
@@ -56,7 +66,7 @@ both_stores! {
 
     async fn what_was_waiting_at_a_kill_9_runs_once_after_it(setup: Setup) {
         let programs = Programs::new();
-        let lease = if setup.store() == Store::Sqlite { 600 } else { 3 };
+        let lease = lease_seconds(&setup);
         let mut errand = setup
             .section("worker", &format!("concurrency = 1\nlease_seconds = {lease}"))
             .engine("gated", &programs.gated_engine("gated", "a", "b"))
@@ -95,10 +105,10 @@ both_stores! {
         let task = client.submit_task(&json!({"prompt": "x", "engineType": "gated"})).await;
         client.wait_for_text(&task.id, "a").await;
         let frozen = Instant::now();
-        errand.sigstop();
+        errand.signal_worker(0, Signal::STOP);
         process::assert_gone(&task.id, frozen, Duration::from_secs(5)).await;
         programs.open_gate("gated");
-        errand.sigcont();
+        errand.signal_worker(0, Signal::CONT);
         client.wait_for_completion(&task.id).await;
         let frames = client.events(&task.id).await;
         sse::assert_gap_free(&frames, 1);
@@ -112,8 +122,8 @@ both_stores! {
         let mut errand = with_lease(setup).engine("gated", &engine).start().await;
         let task = errand.client().submit_task(&json!({"prompt": "x", "engineType": "gated"})).await;
         errand.client().wait_for_text(&task.id, "a").await;
-        errand.kill9();
-        errand.restart().await;
+        errand.kill9_worker(0);
+        errand.restart_workers().await;
         let job = errand.client().wait_for_end(&task.id).await;
         assert_eq!((&job["state"], &job["failure"]["class"]), (&json!("failed"), &json!("ambiguous")), "{job:#}");
         errand.finish().await;
@@ -126,7 +136,7 @@ fn what_outlives_a_guard_that_was_killed_with_its_worker_is_gone_after_the_resta
     errand_tests::run::run(async {
         let programs = Programs::new();
         let engine = programs.engine("spawner", SPAWNER);
-        let mut errand = with_lease(Setup::new(env!("CARGO_BIN_EXE_errand-under-test"), Store::Sqlite))
+        let mut errand = with_lease(Setup::new(env!("CARGO_BIN_EXE_errand-under-test"), Mode::Embedded))
             .engine("spawner", &engine)
             .start()
             .await;
@@ -134,7 +144,7 @@ fn what_outlives_a_guard_that_was_killed_with_its_worker_is_gone_after_the_resta
         Sse::of_job(errand.client(), &task.id).await.take_until(|frame| frame.kind() == "text").await;
 
         // Frozen, the worker can't see that its guard is gone.
-        errand.sigstop();
+        errand.signal_worker(0, Signal::STOP);
         let guard = process::of_task(&task.id).into_iter().find(|process| process.command.contains(" guard "));
         let guard = Pid::from_raw(guard.expect("a guard").pid).expect("a process id");
         kill_process(guard, Signal::KILL).expect("the guard is killed");

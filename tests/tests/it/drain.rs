@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use errand_tests::{both_stores, process, program, program::Programs, wait};
+use errand_tests::{all_modes, process, program, program::Programs, wait};
+use rustix::process::Signal;
 use serde_json::json;
 
-both_stores! {
+all_modes! {
     async fn an_idle_server_stops_at_once(setup: Setup) {
         let mut errand = setup.start().await;
         let asked = Instant::now();
@@ -20,17 +21,17 @@ both_stores! {
         let mut errand = setup.engine("gated", &programs.gated_engine("gated", "a", "b")).start().await;
         let task = errand.client().submit_task(&json!({"prompt": "x", "engineType": "gated"})).await;
         errand.client().wait_for_text(&task.id, "a").await;
-        errand.signal(rustix::process::Signal::TERM);
+        errand.signal_worker(0, Signal::TERM);
         wait::until("it is not ready any more", || async {
-            let ready = errand.client().get_root("/readyz").await.expect("it still serves");
+            let ready = errand.worker_client(0).get_root("/readyz").await.expect("it still answers");
             (ready.status == 503 && ready.body["code"] == "shutting_down").then_some(())
         })
         .await;
         let late = errand.client().submit_task(&json!({"prompt": "taken in all the same"})).await;
         programs.open_gate("gated");
-        let status = errand.wait_for_exit().await;
+        let status = errand.wait_for_worker_exit(0).await;
         assert!(status.success(), "{status}");
-        errand.restart().await;
+        errand.restart_workers().await;
         errand.client().wait_for_completion(&late.id).await;
         let job = errand.client().wait_for_completion(&task.id).await;
         assert_eq!(job["attempt"], 1);
@@ -48,10 +49,10 @@ both_stores! {
             .await;
         let task = errand.client().submit_task(&json!({"prompt": "x", "engineType": "hang"})).await;
         wait::until("its program runs", || async { (!process::of_task(&task.id).is_empty()).then_some(()) }).await;
-        let status = errand.sigterm().await;
+        let status = errand.sigterm_worker(0).await;
         assert!(status.success(), "{status}");
         process::assert_gone(&task.id, Instant::now(), Duration::from_secs(2)).await;
-        errand.restart().await;
+        errand.restart_workers().await;
         let job = errand.client().wait_for_state(&task.id, "running").await;
         assert_eq!(job["attempt"], 1, "a hand-back spends no attempt");
         assert_eq!(errand.client().delete(&format!("/agent/tasks/{}", task.id)).await.status, 200);

@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: the same request twice is one piece of work and one answer.
 
-use errand_tests::{Answer, Client, both_stores, client::task_of};
+use errand_tests::{Answer, Client, both_modes, client::task_of};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ async fn post(client: &Client, path: &str, key: &str, body: &Value) -> Answer {
     client.send(client.request(Method::POST, path).header("idempotency-key", key).json(body)).await
 }
 
-both_stores! {
+both_modes! {
     async fn a_hundred_equal_posts_at_once_are_one_task_with_a_hundred_equal_answers(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

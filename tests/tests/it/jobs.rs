@@ -1,6 +1,6 @@
 //! Operating on jobs: lists, filters, versions, batches, queues.
 
-use errand_tests::{Client, both_stores, program::Programs, socket::Socket};
+use errand_tests::{Client, both_modes, program::Programs, socket::Socket};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn ids(items: &[Value]) -> Vec<&str> {
     items.iter().filter_map(|item| item["id"].as_str()).collect()
 }
 
-both_stores! {
+both_modes! {
     async fn a_list_pages_from_the_newest_to_the_oldest_without_a_gap(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();
@@ -176,12 +176,18 @@ both_stores! {
         let mut socket = Socket::open(client).await;
         socket.send(&json!({"type": "ping"})).await;
         socket.take_until("pong").await;
-        let metrics = client.get_root("/metrics").await.expect("metrics");
-        assert_eq!(metrics.status, 200);
-        for name in ["errand_jobs_total", "errand_attempts_total", "errand_ws_connections"] {
+        let worker = errand.worker_client(0);
+        for (process, name) in [
+            (&worker, "errand_jobs_total"),
+            (&worker, "errand_attempts_total"),
+            (client, "errand_ws_connections"),
+            (client, "errand_queue_depth"),
+        ] {
+            let metrics = process.get_root("/metrics").await.expect("metrics");
+            assert_eq!(metrics.status, 200);
             assert!(metrics.text.contains(name), "{name} in:\n{}", metrics.text);
+            assert!(!metrics.text.contains(&id));
         }
-        assert!(!metrics.text.contains(&id));
         errand.finish().await;
     }
 }

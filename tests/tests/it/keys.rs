@@ -1,6 +1,6 @@
 //! Who may call, and what.
 
-use errand_tests::{Client, both_stores, wait};
+use errand_tests::{Client, both_modes, wait};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn secret(key: &Value) -> &str {
     key["key"].as_str().unwrap_or_else(|| panic!("the secret, once: {key}"))
 }
 
-both_stores! {
+both_modes! {
     async fn nobody_without_a_key_gets_in(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod bulk_retry;
 mod cancel;
 mod cli;
 mod command_engine;
@@ -9,12 +10,18 @@ mod conformance;
 mod crash;
 mod drain;
 mod harness;
+mod http;
 mod idempotency;
 mod jobs;
 mod keys;
 mod openai_engine;
 mod openapi;
+mod poison;
+mod queues;
+mod redis_faults;
+mod retention;
 mod retry;
+mod roles;
 mod schedule;
 mod session;
 mod socket;

@@ -1,7 +1,7 @@
 //! The `openai_compatible` engine, against a server on loopback that does what such servers do.
 
 use errand_tests::{
-    Client, both_stores,
+    Client, both_modes,
     fake_openai::{FakeOpenAi, Gate, Reply, Step, split_inside},
     sse::{Sse, visible_text},
 };
@@ -14,7 +14,7 @@ async fn run(client: &Client) -> Value {
     client.wait_for_end(&task.id).await
 }
 
-both_stores! {
+both_modes! {
     async fn an_answer_streams_while_the_server_still_speaks(setup: Setup) {
         let gate = Gate::new();
         let steps = vec![

@@ -1,6 +1,6 @@
 //! The OpenAPI document describes what is there.
 
-use errand_tests::both_stores;
+use errand_tests::both_modes;
 use serde_json::Value;
 
 /// Method, path, and an answer it must describe.
@@ -30,7 +30,7 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("get", "/readyz", "200"),
 ];
 
-both_stores! {
+both_modes! {
     async fn every_route_is_described_with_its_answers(setup: Setup) {
         let errand = setup.start().await;
         let document = errand.client().get_root("/openapi.json").await.expect("a document").body;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use errand_tests::{
-    Client, Task, both_stores,
+    Client, Task, both_modes,
     fake_openai::{FakeOpenAi, Reply},
 };
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn of_type(timeline: &[Value], kind: &str) -> Vec<Value> {
     timeline.iter().filter(|event| event["type"] == kind).cloned().collect()
 }
 
-both_stores! {
+both_modes! {
     async fn a_server_that_recovers_is_asked_again_and_the_backoff_is_in_the_timeline(setup: Setup) {
         let busy = || Reply::error(503, "overloaded", "come back later");
         let fake = FakeOpenAi::start([busy(), busy(), Reply::text(&["at ", "last"])]).await;

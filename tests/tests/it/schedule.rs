@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use errand_tests::{both_stores, process, program, program::Programs};
+use errand_tests::{both_modes, process, program, program::Programs};
 use serde_json::{Value, json};
 
 fn from_now(millis: i64) -> String {
@@ -14,7 +14,7 @@ fn instant(job: &Value, field: &str) -> DateTime<Utc> {
     job[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{field} in {job:#}"))
 }
 
-both_stores! {
+both_modes! {
     async fn a_scheduled_task_starts_at_its_time(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

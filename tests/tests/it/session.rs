@@ -1,6 +1,6 @@
 //! Conversations: who joins which, what is said in them, and what a busy one does.
 
-use errand_tests::{Client, Task, both_stores, process, program, program::Programs};
+use errand_tests::{Client, Task, both_modes, process, program, program::Programs};
 use serde_json::{Value, json};
 
 const BOOTSTRAP: &str = "errand_the-key-of-another-tenant-0123456789";
@@ -13,7 +13,7 @@ async fn started_at(client: &Client, task: &Task) -> String {
     client.wait_for_completion(&task.id).await["started_at"].as_str().expect("started").to_owned()
 }
 
-both_stores! {
+both_modes! {
     async fn tasks_of_one_session_share_a_history_in_order(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

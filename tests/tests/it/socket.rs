@@ -1,6 +1,6 @@
 //! WebSockets that are wrong, slow, silent or too many.
 
-use errand_tests::{Client, both_stores, program::Programs, socket::Socket, sse::Sse, wait};
+use errand_tests::{Client, both_modes, program::Programs, socket::Socket, sse::Sse, wait};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ async fn metric(client: &Client, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("{name} in:\n{}", metrics.text)).parse().expect("a number")
 }
 
-both_stores! {
+both_modes! {
     async fn a_position_beyond_the_tail_begins_with_a_snapshot(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

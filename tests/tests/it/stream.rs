@@ -1,7 +1,7 @@
 //! Watching: numbered, gap-free, resumable, and the same for everyone.
 
 use errand_tests::{
-    Client, both_stores,
+    Client, both_modes,
     program::Programs,
     socket::{Incoming, Socket},
     sse::{self, Sse, events, visible_text},
@@ -18,7 +18,7 @@ fn seqs(frames: &[Value]) -> Vec<i64> {
     frames.iter().filter(|frame| frame["type"] != "end").filter_map(|frame| frame["seq"].as_i64()).collect()
 }
 
-both_stores! {
+both_modes! {
     async fn a_finished_job_is_replayed_from_its_first_event_and_then_the_stream_ends(setup: Setup) {
         let errand = setup.start().await;
         let id = ended_task(errand.client(), "one two three").await;

@@ -1,10 +1,10 @@
 //! Submitting a task and seeing what became of it.
 
-use errand_tests::{both_stores, client::task_of, program::Programs};
+use errand_tests::{both_modes, client::task_of, program::Programs};
 use reqwest::Method;
 use serde_json::json;
 
-both_stores! {
+both_modes! {
     async fn a_task_runs_to_its_end_and_shows_what_came_of_it(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();

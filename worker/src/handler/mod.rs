@@ -1,5 +1,6 @@
 //! What does the work of each kind.
 
+pub(crate) mod http;
 pub(crate) mod task;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -8,8 +9,8 @@ use async_trait::async_trait;
 use errand_common::{
     backend::Backend,
     config,
-    domain::{FailureClass, NewEvent},
-    port::store::{Claimed, WorkerInfo},
+    domain::{FailureClass, Job, NewEvent, Receipt, Timestamp, gate},
+    port::store::{Claimed, EffectReceipt, Intended, NewEffect, WorkerInfo},
     wire,
 };
 use serde_json::Value;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use crate::{
     engine::EngineTable,
     registry::Run,
-    writer::{Outbox, Writer},
+    writer::{Outbox, Unwritten, Writer},
 };
 
 /// What a handler brings home.
@@ -43,6 +44,19 @@ pub(crate) enum HandlerFailure {
         /// The destination said when to come again.
         retry_after: Option<Duration>,
     },
+    /// Something was sent, and nobody knows what came of it. The destination does what comes twice under one key once, so
+    /// another attempt clears it up; if there is none, the outcome stays unknown.
+    InDoubt {
+        /// For people.
+        message: String,
+    },
+    /// The destination takes no calls now: nothing was sent.
+    HeldBack {
+        /// When it may take some.
+        until: Timestamp,
+        /// Why.
+        reason: gate::Reason,
+    },
     /// This worker lacks what the job needs; another may have it.
     Missing(Missing),
 }
@@ -52,15 +66,33 @@ pub(crate) enum HandlerFailure {
 pub(crate) enum Missing {
     /// A handler for this kind.
     Kind(String),
+    /// A handler for this kind that reads payloads of this version.
+    Version {
+        /// The kind.
+        kind: String,
+        /// The payload's version.
+        version: u32,
+    },
     /// The engine with this name.
     Engine(String),
 }
 
 impl Missing {
+    /// Nobody here knows the job's kind.
+    pub(crate) fn kind_of(job: &Job) -> Self {
+        Self::Kind(job.kind.clone())
+    }
+
+    /// The job's payload is newer than its handler here.
+    pub(crate) fn version_of(job: &Job) -> Self {
+        Self::Version { kind: job.kind.clone(), version: job.payload_version }
+    }
+
     /// One word for the timeline while the job waits.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Kind(_) => "unknown_kind",
+            Self::Version { .. } => "unknown_version",
             Self::Engine(_) => "unknown_engine",
         }
     }
@@ -69,6 +101,7 @@ impl Missing {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::Kind(_) => "UNKNOWN_KIND",
+            Self::Version { .. } => "UNKNOWN_VERSION",
             Self::Engine(_) => "UNKNOWN_ENGINE",
         }
     }
@@ -80,6 +113,12 @@ impl Missing {
             Self::Kind(kind) => {
                 format!("no worker knows the kind {kind:?}; waited {seconds} s for one that does")
             }
+            Self::Version { kind, version } => {
+                format!(
+                    "no worker reads version {version} of the kind {kind:?}; waited {seconds} s for one that does (update \
+                     the workers)"
+                )
+            }
             Self::Engine(name) => {
                 format!("no worker has the engine {name:?}; waited {seconds} s for one that has it (see [engines])")
             }
@@ -89,7 +128,8 @@ impl Missing {
     /// Whether `worker` has it, for jobs of `queue`.
     pub(crate) fn is_at(&self, worker: &WorkerInfo, queue: &str) -> bool {
         let has_it = match self {
-            Self::Kind(kind) => worker.kinds.contains(kind),
+            Self::Kind(kind) => worker.kinds.contains_key(kind),
+            Self::Version { kind, version } => worker.kinds.get(kind).is_some_and(|reads| reads >= version),
             Self::Engine(name) => worker.engines.iter().any(|engine| engine.name == *name),
         };
         has_it && worker.queues.iter().any(|name| name == queue)
@@ -115,13 +155,36 @@ impl RunContext {
     pub(crate) async fn event(&self, event: NewEvent) {
         self.writer.event(&self.outbox, event).await;
     }
+
+    /// Writes that something is about to be done outside, or finds what is known of it.
+    pub(crate) async fn intend(&self, effect: NewEffect) -> Result<Intended, Unwritten> {
+        self.writer.intend(&self.outbox, effect).await
+    }
+
+    /// Keeps what came of it: it is written with the run's next intent, or its end.
+    pub(crate) fn receipt(&self, ordinal: u32, receipt: Receipt) {
+        self.writer.receipt(&self.outbox, EffectReceipt { ordinal, receipt });
+    }
+}
+
+/// What the job says about how long an attempt may take.
+pub(crate) fn asked_limit(claimed: &Claimed) -> Option<Duration> {
+    claimed.job.timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis)
 }
 
 /// Does the work of one kind. One value serves all runs of a worker.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
+    /// The highest version of its kind's payload that it reads: `VERSION` of the kind in [`errand_common::wire`].
+    fn version(&self) -> u32;
+
     /// Bounds one attempt of a job that says nothing about it.
     fn default_timeout(&self) -> Duration;
+
+    /// Bounds this attempt.
+    fn time_limit(&self, claimed: &Claimed) -> Duration {
+        asked_limit(claimed).unwrap_or_else(|| self.default_timeout())
+    }
 
     /// Makes one attempt. After the run's stop token is cancelled it returns soon. Dropping its future leaves nothing
     /// running.
@@ -132,9 +195,10 @@ pub(crate) trait Handler: Send + Sync {
 pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
 
 /// All handlers of this version.
-pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Engines) -> HandlerTable {
-    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, config));
-    BTreeMap::from([(wire::task::KIND.to_owned(), task)])
+pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Config) -> HandlerTable {
+    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, &config.engines));
+    let http: Arc<dyn Handler> = Arc::new(http::HttpHandler::new(config));
+    BTreeMap::from([(wire::task::KIND.to_owned(), task), (wire::http::KIND.to_owned(), http)])
 }
 
 #[cfg(test)]
@@ -150,16 +214,21 @@ mod tests {
             host: "h".into(),
             version: "0".into(),
             queues: vec!["gpu".into()],
-            kinds: vec!["task".into()],
+            kinds: BTreeMap::from([("task".into(), 1)]),
             engines: vec![],
             concurrency: 1,
             running: 0,
+            draining: false,
+            drainable: true,
             started_at: Timestamp::default(),
             alive_until: Timestamp::default(),
         };
         let missing = Missing::Kind("task".into());
         assert!(missing.is_at(&worker, "gpu"));
         assert!(!missing.is_at(&worker, "default"));
-        assert!(!Missing::Kind("http".into()).is_at(&worker, "gpu"));
+        assert!(!Missing::Kind("teleport".into()).is_at(&worker, "gpu"));
+        let version = |version| Missing::Version { kind: "task".into(), version };
+        assert!(version(1).is_at(&worker, "gpu"));
+        assert!(!version(2).is_at(&worker, "gpu"), "it reads version 1 only");
     }
 }

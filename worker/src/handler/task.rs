@@ -8,7 +8,7 @@ use errand_common::{
     domain::{FailureClass, Message, NewEvent},
     port::{StoreError, store::Claimed},
     telemetry::metric,
-    wire::task::TaskPayload,
+    wire::task::{TaskPayload, VERSION},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,6 +47,10 @@ impl TaskHandler {
 
 #[async_trait]
 impl Handler for TaskHandler {
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
     fn default_timeout(&self) -> Duration {
         ATTEMPT_LIMIT
     }

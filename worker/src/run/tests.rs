@@ -1,19 +1,15 @@
 //! The whole worker on a real store.
 
 mod faulty;
+mod fleet;
 mod trial;
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Instant};
 
 use errand_common::{
-    domain::{EventType, Job, JobState, SessionId, Timestamp},
-    port::{
-        Popped, Queue, QueueError, Ready, Refill,
-        store::{CancelRequest, NewJob, Submission},
-    },
+    domain::{EventType, Job, JobState, SessionId},
+    port::store::{CancelRequest, DrainAsked, NewJob, Submission},
+    wire::control::Signal,
 };
 use serde_json::json;
 
@@ -117,6 +113,32 @@ async fn draining_hands_a_long_run_back_without_spending_an_attempt() {
     assert_eq!(trial.job(id).await.attempt, 1);
     trial.cancel(id).await;
     trial.stop().await.expect("a graceful end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_word_drains_the_worker_by_signal_and_ends_it_well() {
+    let mut trial = Trial::start(|worker| worker.drain_seconds = 0).await;
+    let id = trial.submit(task("wait")).await;
+    trial.running(id).await;
+    let worker = trial.backend.store.live_workers().await.expect("a database that works").remove(0);
+    assert!(!worker.draining);
+    let asked = Instant::now();
+    assert_eq!(trial.backend.store.ask_drain(worker.id).await.expect("asked"), DrainAsked::Asked);
+    trial.backend.signal(worker.id, Signal::Drain).await;
+    trial.ends_by_itself().await.expect("a graceful end");
+    assert!(asked.elapsed() < trial.lease() / 3, "told by the signal, not by the next renewal: {:?}", asked.elapsed());
+    let job = trial.job(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Queued, 1), "handed back, no attempt spent");
+    assert!(trial.backend.store.live_workers().await.expect("a database that works").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_word_whose_signal_was_lost_is_found_at_the_next_registration() {
+    let mut trial = Trial::start(|worker| worker.lease_seconds = 2).await;
+    trial.ended(trial.submit(task("hello")).await).await;
+    let worker = trial.backend.store.live_workers().await.expect("a database that works").remove(0);
+    assert_eq!(trial.backend.store.ask_drain(worker.id).await.expect("asked"), DrainAsked::Asked);
+    trial.ends_by_itself().await.expect("a graceful end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,61 +284,4 @@ async fn a_drain_ends_in_time_even_if_the_store_is_away() {
     trial.stop().await.expect("a graceful end, though its runs could not be handed back");
     assert_eq!(trial.engine.running.load(Ordering::SeqCst), 0);
     assert_eq!(trial.job(id).await.state, JobState::Running, "its lease will pass");
-}
-
-/// A queue that can't be reached.
-struct NoQueue;
-
-#[async_trait::async_trait]
-impl Queue for NoQueue {
-    async fn push(&self, _: &[Ready]) -> Result<(), QueueError> {
-        Err(QueueError("told to be away".to_owned()))
-    }
-
-    async fn pop(&self, _: &[String], _: usize, _: Timestamp) -> Result<Popped, QueueError> {
-        Err(QueueError("told to be away".to_owned()))
-    }
-
-    async fn incomplete(&self, _: &[String]) -> Result<Vec<String>, QueueError> {
-        Err(QueueError("told to be away".to_owned()))
-    }
-
-    async fn begin_refill(&self, _: &str) -> Result<Refill, QueueError> {
-        Err(QueueError("told to be away".to_owned()))
-    }
-
-    async fn end_refill(&self, _: &Refill) -> Result<bool, QueueError> {
-        Err(QueueError("told to be away".to_owned()))
-    }
-
-    async fn declare_incomplete(&self, _: &[String]) -> Result<(), QueueError> {
-        Err(QueueError("told to be away".to_owned()))
-    }
-
-    async fn wait(&self, _: &[String], timeout: Duration) {
-        tokio::time::sleep(timeout).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn work_is_found_in_the_store_while_the_queue_is_away() {
-    let mut trial = Trial::start(|worker| worker.poll_interval_ms = 20).await;
-    trial.stop().await.expect("a graceful end");
-    trial.backend.queue = Arc::new(NoQueue);
-    let elsewhere = trial.submit(NewJob { queue: "other".to_owned(), ..task("not ours") }).await;
-    // More than one look goes through.
-    let others = (0..3_000).map(|_| NewJob { queue: "other".to_owned(), ..task("not ours") }).collect();
-    let others = Submission { jobs: others, idempotency: None };
-    trial.backend.store.submit(vec![others], trial.backend.clock.now()).await.0.remove(0).expect("submitted");
-    let ours = trial.submit(task("ours")).await;
-    let flaky = trial.submit(task("flaky")).await;
-    trial.start_worker(false);
-    assert_eq!(trial.ended(ours).await.state, JobState::Completed);
-    assert_eq!(
-        trial.ended(flaky).await.state,
-        JobState::Completed,
-        "what waits out its backoff comes due all the same"
-    );
-    assert_eq!(trial.job(elsewhere).await.state, JobState::Queued, "another queue's");
-    trial.stop().await.expect("a graceful end");
 }

@@ -128,7 +128,12 @@ impl Entry {
     }
 
     fn finish(&self) -> Finish {
-        Finish { fence: self.outbox.run().fence(), events: self.events.clone(), outcome: self.outcome.clone() }
+        Finish {
+            fence: self.outbox.run().fence(),
+            events: self.events.clone(),
+            receipts: self.outbox.receipts(),
+            outcome: self.outcome.clone(),
+        }
     }
 
     fn answer(self, finished: Finished) {

@@ -1,11 +1,13 @@
 //! What runs write: events by group commit, and their ends likewise.
 //!
 //! Each run has an [`Outbox`] that joins deltas while it waits. [`append`] writes the outboxes of all runs together;
-//! [`finish`] writes ends, each with what is left in its outbox. Both hold the outbox's commit lock from the taking of
+//! [`finish`] writes ends, each with what is left in its outbox; [`intend`] writes what is about to be done outside. The
+//! first two hold the outbox's commit lock from the taking of
 //! events to the telling of the fleet, so that a run's events are numbered and published in their order.
 
 mod append;
 mod finish;
+mod intend;
 mod outbox;
 
 use std::{
@@ -17,11 +19,15 @@ use errand_common::{
     backend::Backend,
     config,
     domain::NewEvent,
-    port::{StoreError, store::Outcome},
+    port::{
+        StoreError,
+        store::{EffectReceipt, Intended, NewEffect, Outcome},
+    },
     telemetry::metric,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
+pub(crate) use intend::Unwritten;
 pub(crate) use outbox::Outbox;
 
 use crate::registry::{Run, StopReason};
@@ -44,6 +50,7 @@ pub(crate) enum Finished {
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     ends: mpsc::Sender<End>,
+    intents: mpsc::Sender<intend::Entry>,
 }
 
 #[derive(Debug)]
@@ -60,16 +67,18 @@ struct End {
     answer: oneshot::Sender<Finished>,
 }
 
-/// The two loops behind the writer, each to be run as a task of its own.
+/// The loops behind the writer, each to be run as a task of its own.
 pub(crate) struct Loops {
     /// Writes events.
     pub(crate) append: append::Appender,
     /// Writes ends.
     pub(crate) finish: finish::Finisher,
+    /// Writes intents.
+    pub(crate) intend: intend::Intender,
 }
 
 impl Writer {
-    /// A writer and its loops. The finishing loop ends when the last `Writer` is gone.
+    /// A writer and its loops. Those of ends and intents end when the last `Writer` is gone.
     pub(crate) fn new(backend: &Backend, config: &config::Worker) -> (Self, Loops) {
         let shared = Arc::new(Shared {
             announced: Mutex::default(),
@@ -86,7 +95,9 @@ impl Writer {
             call_limit,
         };
         let finish = finish::Finisher { backend: backend.clone(), incoming, call_limit };
-        (Self { shared, ends }, Loops { append, finish })
+        let (intents, incoming) = mpsc::channel(config.concurrency.max(1) as usize);
+        let intend = intend::Intender { backend: backend.clone(), incoming, call_limit };
+        (Self { shared, ends, intents }, Loops { append, finish, intend })
     }
 
     /// Where the events of `run` go.
@@ -99,6 +110,23 @@ impl Writer {
         if outbox.push(event).await == outbox::Announce::Needed {
             self.shared.announce(outbox.clone());
         }
+    }
+
+    /// Writes that a run is about to do something outside, or finds what is known of it. Tried until it is known to be
+    /// written or refused, or the lease has passed.
+    pub(crate) async fn intend(&self, outbox: &Arc<Outbox>, effect: NewEffect) -> Result<Intended, Unwritten> {
+        let (answer, answered) = oneshot::channel();
+        let entry = intend::Entry { outbox: outbox.clone(), effect, answer };
+        if self.intents.send(entry).await.is_err() {
+            return Err(Unwritten::NotHeld);
+        }
+        // The loop drops an answer only when the worker comes down.
+        answered.await.unwrap_or(Err(Unwritten::NotHeld))
+    }
+
+    /// Keeps what came of an effect, to be written with the run's next intent or its end.
+    pub(crate) fn receipt(&self, outbox: &Arc<Outbox>, receipt: EffectReceipt) {
+        outbox.keep(receipt);
     }
 
     /// Ends a run: what is left of its events, then the outcome. Tried until it is known to be written or refused, or the

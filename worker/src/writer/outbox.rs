@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use errand_common::domain::{EventType, NewEvent};
+use errand_common::{
+    domain::{EventType, NewEvent},
+    port::store::EffectReceipt,
+};
 use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
@@ -22,6 +25,8 @@ const EVENT_BYTES: usize = 64;
 pub(crate) struct Outbox {
     run: Arc<Run>,
     waiting: Mutex<Waiting>,
+    /// What came of the run's effects, as far as it is not written yet: bounded by their number.
+    receipts: Mutex<Vec<EffectReceipt>>,
     room: Notify,
     commit: Arc<AsyncMutex<()>>,
     limit: usize,
@@ -47,6 +52,7 @@ impl Outbox {
         Self {
             run,
             waiting: Mutex::default(),
+            receipts: Mutex::default(),
             room: Notify::new(),
             commit: Arc::default(),
             limit: limit.max(EVENT_BYTES),
@@ -98,6 +104,28 @@ impl Outbox {
         drop(waiting);
         self.room.notify_one();
         events.into()
+    }
+
+    /// Keeps what came of an effect, to be written with the run's end or its next intent.
+    pub(super) fn keep(&self, receipt: EffectReceipt) {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner).push(receipt);
+    }
+
+    /// Whether there are receipts to be written.
+    pub(crate) fn has_receipts(&self) -> bool {
+        !self.receipts.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// The receipts that are not known to be written.
+    pub(super) fn receipts(&self) -> Vec<EffectReceipt> {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first so many of them are written.
+    pub(super) fn receipts_written(&self, count: usize) {
+        let mut receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = count.min(receipts.len());
+        receipts.drain(..count);
     }
 
     /// Puts back what could not be written, before all that came since. Returns whether the writer must be told.

@@ -56,7 +56,12 @@ impl Show {
         if self.client.json {
             screen.line(answer.body.trim_end())?;
         } else {
-            screen.answer(&timeline(&screen, &answer.read()?))?;
+            let document = answer.read()?;
+            screen.answer(&timeline(&screen, &document))?;
+            if let Some(effects) = effects(&screen, &document) {
+                screen.heading("\nCalls to the outside")?;
+                screen.answer(&effects)?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -118,6 +123,22 @@ fn timeline(screen: &Screen, document: &Value) -> String {
     table::text(table)
 }
 
+/// The job's calls to the outside, if it made any.
+fn effects(screen: &Screen, document: &Value) -> Option<String> {
+    let effects = document.get("effects")?.as_array().filter(|effects| !effects.is_empty())?;
+    let mut table = table::new(screen, &["TIME", "ATTEMPT", "KIND", "DESTINATION", "RESULT", "KEY"]);
+    for effect in effects {
+        let word = |name: &str| effect.get(name).filter(|value| !value.is_null()).map(plain);
+        let result = word("result").unwrap_or_else(|| "not known".to_owned());
+        let result = word("status").map_or_else(|| result.clone(), |status| format!("{result} ({status})"));
+        let mut row =
+            ["intent_at", "attempt", "kind", "destination"].map(|name| word(name).unwrap_or_default()).to_vec();
+        row.extend([result, word("key").unwrap_or_default()]);
+        table.add_row(row);
+    }
+    Some(table::text(table))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -134,6 +155,22 @@ mod tests {
         );
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines, [vec!["id", "01"], vec!["state", "queued"], vec!["attempt", "1"], vec!["metadata.a", "1"]]);
+    }
+
+    #[test]
+    fn calls_are_shown_with_what_is_known_of_them() {
+        let (screen, ..) = screen(false);
+        let call = |result: Value, status: Value| {
+            json!({"ordinal": 1, "kind": "http", "destination": "h:1", "key": "k", "attempt": 2, "intent_at": "T",
+                   "receipt_at": null, "result": result, "status": status})
+        };
+        let document =
+            json!({"items": [], "effects": [call(json!("done"), json!(200)), call(json!(null), json!(null))]});
+        let text = effects(&screen, &document).expect("a table");
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["T", "2", "http", "h:1", "done", "(200)", "k"]);
+        assert_eq!(lines[2], ["T", "2", "http", "h:1", "not", "known", "k"]);
+        assert!(effects(&screen, &json!({"items": [], "effects": []})).is_none());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, SqlTx, params},
-    line,
+    effect, line,
     row::{self, JobRow},
     statement,
     unit::Unit,
@@ -45,7 +45,11 @@ pub(super) async fn cancel_row<D: Dialect>(
     if !partial.is_empty() {
         unit.say(row, Role::Assistant, partial + marker);
     }
-    unit.emit(row, NewEvent::new(EventType::Cancelled, json!({"message": message, "code": code})));
+    let mut data = json!({"message": message, "code": code});
+    if row.claim > 0 && effect::any_in_doubt(unit, row.job.id).await? {
+        data["effect_unknown"] = true.into();
+    }
+    unit.emit(row, NewEvent::new(EventType::Cancelled, data));
     unit.end(row, Change::Cancel);
     row.job.failure = Some(Failure {
         class: FailureClass::Cancelled,

@@ -66,6 +66,9 @@ fn word_text(word: &str, flavor: Flavor) -> &'static str {
         ("for update", Flavor::Postgres) => "FOR UPDATE",
         ("skip locked", Flavor::Postgres) => "FOR UPDATE SKIP LOCKED",
         ("for update" | "skip locked", Flavor::Sqlite) => "",
+        ("take turn", Flavor::Postgres) => "FROM pg_advisory_xact_lock(hashtextextended($1, 0))",
+        // A transaction that writes is alone there from its beginning.
+        ("take turn", Flavor::Sqlite) => "WHERE $1 IS NOT NULL",
         _ => panic!("no such word in a statement: {word}"),
     }
 }
@@ -193,6 +196,8 @@ pub(crate) trait Dialect: Send + Sync + 'static {
     type Tx: SqlTx<Row = Self::Row>;
     /// Begins a write transaction.
     fn begin(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
+    /// Begins a write transaction that keeps somebody alive: it waits for no connection that other work holds.
+    fn begin_renewal(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
     /// Reads outside of any transaction.
     fn read(
         &self,

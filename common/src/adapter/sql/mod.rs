@@ -8,13 +8,21 @@
 
 mod access;
 mod cancel;
+mod control;
+mod crash;
 mod dialect;
+mod due;
+mod effect;
 mod fleet;
 mod inspect;
 mod line;
 mod open;
+mod patience;
 mod postgres;
 mod read;
+mod restore;
+mod retain;
+mod retry;
 mod row;
 mod run;
 mod sqlite;
@@ -24,7 +32,7 @@ mod sweep;
 mod unit;
 
 pub use inspect::{Schema, inspect};
-pub use open::{OpenError, OpenOptions, SchemaCheck, open};
+pub use open::{Migration, OpenError, OpenOptions, SchemaCheck, open};
 
 use std::sync::Arc;
 

@@ -3,25 +3,43 @@
 use sqlx::{Executor, PgPool, Postgres, Row, SqlSafeStr, Transaction, postgres::PgRow};
 use uuid::Uuid;
 
-use super::dialect::{Dialect, Flavor, Param, Sql, SqlRow, SqlTx, driver};
+use super::{
+    dialect::{Dialect, Flavor, Param, Sql, SqlRow, SqlTx, driver},
+    patience::{Patience, PatientTx},
+};
 use crate::port::StoreError;
 
 pub(crate) struct PostgresDialect {
     pub(crate) pool: PgPool,
+    /// For renewals alone; opened when the first is made.
+    pub(crate) renewals: PgPool,
+    /// For each answer.
+    pub(crate) patience: Patience,
 }
 
 driver!(Postgres, PgRow, Flavor::Postgres);
 
+impl PostgresDialect {
+    async fn begin_on(&self, pool: &PgPool) -> Result<PatientTx<Transaction<'static, Postgres>>, StoreError> {
+        let begin = async { pool.begin().await.map_err(error) };
+        Ok(PatientTx { tx: self.patience.with(begin).await?, patience: self.patience })
+    }
+}
+
 impl Dialect for PostgresDialect {
     type Row = PgRow;
-    type Tx = Transaction<'static, Postgres>;
+    type Tx = PatientTx<Transaction<'static, Postgres>>;
 
     async fn begin(&self) -> Result<Self::Tx, StoreError> {
-        self.pool.begin().await.map_err(error)
+        self.begin_on(&self.pool).await
+    }
+
+    async fn begin_renewal(&self) -> Result<Self::Tx, StoreError> {
+        self.begin_on(&self.renewals).await
     }
 
     async fn read(&self, sql: &'static Sql, params: Vec<Param>) -> Result<Vec<PgRow>, StoreError> {
-        query(sql, params).fetch_all(&self.pool).await.map_err(error)
+        self.patience.with(async { query(sql, params).fetch_all(&self.pool).await.map_err(error) }).await
     }
 
     async fn prepare(&self, sql: &'static Sql) -> Result<(), StoreError> {

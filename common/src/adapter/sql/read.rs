@@ -33,8 +33,6 @@ impl<D: Dialect> Reads for SqlStore<D> {
     }
 
     async fn jobs(&self, tenant: &str, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
-        let states: Option<String> = (!filter.states.is_empty())
-            .then(|| filter.states.iter().fold(",".to_owned(), |list, state| list + state.as_str() + ","));
         let only_live = !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal());
         let only_unsuccessful = !filter.states.is_empty()
             && filter.states.iter().all(|state| state.is_terminal() && *state != JobState::Completed);
@@ -55,7 +53,7 @@ impl<D: Dialect> Reads for SqlStore<D> {
             filter.since,
             before(filter.before.map(JobId::uuid)),
             filter.limit,
-            states,
+            state_list(&filter.states),
         ];
         let rows = self.dialect.read(sql, params).await?;
         Ok(rows.iter().filter_map(row::readable).map(|row| row.job).collect())
@@ -119,8 +117,13 @@ impl<D: Dialect> Reads for SqlStore<D> {
 }
 
 /// Where a list begins: at the cursor, or above every id. A bound that is always there lets the index seek.
-fn before(cursor: Option<Uuid>) -> Uuid {
+pub(super) fn before(cursor: Option<Uuid>) -> Uuid {
     cursor.unwrap_or(Uuid::max())
+}
+
+/// `,a,b,` for the statements that take any of some states; `None` means any at all.
+pub(super) fn state_list(states: &[JobState]) -> Option<String> {
+    (!states.is_empty()).then(|| states.iter().fold(",".to_owned(), |list, state| list + state.as_str() + ","))
 }
 
 impl<D: Dialect> SqlStore<D> {

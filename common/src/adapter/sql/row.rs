@@ -10,7 +10,7 @@ use crate::{
         Change, Event, Failure, FailureClass, Fence, Illegal, Job, JobId, JobState, LeaseToken, Message, OnBusy,
         Priority, RetryPolicy, Session, Timestamp,
     },
-    port::{Ready, StoreError},
+    port::{Ready, StoreError, store::Queued},
 };
 
 /// A job as one transaction holds it: loaded under a lock, changed by the rules of `domain`, saved whole.
@@ -26,7 +26,6 @@ pub(super) struct JobRow {
     pub snoozed_since: Option<Timestamp>,
     pub cut_off_at: Option<Timestamp>,
     pub text_from: Option<i64>,
-    pub payload_version: i64,
     pub crashes: i64,
     pub waits_for: Option<JobId>,
 }
@@ -77,7 +76,7 @@ pub(super) struct InsertedJob {
     parent_id: Option<Uuid>,
     retry_of: Option<Uuid>,
     dedup_key: Option<String>,
-    payload_version: i64,
+    payload_version: u32,
     expires_at: Option<i64>,
     deadline: Option<i64>,
     created_at: i64,
@@ -141,7 +140,7 @@ impl JobRow {
             parent_id: job.parent_id.map(JobId::uuid),
             retry_of: job.retry_of.map(JobId::uuid),
             dedup_key: job.dedup_key.clone(),
-            payload_version: self.payload_version,
+            payload_version: job.payload_version,
             expires_at: micros(job.expires_at),
             deadline: micros(job.deadline),
             created_at: job.created_at.micros(),
@@ -237,7 +236,7 @@ fn lenient_json(row: &impl SqlRow, column: &str) -> Result<Option<Value>, StoreE
 }
 
 /// Likewise for a failure: its text becomes the message.
-fn failure(row: &impl SqlRow, attempt: u32) -> Result<Option<Failure>, StoreError> {
+pub(super) fn failure(row: &impl SqlRow, attempt: u32) -> Result<Option<Failure>, StoreError> {
     let text = row.opt_text("failure")?;
     Ok(text.map(|text| {
         serde_json::from_str(&text).unwrap_or(Failure {
@@ -266,6 +265,7 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
             cap_ms: number(row, "backoff_cap_ms")?,
         },
         payload: lenient_json(row, "payload")?.unwrap_or_default(),
+        payload_version: number(row, "payload_version")?,
         result: lenient_json(row, "result")?,
         failure: failure(row, attempt)?,
         progress: lenient_json(row, "progress")?,
@@ -296,7 +296,6 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         snoozed_since: opt_at(row, "snoozed_since")?,
         cut_off_at: opt_at(row, "cut_off_at")?,
         text_from: row.opt_int("text_from")?,
-        payload_version: row.int("payload_version")?,
         crashes: row.int("crashes")?,
         waits_for: row.opt_uuid("waits_for")?.map(Into::into),
         job,
@@ -311,6 +310,10 @@ pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
             tracing::error!(?job_id, %error, "the row of a job can't be read; the job is left alone");
         })
         .ok()
+}
+
+pub(super) fn queued(row: &impl SqlRow) -> Result<Queued, StoreError> {
+    Ok(Queued { ready: ready(row)?, run_at: at(row, "run_at")?, is_paused: row.int("paused")? > 0 })
 }
 
 pub(super) fn ready(row: &impl SqlRow) -> Result<Ready, StoreError> {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
+    effect,
     line::{self, Admission},
     row::{self, JobRow},
     statement,
@@ -22,10 +23,11 @@ use crate::{
     domain::{
         Change, EventType, Failure, FailureClass, Fence, JobId, JobState, LeaseToken, Message, NewEvent, OnBusy, Role,
         SessionId, Timestamp, WorkerId,
+        poison::{Loss, SUSPECT_CRASHES},
     },
     port::{
         StoreError,
-        store::{Append, Claimed, Consequences, Finish, Outcome, Runs, Stale},
+        store::{Append, Claimed, Claims, Consequences, Finish, Outcome, Runs, Stale},
     },
 };
 
@@ -66,42 +68,19 @@ impl<D: Dialect> Runs for SqlStore<D> {
         lease: Duration,
         ids: &[JobId],
         now: Timestamp,
-    ) -> Result<(Vec<Claimed>, Consequences), StoreError> {
-        if ids.is_empty() {
-            return Ok((Vec::new(), Consequences::default()));
-        }
-        let mut unit = Unit::begin(&self.dialect, now).await?;
-        unit.lock_sessions_of(ids).await?;
-        let wanted = id_rows(ids.iter().map(|id| id.uuid()));
-        let mut rows = unit.load_jobs(&statement::LOCK_FREE_JOBS_WHOLE, params![wanted]).await?;
-        rows.retain(|row| row.is_claimable(now));
-        let lease_until = unit.db_now.plus(lease);
-        for row in &mut rows {
-            row.change(Change::Claim).expect("only claimable jobs are kept");
-            row.claim += 1;
-            row.lease_token = Some(LeaseToken::random().uuid());
-            row.job.lease_until = Some(lease_until);
-            row.job.worker_id = Some(worker);
-            row.claimed_at = Some(now);
-            row.job.started_at = row.job.started_at.or(Some(now));
-            if let Some(from) = row.text_from {
-                unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({"from_seq": from})));
-            }
-            unit.emit(row, NewEvent::new(EventType::Started, json!({"worker_id": worker})));
-        }
-        unit.save(&mut rows).await?;
-        let consequences = unit.commit().await?;
-        let mut claimed: Vec<_> = rows
-            .into_iter()
-            .filter_map(|row| {
-                let fence = row.fence()?;
-                Some(Claimed { snoozed_since: row.snoozed_since, cut_off_at: row.cut_off_at, job: row.job, fence })
-            })
-            .collect();
-        // The queue handed them out best first; the locks were taken by id.
-        let place: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
-        claimed.sort_by_key(|claimed| place.get(&claimed.job.id).copied());
-        Ok((claimed, consequences))
+    ) -> Result<(Claims, Consequences), StoreError> {
+        self.claim_some(worker, lease, ids, now, |row| row.crashes >= SUSPECT_CRASHES).await
+    }
+
+    async fn claim_alone(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        id: JobId,
+        now: Timestamp,
+    ) -> Result<(Option<Claimed>, Consequences), StoreError> {
+        let (mut claims, consequences) = self.claim_some(worker, lease, &[id], now, |_| false).await?;
+        Ok((claims.claimed.pop(), consequences))
     }
 
     async fn renew(&self, lease: Duration, fences: &[Fence]) -> Result<Vec<Result<Timestamp, Stale>>, StoreError> {
@@ -114,7 +93,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .collect();
         wanted.sort_by_key(|row| row.id);
         let micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
-        let mut tx = self.dialect.begin().await?;
+        let mut tx = self.dialect.begin_renewal().await?;
         // Whoever cancels or ends jobs of several sessions locks those sessions first and some of the jobs late. So the
         // sessions come first here too, and then the jobs in order of id, which an UPDATE … FROM does not promise.
         let sessions: BTreeSet<_> = fences.iter().filter_map(|fence| fence.session_id).map(SessionId::uuid).collect();
@@ -160,11 +139,13 @@ impl<D: Dialect> Runs for SqlStore<D> {
     ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError> {
         let (mut unit, mut rows) = self.hold(entries.iter().map(|entry| entry.fence), now).await?;
         let mut ended = Vec::with_capacity(entries.len());
+        let mut receipts = Vec::new();
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
             let held = rows.get(&entry.fence.job_id).is_some_and(|row| row.accepts(&entry.fence));
             results.push(if held { Ok(()) } else { Err(Stale) });
             let Some(mut row) = rows.remove(&entry.fence.job_id).filter(|_| held) else { continue };
+            receipts.extend(effect::receipt_rows(row.job.id, entry.receipts, now));
             for event in entry.events {
                 unit.emit(&mut row, event);
             }
@@ -172,6 +153,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             ended.push(row);
         }
         unit.save(&mut ended).await?;
+        effect::write_receipts(&mut unit, &receipts).await?;
         line::free_next(&mut unit, ended.iter().filter_map(|row| row.job.session_id).collect()).await?;
         Ok((results, unit.commit().await?))
     }
@@ -199,7 +181,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
 
 impl<D: Dialect> SqlStore<D> {
     /// Locks the jobs of these fences, their sessions first.
-    async fn hold(
+    pub(super) async fn hold(
         &self,
         fences: impl IntoIterator<Item = Fence>,
         now: Timestamp,
@@ -211,6 +193,54 @@ impl<D: Dialect> SqlStore<D> {
         unit.lock_sessions(sessions).await?;
         let rows = unit.lock_jobs(jobs).await?;
         Ok((unit, rows.into_iter().map(|row| (row.job.id, row)).collect()))
+    }
+
+    /// Claims those of `ids` that can be, but for suspects.
+    async fn claim_some(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        ids: &[JobId],
+        now: Timestamp,
+        is_suspect: impl Fn(&JobRow) -> bool,
+    ) -> Result<(Claims, Consequences), StoreError> {
+        if ids.is_empty() {
+            return Ok((Claims::default(), Consequences::default()));
+        }
+        let mut unit = Unit::begin(&self.dialect, now).await?;
+        unit.lock_sessions_of(ids).await?;
+        let wanted = id_rows(ids.iter().map(|id| id.uuid()));
+        let mut rows = unit.load_jobs(&statement::LOCK_FREE_JOBS_WHOLE, params![wanted]).await?;
+        rows.retain(|row| row.is_claimable(now));
+        let (suspects, mut rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_suspect);
+        let suspects = suspects.into_iter().map(|row| row.job.id).collect();
+        let lease_until = unit.db_now.plus(lease);
+        for row in &mut rows {
+            row.change(Change::Claim).expect("only claimable jobs are kept");
+            row.claim += 1;
+            row.lease_token = Some(LeaseToken::random().uuid());
+            row.job.lease_until = Some(lease_until);
+            row.job.worker_id = Some(worker);
+            row.claimed_at = Some(now);
+            row.job.started_at = row.job.started_at.or(Some(now));
+            if let Some(from) = row.text_from {
+                unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({"from_seq": from})));
+            }
+            unit.emit(row, NewEvent::new(EventType::Started, json!({"worker_id": worker})));
+        }
+        unit.save(&mut rows).await?;
+        let consequences = unit.commit().await?;
+        let mut claimed: Vec<_> = rows
+            .into_iter()
+            .filter_map(|row| {
+                let fence = row.fence()?;
+                Some(Claimed { snoozed_since: row.snoozed_since, cut_off_at: row.cut_off_at, job: row.job, fence })
+            })
+            .collect();
+        // The queue handed them out best first; the locks were taken by id.
+        let place: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+        claimed.sort_by_key(|claimed| place.get(&claimed.job.id).copied());
+        Ok((Claims { claimed, suspects }, consequences))
     }
 
     /// A scheduled task's time has come, and its session may be busy.
@@ -251,13 +281,24 @@ pub(super) fn give_up<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure:
     row.job.failure = Some(failure);
 }
 
-/// Says that another attempt will follow at `run_at`, and counts it. The caller changes the state.
-pub(super) fn announce_retry<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure: Failure, run_at: Timestamp) {
+/// Says that another attempt will follow at `run_at`, and counts it; if a worker was lost, which. The caller changes the
+/// state.
+pub(super) fn announce_retry<D: Dialect>(
+    unit: &mut Unit<D>,
+    row: &mut JobRow,
+    failure: Failure,
+    run_at: Timestamp,
+    loss: Option<&Loss>,
+) {
     let delay_ms = u64::try_from(run_at.since(unit.now).as_millis()).unwrap_or(u64::MAX);
-    let data = json!({
+    let mut data = json!({
         "class": failure.class, "code": failure.code, "message": failure.message,
         "next_attempt": row.job.attempt + 1, "delay_ms": delay_ms, "run_at": run_at,
     });
+    if let Some(loss) = loss {
+        data["worker_id"] = json!(loss.worker_id);
+        data["host"] = json!(loss.host);
+    }
     unit.emit(row, NewEvent::new(EventType::Retrying, data));
     row.job.attempt += 1;
     row.job.failure = Some(failure);
@@ -280,19 +321,18 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
         }
         Outcome::Failed { failure } => give_up(unit, row, failure, Change::Fail),
         Outcome::Retry { failure, run_at } => {
-            announce_retry(unit, row, failure, run_at);
+            announce_retry(unit, row, failure, run_at, None);
             row.change(Change::Retry).expect(HELD);
             unit.consequences.ready.extend(row.ready());
         }
         Outcome::Snoozed { run_at, reason } => {
-            // A snooze is no start: unless an earlier run did something, the job has not started yet.
-            if row.job.started_at == row.claimed_at {
-                row.job.started_at = None;
-            }
             row.snoozed_since = snoozed_since.or(Some(unit.now));
-            row.job.run_at = run_at;
-            let data = json!({"state": "scheduled", "reason": reason, "run_at": run_at});
-            unit.emit(row, NewEvent::new(EventType::Queued, data));
+            put_off(unit, row, run_at, &reason);
+            row.change(Change::Snooze).expect(HELD);
+            unit.consequences.ready.extend(row.ready());
+        }
+        Outcome::HeldBack { run_at, reason } => {
+            put_off(unit, row, run_at, &reason);
             row.change(Change::Snooze).expect(HELD);
             unit.consequences.ready.extend(row.ready());
         }
@@ -300,6 +340,17 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
             hand_back(unit, row, &reason);
         }
     }
+}
+
+/// The job is due again at `run_at`, no attempt spent. The caller changes the state.
+fn put_off<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, run_at: Timestamp, reason: &str) {
+    // A snooze is no start: unless an earlier run did something, the job has not started yet.
+    if row.job.started_at == row.claimed_at {
+        row.job.started_at = None;
+    }
+    row.job.run_at = run_at;
+    let data = json!({"state": "scheduled", "reason": reason, "run_at": run_at});
+    unit.emit(row, NewEvent::new(EventType::Queued, data));
 }
 
 /// The job is due again at once, no attempt spent.

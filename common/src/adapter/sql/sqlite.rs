@@ -22,6 +22,11 @@ impl Dialect for SqliteDialect {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(error)
     }
 
+    /// There is one writer, and what it does is short.
+    async fn begin_renewal(&self) -> Result<Self::Tx, StoreError> {
+        self.begin().await
+    }
+
     async fn read(&self, sql: &'static Sql, params: Vec<Param>) -> Result<Vec<SqliteRow>, StoreError> {
         query(sql, params).fetch_all(&self.readers).await.map_err(error)
     }

@@ -23,6 +23,13 @@ macro_rules! job_columns {
     };
 }
 
+/// All columns of an effect.
+macro_rules! effect_columns {
+    () => {
+        "job_id, ordinal, key, kind, destination, fingerprint, claim, attempt, intent_at, receipt, receipt_at"
+    };
+}
+
 /// The states that occupy a session: the predicate of `jobs_active_in_session`, word for word, so that it is used.
 macro_rules! active {
     () => {
@@ -38,8 +45,22 @@ macro_rules! unsuccessful {
     };
 }
 
+/// Nobody has paused the queue of this row, neither for its tenant nor for everyone.
+macro_rules! unpaused {
+    ($row:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT 1 FROM paused_queues p WHERE p.queue = ",
+            $row,
+            ".queue AND p.tenant IN ('', ",
+            $row,
+            ".tenant))"
+        )
+    };
+}
+
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
+    RENEW_EPOCH = "UPDATE meta SET value = $1 WHERE key = 'epoch'";
     NOW = "SELECT {now} AS now";
 
     // Jobs: lock, insert, save.
@@ -50,9 +71,10 @@ statements! {
     /// $1 rows of ids. Those another transaction holds are left to it.
     LOCK_FREE_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
-    /// As `LOCK_FREE_JOBS`, with what a handler needs.
+    /// As `LOCK_FREE_JOBS`, with what a handler needs, but for those whose queue is paused: so that a pause holds from the
+    /// next claim on.
     LOCK_FREE_JOBS_WHOLE = "SELECT ", job_columns!(), ", payload, {now} AS db_now FROM jobs \
-        WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {skip locked}";
+        WHERE id IN (SELECT r.id FROM {rows: id uuid}) AND ", unpaused!("jobs"), " ORDER BY id {skip locked}";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
         retry_of, dedup_key, payload_version, waits_for, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \
@@ -110,11 +132,16 @@ statements! {
     /// $1 rows of session ids: those where anybody waits. Most have nobody, and this is the cheapest way to find out.
     WAITING_SESSIONS = "SELECT r.id AS session_id FROM {rows: id uuid} \
         WHERE EXISTS (SELECT 1 FROM jobs b WHERE b.session_id = r.id AND b.state = 'blocked')";
-    /// $1 limit: sessions where somebody waits for nobody.
-    FREE_SESSIONS = "SELECT DISTINCT b.session_id FROM jobs b WHERE b.state = 'blocked' \
-        AND NOT EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = b.session_id AND a.", active!(), ") \
-        AND NOT EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = b.session_id AND h.finished_at IS NOT NULL \
-        AND h.lease_until IS NOT NULL) LIMIT $1";
+    /// $1 after this session, $2 limit: sessions where somebody waits, and whether it is for nobody.
+    BLOCKED_SESSIONS = "WITH RECURSIVE waiting(session_id, place) AS (\
+        SELECT (SELECT b.session_id FROM jobs b WHERE b.state = 'blocked' AND b.session_id > $1 \
+        ORDER BY b.session_id LIMIT 1), CAST(1 AS bigint) UNION ALL \
+        SELECT (SELECT b.session_id FROM jobs b WHERE b.state = 'blocked' AND b.session_id > w.session_id \
+        ORDER BY b.session_id LIMIT 1), w.place + 1 FROM waiting w WHERE w.session_id IS NOT NULL AND w.place < $2) \
+        SELECT w.session_id, CAST(CASE WHEN EXISTS (SELECT 1 FROM jobs a WHERE a.session_id = w.session_id AND a.", active!(), ") \
+        OR EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = w.session_id AND h.finished_at IS NOT NULL \
+        AND h.lease_until IS NOT NULL) THEN 0 ELSE 1 END AS bigint) AS free \
+        FROM waiting w WHERE w.session_id IS NOT NULL ORDER BY w.session_id";
 
     // Messages.
 
@@ -139,19 +166,67 @@ statements! {
     TIMELINE = "SELECT job_id, seq, session_id, session_seq, ts, attempt, type, data FROM events \
         WHERE job_id = $1 AND type NOT IN ('text', 'thinking', 'tool_use', 'tool_result', 'progress', 'oauth_prompt') \
         ORDER BY seq LIMIT $2";
+    /// $1 job, $2 limit: what was said of its failed attempts, the last first.
+    RETRYING = "SELECT ts, data FROM events WHERE job_id = $1 AND type = 'retrying' ORDER BY seq DESC LIMIT $2";
     /// $1 job, $2 first number.
     TEXT = "SELECT data FROM events WHERE job_id = $1 AND seq >= $2 AND type = 'text' ORDER BY seq";
-    JOB_TAILS = "SELECT id, tenant, tail_seq, finished_at, \
-        coalesce((SELECT min(seq) FROM events WHERE job_id = jobs.id), 1) AS first_seq \
-        FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
-    SESSION_TAILS = "SELECT id, tenant, tail_seq, NULL AS finished_at, \
-        coalesce((SELECT min(session_seq) FROM events WHERE session_id = sessions.id), 1) AS first_seq \
-        FROM sessions WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    JOB_TAILS = "SELECT id, tenant, first_seq, tail_seq, finished_at FROM jobs \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    SESSION_TAILS = "SELECT id, tenant, first_seq, tail_seq, NULL AS finished_at FROM sessions \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+
+    // Effects.
+
+    /// $1 rows. One that is there is intended anew: its receipt said that it had failed.
+    SAVE_INTENTS = "INSERT INTO effects (", effect_columns!(), ") SELECT ", effect_columns!(), " \
+        FROM {rows: job_id uuid, ordinal int, key text, kind text, destination text, fingerprint text, claim int, \
+        attempt int, intent_at int, receipt text, receipt_at int} WHERE true ON CONFLICT (job_id, ordinal) DO UPDATE SET \
+        claim = excluded.claim, attempt = excluded.attempt, intent_at = excluded.intent_at, receipt = excluded.receipt, \
+        receipt_at = excluded.receipt_at";
+    /// $1 rows of receipts.
+    SAVE_RECEIPTS = "UPDATE effects SET receipt = r.receipt, receipt_at = r.at \
+        FROM {rows: job_id uuid, ordinal int, receipt text, at int} \
+        WHERE effects.job_id = r.job_id AND effects.ordinal = r.ordinal";
+    /// $1 rows of job ids and ordinals.
+    EFFECTS_BY_ID = "SELECT ", effect_columns!(), " FROM effects WHERE (job_id, ordinal) IN \
+        (SELECT r.job_id, r.ordinal FROM {rows: job_id uuid, ordinal int})";
+    /// $1 rows of job ids.
+    EFFECTS_OF_JOBS = "SELECT ", effect_columns!(), " FROM effects WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 job, $2 limit.
+    EFFECTS = "SELECT ", effect_columns!(), " FROM effects WHERE job_id = $1 ORDER BY ordinal LIMIT $2";
+    /// $1 job.
+    EFFECT_IN_DOUBT = "SELECT ordinal FROM effects WHERE job_id = $1 AND receipt IS NULL LIMIT 1";
 
     // Sweeps.
 
-    /// $1 after, $2 limit.
-    QUEUED = "SELECT id, tenant, queue, priority, state, run_at FROM jobs WHERE state = 'queued' AND id > $1 ORDER BY id LIMIT $2";
+    /// $1 queue, $2 tenant, $3 priority, $4 id: after these; $5 limit.
+    QUEUED = "SELECT id, tenant, queue, priority, state, run_at, \
+        CAST(CASE WHEN ", unpaused!("jobs"), " THEN 0 ELSE 1 END AS bigint) AS paused FROM jobs WHERE state = 'queued' \
+        AND (queue, tenant, priority, id) > ($1, $2, $3, $4) ORDER BY queue, tenant, priority, id LIMIT $5";
+    /// $1 limit. Steps from one queue to the next in the index, whatever lies between.
+    QUEUE_NAMES = "WITH RECURSIVE names(queue, place) AS (\
+        SELECT (SELECT min(j.queue) FROM jobs j WHERE j.state = 'queued'), CAST(1 AS bigint) UNION ALL \
+        SELECT (SELECT min(j.queue) FROM jobs j WHERE j.state = 'queued' AND j.queue > n.queue), n.place + 1 \
+        FROM names n WHERE n.queue IS NOT NULL AND n.place < $1) \
+        SELECT queue FROM names WHERE queue IS NOT NULL";
+    /// $1 rows of queues, $2 after this tenant, $3 most tenants of a queue, $4 jobs wanted in all. Steps from tenant to
+    /// tenant and then, for each, from job to job in the index, so that it reads what it returns and nothing else.
+    /// A row without id stands for a tenant that was reached and has nothing to give.
+    DUE = "WITH RECURSIVE tenants(queue, tenant, place) AS (\
+        SELECT r.queue, (SELECT min(j.tenant) FROM jobs j WHERE j.state = 'queued' AND j.queue = r.queue AND j.tenant > $2), \
+        CAST(1 AS bigint) FROM {rows: queue text} UNION ALL \
+        SELECT t.queue, (SELECT min(j.tenant) FROM jobs j WHERE j.state = 'queued' AND j.queue = t.queue \
+        AND j.tenant > t.tenant), t.place + 1 FROM tenants t WHERE t.tenant IS NOT NULL AND t.place < $3), \
+        heads(queue, tenant, id, depth) AS (\
+        SELECT t.queue, t.tenant, CASE WHEN ", unpaused!("t"), " THEN (SELECT j.id FROM jobs j WHERE j.state = 'queued' \
+        AND j.queue = t.queue AND j.tenant = t.tenant ORDER BY j.priority, j.id LIMIT 1) END, \
+        CAST(1 AS bigint) FROM tenants t WHERE t.tenant IS NOT NULL UNION ALL \
+        SELECT h.queue, h.tenant, (SELECT j.id FROM jobs j WHERE j.state = 'queued' AND j.queue = h.queue \
+        AND j.tenant = h.tenant AND (j.priority, j.id) > ((SELECT c.priority FROM jobs c WHERE c.id = h.id), h.id) \
+        ORDER BY j.priority, j.id LIMIT 1), h.depth + 1 \
+        FROM heads h WHERE h.id IS NOT NULL AND h.depth * (SELECT count(t.tenant) FROM tenants t) < $4) \
+        SELECT h.queue, h.tenant, h.id, h.depth, j.priority FROM heads h LEFT JOIN jobs j ON j.id = h.id \
+        WHERE h.id IS NOT NULL OR h.depth = 1";
     /// $1 until, $2 limit.
     UPCOMING = "SELECT id, tenant, queue, priority, state, run_at FROM jobs \
         WHERE state IN ('scheduled', 'retrying') AND run_at <= $1 ORDER BY run_at LIMIT $2";
@@ -165,6 +240,45 @@ statements! {
     /// $1 now, $2 limit.
     OVERDUE = "SELECT id FROM jobs WHERE deadline IS NOT NULL AND finished_at IS NULL AND deadline <= $1 \
         ORDER BY deadline LIMIT $2";
+
+    // Retention.
+
+    /// $1 before, $2 and $3 after (time and job), $4 limit.
+    OLD_JOBS_WITH_EVENTS = "SELECT id, session_id, finished_at, first_seq, tail_seq FROM jobs \
+        WHERE finished_at IS NOT NULL AND first_seq <= tail_seq AND finished_at < $1 AND (finished_at, id) > ($2, $3) \
+        ORDER BY finished_at, id LIMIT $4";
+    OLD_JOBS_WITHOUT_EVENTS = "SELECT id, finished_at FROM jobs \
+        WHERE finished_at IS NOT NULL AND first_seq > tail_seq AND finished_at < $1 AND (finished_at, id) > ($2, $3) \
+        ORDER BY finished_at, id LIMIT $4";
+    /// $1 rows of session ids, $2 before: each stream's first number, and the first of a job that is not old enough.
+    DROPPABLE = "SELECT s.id, s.first_seq, coalesce((SELECT min(e.session_seq) FROM jobs j \
+        JOIN events e ON e.job_id = j.id AND e.seq = j.first_seq \
+        WHERE j.session_id = s.id AND (j.finished_at IS NULL OR j.finished_at >= $2)), s.tail_seq + 1) AS until \
+        FROM {rows: id uuid} JOIN sessions s ON s.id = r.id ORDER BY s.id";
+    /// $1 rows of spans: where the streams of their jobs begin afterwards. A job's events have one order in both streams.
+    STARTS_AFTER_SPANS = "SELECT e.job_id, max(e.seq) + 1 AS first_seq \
+        FROM {rows: id uuid, first_seq int, until int} JOIN events e ON e.session_id = r.id \
+        AND e.session_seq >= r.first_seq AND e.session_seq < r.until GROUP BY e.job_id";
+    /// $1 rows of starts.
+    MOVE_SESSION_STARTS = "UPDATE sessions SET first_seq = r.first_seq FROM {rows: id uuid, first_seq int} \
+        WHERE sessions.id = r.id AND sessions.first_seq < r.first_seq";
+    MOVE_JOB_STARTS = "UPDATE jobs SET first_seq = r.first_seq FROM {rows: id uuid, first_seq int} \
+        WHERE jobs.id = r.id AND jobs.first_seq < r.first_seq";
+    DROP_EVENTS = "DELETE FROM events WHERE (job_id, seq) IN (SELECT e.job_id, e.seq \
+        FROM {rows: id uuid, first_seq int} JOIN events e ON e.job_id = r.id AND e.seq < r.first_seq)";
+    /// $1 rows of ids, $2 before, $3 now.
+    DELETE_JOBS = "DELETE FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid}) \
+        AND finished_at < $2 AND first_seq > tail_seq AND lease_until IS NULL \
+        AND NOT EXISTS (SELECT 1 FROM jobs n WHERE n.retry_of = jobs.id) \
+        AND NOT EXISTS (SELECT 1 FROM jobs c WHERE c.parent_id = jobs.id) \
+        AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = jobs.parent_id AND (p.finished_at IS NULL OR p.finished_at >= $2)) \
+        AND NOT EXISTS (SELECT 1 FROM dedup_keys d WHERE d.tenant = jobs.tenant AND d.kind = jobs.kind \
+        AND d.key = jobs.dedup_key AND d.job_id = jobs.id AND d.keep_until > $3) \
+        RETURNING id, tenant, kind, dedup_key";
+    /// $1 rows of job ids.
+    DELETE_EFFECTS = "DELETE FROM effects WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";
+    DELETE_DEDUP_KEYS = "DELETE FROM dedup_keys WHERE (tenant, kind, key, job_id) IN (SELECT r.tenant, r.kind, r.key, r.job_id \
+        FROM {rows: tenant text, kind text, key text, job_id uuid})";
 
     // Lists.
 
@@ -185,6 +299,19 @@ statements! {
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
         AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+    /// $1 tenant, $2 kind, $3 queue, $4 since, $5 before, $6 limit, $7 states as `,a,b,`.
+    UNSUCCESSFUL = "SELECT id, failure, CAST(length(payload) AS bigint) AS payload_chars, \
+        (SELECT count(*) FROM jobs n WHERE n.retry_of = jobs.id) AS retries \
+        FROM jobs WHERE tenant = $1 AND ", unsuccessful!(), " AND parent_id IS NULL \
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (created_at >= $4 OR $4 IS NULL) AND id < $5 \
+        AND ($7 LIKE '%,' || state || ',%' OR $7 IS NULL) ORDER BY id DESC LIMIT $6";
+    /// $1 rows of ids, $2 tenant.
+    JOBS_BY_ID = "SELECT ", job_columns!(), ", payload FROM jobs \
+        WHERE tenant = $2 AND id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 rows of ids: those that another job repeats.
+    RETRIED = "SELECT r.id FROM {rows: id uuid} WHERE EXISTS (SELECT 1 FROM jobs n WHERE n.retry_of = r.id)";
+    /// $1 what for: until the transaction ends, others wait here for their turn.
+    TAKE_TURN = "SELECT 1 AS taken {take turn}";
     /// As `JOBS`, of one session: served by its index.
     SESSION_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND session_id = $4 \
@@ -211,13 +338,14 @@ statements! {
     STALE_IDEMPOTENCY = "SELECT tenant, owner, key, job_ids FROM idempotency_keys WHERE expires_at <= $1 \
         ORDER BY expires_at LIMIT $2";
     /// $1 rows of job ids.
-    UNFINISHED = "SELECT id FROM jobs WHERE finished_at IS NULL AND id IN (SELECT r.id FROM {rows: id uuid})";
+    ENDS = "SELECT id, finished_at FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
     /// $1 rows of keys, $2 now. One that was forgotten and used again since is left alone.
     FORGET_ALL = "DELETE FROM idempotency_keys WHERE expires_at <= $2 AND (tenant, owner, key) IN \
         (SELECT r.tenant, r.owner, r.key FROM {rows: tenant text, owner text, key text})";
-    /// $1 rows of keys, $2 now, $3 when to look at them again.
-    POSTPONE_ALL = "UPDATE idempotency_keys SET expires_at = $3 WHERE expires_at <= $2 AND (tenant, owner, key) IN \
-        (SELECT r.tenant, r.owner, r.key FROM {rows: tenant text, owner text, key text})";
+    /// $1 rows of keys with when to look at them again, $2 now.
+    POSTPONE_ALL = "UPDATE idempotency_keys SET expires_at = r.again_at \
+        FROM {rows: tenant text, owner text, key text, again_at int} WHERE idempotency_keys.expires_at <= $2 \
+        AND idempotency_keys.tenant = r.tenant AND idempotency_keys.owner = r.owner AND idempotency_keys.key = r.key";
 
     // API keys.
 
@@ -229,19 +357,37 @@ statements! {
         WHERE tenant = $1 ORDER BY id DESC";
     REVOKE_KEY = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $3) WHERE tenant = $1 AND id = $2";
 
+    // Paused queues.
+
+    /// $1 queue, $2 tenant or empty, $3 now.
+    PAUSE = "INSERT INTO paused_queues (queue, tenant, paused_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    RESUME = "DELETE FROM paused_queues WHERE queue = $1 AND tenant = $2";
+    /// $1 tenant.
+    PAUSED = "SELECT queue, tenant, paused_at FROM paused_queues WHERE tenant IN ('', $1) ORDER BY queue, tenant";
+
     // Workers.
 
-    /// $9 the lease in microseconds.
+    /// $9 the lease in microseconds, $10 1 if it drains. That it was asked to drain stays.
     REGISTER_WORKER = "INSERT INTO workers (id, host, version, queues, kinds, engines, concurrency, running, started_at, \
-        alive_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9) \
+        alive_until, drain_asked_at, drainable) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9, \
+        CASE WHEN $10 = 1 THEN {now} END, $11) \
         ON CONFLICT (id) DO UPDATE SET queues = excluded.queues, kinds = excluded.kinds, engines = excluded.engines, \
-        concurrency = excluded.concurrency, running = excluded.running, alive_until = excluded.alive_until";
+        concurrency = excluded.concurrency, running = excluded.running, alive_until = excluded.alive_until, \
+        drain_asked_at = coalesce(workers.drain_asked_at, excluded.drain_asked_at) RETURNING drain_asked_at";
     RELEASE_WORKER = "UPDATE workers SET released_at = {now}, alive_until = {now} WHERE id = $1";
-    LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until \
-        FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
-    /// $1 rows of worker ids: those that live, or said good-bye.
-    ACCOUNTED_WORKERS = "SELECT id FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid}) \
-        AND (alive_until > {now} OR released_at IS NOT NULL)";
+    LIVE_WORKERS = "SELECT id, host, version, queues, kinds, engines, concurrency, running, started_at, alive_until, \
+        drain_asked_at, drainable FROM workers WHERE alive_until > {now} AND released_at IS NULL ORDER BY started_at, id";
+    /// $1 worker. Says whether it may be asked at all.
+    ASK_DRAIN = "UPDATE workers SET drain_asked_at = CASE WHEN drainable = 1 THEN coalesce(drain_asked_at, {now}) END \
+        WHERE id = $1 AND alive_until > {now} AND released_at IS NULL RETURNING drainable";
+    /// $1 rows of worker ids: where they are, and whether they live or said good-bye.
+    HOLDERS = "SELECT id, host, CAST(CASE WHEN alive_until > {now} OR released_at IS NOT NULL THEN 1 ELSE 0 END AS bigint) \
+        AS accounted FROM workers WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 duty, $2 worker, $3 term in microseconds.
+    TAKE_DUTY = "INSERT INTO duties (name, holder, held_until) VALUES ($1, $2, {now} + $3) \
+        ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until \
+        WHERE duties.holder = excluded.holder OR duties.held_until < {now}";
+    DROP_DUTIES = "DELETE FROM duties WHERE holder = $1";
     /// Long gone.
     FORGET_WORKERS = "DELETE FROM workers WHERE alive_until < {now} - 86400000000";
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
+    effect,
     line::{self, Admission},
     row::JobRow,
     statement,
@@ -146,7 +147,15 @@ impl<D: Dialect> SqlStore<D> {
         part: &[Submission],
         now: Timestamp,
     ) -> Result<(Vec<Submitted>, Consequences), StoreError> {
-        let mut unit = Unit::begin(&self.dialect, now).await?;
+        self.submit_in(Unit::begin(&self.dialect, now).await?, part).await
+    }
+
+    /// Submits in a transaction that has locked no row yet, and commits it.
+    pub(super) async fn submit_in(
+        &self,
+        mut unit: Unit<D>,
+        part: &[Submission],
+    ) -> Result<(Vec<Submitted>, Consequences), StoreError> {
         let mut settled = self.settle_keys(&mut unit, part).await?;
         let wanted: BTreeSet<SessionId> = part
             .iter()
@@ -175,6 +184,18 @@ impl<D: Dialect> SqlStore<D> {
             results.push(Submitted::Done(made));
         }
         unit.insert(&rows).await?;
+        let repeated: Vec<_> = part
+            .iter()
+            .zip(&results)
+            .filter_map(|(submission, result)| match result {
+                Submitted::Done(made) => Some(submission.jobs.iter().zip(made)),
+                Submitted::Replayed(_) | Submitted::Mismatch => None,
+            })
+            .flatten()
+            .filter(|(_, made)| made.is_ok())
+            .filter_map(|(job, _)| Some((job.id, job.retry_of?)))
+            .collect();
+        effect::inherit(&mut unit, &repeated).await?;
         Ok((results, unit.commit().await?))
     }
 
@@ -295,6 +316,7 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         attempt: 1,
         retry: new.retry,
         payload: new.payload.clone(),
+        payload_version: new.payload_version,
         result: None,
         failure: None,
         progress: None,
@@ -326,7 +348,6 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         snoozed_since: None,
         cut_off_at: None,
         text_from: None,
-        payload_version: 1,
         crashes: 0,
         waits_for: None,
     }

@@ -1,32 +1,32 @@
 //! What the sweeper asks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    SqlStore,
+    SqlStore, crash,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     line,
     row::{self, JobRow},
-    run::{announce_retry, give_up, hand_back},
+    run::{give_up, hand_back},
     statement,
     unit::{Unit, id_rows},
 };
 use crate::{
-    domain::{
-        Change, Failure, FailureClass, JobId, SessionId, Timestamp, WorkerId,
-        retry::{Circumstances, Decision, after_failure},
-    },
+    domain::{Change, Failure, FailureClass, JobId, SessionId, Timestamp},
     port::{
         Ready, StoreError,
-        store::{Consequences, RescueScope, Sweeps},
+        store::{Consequences, Due, Queued, RescueScope, Sweeps, Unblocked},
     },
 };
 
-/// A key whose time has passed, but not its jobs', is looked at again after so long.
+/// A key whose time has passed, but whose jobs are still there, is looked at again after so long at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 #[derive(Serialize)]
@@ -34,14 +34,30 @@ struct KeyRow {
     tenant: String,
     owner: String,
     key: String,
+    /// Read by the statement that puts it off alone.
+    again_at: i64,
 }
 
 #[async_trait]
 impl<D: Dialect> Sweeps for SqlStore<D> {
-    async fn queued(&self, after: Option<JobId>, limit: u32) -> Result<Vec<Ready>, StoreError> {
-        let after = after.map_or(Uuid::nil(), JobId::uuid);
-        let rows = self.dialect.read(&statement::QUEUED, params![after, limit]).await?;
-        rows.iter().map(row::ready).collect()
+    async fn queued(&self, queue: &str, after: Option<&Ready>, limit: u32) -> Result<Vec<Queued>, StoreError> {
+        let params = match after {
+            Some(Ready { queue, tenant, priority, id, .. }) => {
+                params![queue.as_str(), tenant.as_str(), u32::from(priority.get()), id.uuid(), limit]
+            }
+            None => params![queue, "", 0_u32, Uuid::nil(), limit],
+        };
+        let rows = self.dialect.read(&statement::QUEUED, params).await?;
+        rows.iter().map(row::queued).collect()
+    }
+
+    async fn queue_names(&self, limit: u32) -> Result<Vec<String>, StoreError> {
+        let rows = self.dialect.read(&statement::QUEUE_NAMES, params![limit]).await?;
+        rows.iter().map(|row| row.text("queue")).collect()
+    }
+
+    async fn due(&self, queues: &[String], after_tenant: Option<&str>, limit: u32) -> Result<Due, StoreError> {
+        self.read_due(queues, after_tenant, limit).await
     }
 
     async fn upcoming(&self, until: Timestamp, limit: u32) -> Result<Vec<Ready>, StoreError> {
@@ -68,13 +84,21 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         let mut rows = unit.lock_free_jobs(&ids).await?;
         let lapsed = unit.db_now;
         rows.retain(|row| row.job.lease_until.is_some_and(|until| scope == RescueScope::All || until < lapsed));
-        let accounted = match scope {
-            RescueScope::Lapsed => accounted_workers(&mut unit, &rows).await?,
-            RescueScope::All => BTreeSet::new(),
-        };
+        let holders = crash::holders(&mut unit, &rows).await?;
         for row in &mut rows {
-            let accounted = row.job.worker_id.is_some_and(|worker| accounted.contains(&worker));
-            end_lapsed(&mut unit, row, accounted);
+            let holder = row.job.worker_id.and_then(|worker| holders.get(&worker));
+            if row.job.state.is_terminal() {
+                row.end_lease();
+                continue;
+            }
+            row.cut_off_at = Some(now);
+            row.snoozed_since = None;
+            // Who asks for all knows that no holder lives, whatever its registration says.
+            if scope == RescueScope::Lapsed && holder.is_some_and(|holder| holder.accounted) {
+                hand_back(&mut unit, row, "lease_lost");
+            } else {
+                crash::end_crashed(&mut unit, row, holder).await?;
+            }
         }
         unit.save(&mut rows).await?;
         line::free_next(&mut unit, rows.iter().filter_map(|row| row.job.session_id).collect()).await?;
@@ -101,39 +125,64 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         Ok((rows.len(), unit.commit().await?))
     }
 
-    async fn unblock(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError> {
-        let rows = self.dialect.read(&statement::FREE_SESSIONS, params![limit]).await?;
-        let sessions: BTreeSet<SessionId> =
-            rows.iter().map(|row| row.uuid("session_id").map(Into::into)).collect::<Result<_, _>>()?;
-        if sessions.is_empty() {
-            return Ok((0, Consequences::default()));
+    async fn unblock(
+        &self,
+        after: Option<SessionId>,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<(Unblocked, Consequences), StoreError> {
+        let after = after.map_or(Uuid::nil(), SessionId::uuid);
+        let rows = self.dialect.read(&statement::BLOCKED_SESSIONS, params![after, limit]).await?;
+        let mut free = BTreeSet::new();
+        let mut last = None;
+        for row in &rows {
+            let session = SessionId::from(row.uuid("session_id")?);
+            last = Some(session);
+            if row.int("free")? > 0 {
+                free.insert(session);
+            }
+        }
+        let next = last.filter(|_| rows.len() == limit as usize);
+        if free.is_empty() {
+            return Ok((Unblocked { freed: 0, next }, Consequences::default()));
         }
         let mut unit = Unit::begin(&self.dialect, now).await?;
-        unit.lock_sessions(sessions.iter().copied()).await?;
-        let freed = line::free_next(&mut unit, sessions).await?;
-        Ok((freed, unit.commit().await?))
+        unit.lock_sessions(free.iter().copied()).await?;
+        let freed = line::free_next(&mut unit, free).await?;
+        Ok((Unblocked { freed, next }, unit.commit().await?))
     }
 
-    async fn forget_keys(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    async fn forget_keys(&self, now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> Result<u64, StoreError> {
         let rows = self.dialect.read(&statement::STALE_IDEMPOTENCY, params![now, limit]).await?;
         let mut keys = Vec::with_capacity(rows.len());
         for row in &rows {
             let jobs: Vec<JobId> = serde_json::from_str(&row.text("job_ids")?).unwrap_or_default();
-            keys.push((KeyRow { tenant: row.text("tenant")?, owner: row.text("owner")?, key: row.text("key")? }, jobs));
+            let (tenant, owner, key) = (row.text("tenant")?, row.text("owner")?, row.text("key")?);
+            keys.push((KeyRow { tenant, owner, key, again_at: 0 }, jobs));
         }
         let all = id_rows(keys.iter().flat_map(|(_, jobs)| jobs).map(|id| id.uuid()));
-        let unfinished = self.ids(&self.dialect.read(&statement::UNFINISHED, params![all]).await?)?;
-        let unfinished: BTreeSet<_> = unfinished.into_iter().collect();
-        let (kept, done): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|(_, jobs)| jobs.iter().any(|id| unfinished.contains(id)));
+        let mut go_at = HashMap::new();
+        for row in self.dialect.read(&statement::ENDS, params![all]).await? {
+            let finished_at = row.opt_int("finished_at")?.map(Timestamp::from_micros);
+            go_at.insert(JobId::from(row.uuid("id")?), finished_at.zip(jobs_kept).map(|(at, kept)| at.plus(kept)));
+        }
+        let (mut kept, mut done) = (Vec::new(), Vec::new());
+        for (row, jobs) in keys {
+            match jobs.iter().filter_map(|id| go_at.get(id)).max() {
+                None => done.push(row),
+                // So that those whose jobs are there don't stand before the others for ever.
+                Some(at) => {
+                    let again_at = at.unwrap_or_default().max(now.plus(LOOK_AGAIN)).micros();
+                    kept.push(KeyRow { again_at, ..row });
+                }
+            }
+        }
         if kept.is_empty() && done.is_empty() {
             return Ok(0);
         }
-        let rows = |keys: Vec<(KeyRow, Vec<JobId>)>| batch(&keys.into_iter().map(|(key, _)| key).collect::<Vec<_>>());
         let mut tx = self.dialect.begin().await?;
-        let forgotten = tx.execute(&statement::FORGET_ALL, params![rows(done), now]).await?;
-        // So that those whose jobs live on don't stand before the others for ever.
-        tx.execute(&statement::POSTPONE_ALL, params![rows(kept), now, now.plus(LOOK_AGAIN)]).await?;
+        let forgotten = tx.execute(&statement::FORGET_ALL, params![batch(&done), now]).await?;
+        tx.execute(&statement::POSTPONE_ALL, params![batch(&kept), now]).await?;
         tx.commit().await?;
         Ok(forgotten)
     }
@@ -142,48 +191,6 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
 impl<D: Dialect> SqlStore<D> {
     fn ids(&self, rows: &[D::Row]) -> Result<Vec<JobId>, StoreError> {
         rows.iter().map(|row| row.uuid("id").map(Into::into)).collect()
-    }
-}
-
-/// Those of the holders that live, or said good-bye: their runs did not crash.
-async fn accounted_workers<D: Dialect>(unit: &mut Unit<D>, rows: &[JobRow]) -> Result<BTreeSet<WorkerId>, StoreError> {
-    let holders: BTreeSet<_> = rows.iter().filter_map(|row| row.job.worker_id).map(WorkerId::uuid).collect();
-    let rows = unit.tx.fetch(&statement::ACCOUNTED_WORKERS, params![id_rows(holders)]).await?;
-    rows.iter().map(|row| row.uuid("id").map(Into::into)).collect()
-}
-
-fn end_lapsed<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, accounted: bool) {
-    if row.job.state.is_terminal() {
-        row.end_lease();
-        return;
-    }
-    row.cut_off_at = Some(unit.now);
-    row.snoozed_since = None;
-    if accounted {
-        hand_back(unit, row, "lease_lost");
-        return;
-    }
-    row.end_lease();
-    let failure = Failure {
-        class: FailureClass::Crash,
-        code: "WORKER_LOST".to_owned(),
-        message: "The worker that ran it died".to_owned(),
-        attempt: row.job.attempt,
-    };
-    let circumstances = Circumstances {
-        policy: row.job.retry,
-        deadline: row.job.deadline,
-        retry_after: None,
-        now: unit.now,
-        dice: 0.0,
-    };
-    match after_failure(&failure, &circumstances) {
-        Decision::GiveUp => give_up(unit, row, failure, Change::Fail),
-        Decision::Retry { run_at } => {
-            announce_retry(unit, row, failure, run_at);
-            row.change(Change::HandBack).expect("a leased job that has not ended is running");
-            unit.consequences.ready.extend(row.ready());
-        }
     }
 }
 

@@ -132,8 +132,8 @@ fn each_fault_names_the_setting_and_what_is_allowed() {
         ("[server]\nconcurrency = 5", "server.concurrency is not a setting; did you mean worker.concurrency?"),
         (
             "[database]\nzzzzzzzzzz = 1",
-            "database.zzzzzzzzzz is not a setting; [database] has url, max_connections, acquire_timeout_seconds, \
-             idle_transaction_seconds",
+            "database.zzzzzzzzzz is not a setting; [database] has url, max_connections, renewal_connections, \
+             acquire_timeout_seconds, answer_timeout_seconds, idle_transaction_seconds",
         ),
         ("worker = 3", "worker is not a table; write [worker]"),
         (
@@ -234,6 +234,7 @@ fn the_schema_names_exactly_the_settings_of_the_structs() {
         })
         .collect();
     let mut of_schema: Vec<String> = schema::SETTINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
+    of_structs.retain(|name| name != "gates.destinations");
     of_structs.sort();
     of_schema.sort();
     assert_eq!(of_schema, of_structs);
@@ -256,4 +257,44 @@ fn the_schema_names_exactly_the_settings_of_the_engines() {
         assert_eq!(of_schema, of_struct);
     }
     assert_eq!(schema::ENGINES.len(), 3);
+}
+
+#[test]
+fn a_destination_has_a_gate_of_its_own() {
+    let file = "[outbound]\nallow = [\"10.1.0.0/16\", \"fd00::/8\"]\n[gates]\nconcurrency = 9\n\
+        [gates.destinations.\"api.example.com:443\"]\nconcurrency = 3\nrate_per_second = 10\n\
+        [gates.destinations.\"[::1]:80\"]";
+    let config = load_both(file, &[("ERRAND_GATES__PROBES", "2")]).expect("valid");
+    let gate = &config.gates.destinations["api.example.com:443"];
+    assert_eq!((gate.concurrency, gate.rate_per_second, gate.burst), (Some(3), Some(10), None));
+    assert_eq!((config.gates.concurrency, config.gates.probes, config.gates.destinations.len()), (9, 2, 2));
+    assert_eq!(config.outbound.allow.len(), 2);
+}
+
+#[test]
+fn every_fault_of_a_gate_is_told() {
+    let file = "[outbound]\nallow = [\"10.1.0.0\"]\n[gates]\nprobes = 0\n\
+        [gates.destinations.\"https://x\"]\n[gates.destinations.\"x.example:443\"]\nrate = 1\nburst = 0";
+    let faults = faults(file, &[]);
+    let mut keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    keys.sort_unstable();
+    let place = |rest: &str| format!("gates.destinations.\"{rest}");
+    let expected = [
+        place("https://x\""),
+        place("x.example:443\".burst"),
+        place("x.example:443\".rate"),
+        "gates.probes".to_owned(),
+        "outbound.allow".to_owned(),
+    ];
+    assert_eq!(keys, expected);
+}
+
+#[test]
+fn the_schema_names_exactly_the_settings_of_a_destination() {
+    let shape = serde_json::to_value(crate::config::DestinationGate::default()).expect("serialises");
+    let mut of_struct: Vec<&str> = shape.as_object().expect("an object").keys().map(String::as_str).collect();
+    let mut of_schema: Vec<&str> = schema::DESTINATION.iter().map(|(key, _)| *key).collect();
+    of_struct.sort_unstable();
+    of_schema.sort_unstable();
+    assert_eq!(of_schema, of_struct);
 }

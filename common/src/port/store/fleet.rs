@@ -1,6 +1,6 @@
 //! Which workers live.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -20,14 +20,18 @@ pub struct WorkerInfo {
     pub version: String,
     /// Queues it takes from.
     pub queues: Vec<String>,
-    /// Kinds it has handlers for.
-    pub kinds: Vec<String>,
+    /// Kinds it has handlers for, each with the highest payload version that its handler reads.
+    pub kinds: BTreeMap<String, u32>,
     /// Its engines with availability and capabilities, as `GET /agent/engines` shows them.
     pub engines: Vec<EngineInfo>,
     /// Jobs it may run at once.
     pub concurrency: u32,
     /// Jobs it runs now.
     pub running: u32,
+    /// It claims nothing more and ends when its runs have.
+    pub draining: bool,
+    /// Whether an operator may drain it: its process does a worker's work alone.
+    pub drainable: bool,
     /// Registered.
     pub started_at: Timestamp,
     /// Its registration lapses then, unless renewed.
@@ -38,10 +42,15 @@ pub struct WorkerInfo {
 #[async_trait]
 pub trait Fleet: Send + Sync {
     /// Registers a worker, or renews its registration for `lease`; `started_at` and `alive_until` of `info` are ignored.
-    async fn register_worker(&self, info: &WorkerInfo, lease: Duration) -> Result<(), StoreError>;
+    /// Returns whether it is to drain: because it says so, or was asked to since.
+    async fn register_worker(&self, info: &WorkerInfo, lease: Duration) -> Result<bool, StoreError>;
 
     /// Says good-bye: what it still holds is handed back when its leases pass.
     async fn release_worker(&self, id: WorkerId) -> Result<(), StoreError>;
+
+    /// Takes up a duty that one worker at a time does for all, or keeps it, for `term` from now. `false`: another worker has
+    /// it, and its term is not over. A worker that says good-bye lays its duties down.
+    async fn take_duty(&self, duty: &str, worker: WorkerId, term: Duration) -> Result<bool, StoreError>;
 
     /// Workers whose registration has not lapsed.
     async fn live_workers(&self) -> Result<Vec<WorkerInfo>, StoreError>;

@@ -13,21 +13,31 @@
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
 
 mod access;
+mod control;
+mod effect;
 mod fleet;
 mod read;
+mod restore;
+mod retain;
+mod retry;
 mod run;
 mod submit;
 mod sweep;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
+pub use control::{Control, DrainAsked, PausedQueue};
+pub use effect::{EffectReceipt, Effects, Intend, Intended, NewEffect};
 pub use fleet::{Fleet, WorkerInfo};
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
-pub use run::{Append, Claimed, Finish, Outcome, Runs, Stale};
+pub use restore::Restore;
+pub use retain::{Passed, Retains, Step};
+pub use retry::{Retried, Retries, Unsuccessful, UnsuccessfulFilter};
+pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
 pub use submit::{
     CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
     Submissions, Submitted,
 };
-pub use sweep::{RescueScope, Sweeps};
+pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
 
 use crate::domain::{Event, JobId, JobState, WorkerId};
 
@@ -92,6 +102,12 @@ impl Consequences {
 }
 
 /// All of the store.
-pub trait Store: Submissions + Runs + Sweeps + Reads + Access + Fleet {}
+pub trait Store:
+    Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Effects + Control + Restore
+{
+}
 
-impl<T: Submissions + Runs + Sweeps + Reads + Access + Fleet> Store for T {}
+impl<T: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Effects + Control + Restore> Store
+    for T
+{
+}

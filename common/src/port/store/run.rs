@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Consequences, StoreError};
+use super::{Consequences, EffectReceipt, StoreError};
 use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, WorkerId};
 
 /// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
@@ -26,6 +26,15 @@ pub struct Claimed {
     /// When a run of it last ended without a word: its worker died, or lost the lease. What that run had done by then is
     /// not known.
     pub cut_off_at: Option<Timestamp>,
+}
+
+/// What a claim brought.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    /// Ours now, in the order asked for.
+    pub claimed: Vec<Claimed>,
+    /// Due, but workers died of them, or beside them, too often: to be claimed with [`Runs::claim_alone`] only.
+    pub suspects: Vec<JobId>,
 }
 
 /// Events of a run.
@@ -66,6 +75,14 @@ pub enum Outcome {
         /// One word for the timeline: `unknown_kind`, …
         reason: String,
     },
+    /// Put off without spending an attempt because its destination takes no calls now. Unlike [`Outcome::Snoozed`] it
+    /// does not count as waiting for a worker that can run it.
+    HeldBack {
+        /// When it is due again.
+        run_at: Timestamp,
+        /// One word for the timeline: `destination_busy`, …
+        reason: String,
+    },
     /// Given back unharmed (drain): due at once, no attempt spent.
     HandedBack {
         /// One word for the timeline: `drain`, …
@@ -80,6 +97,8 @@ pub struct Finish {
     pub fence: Fence,
     /// Last events, written before the one of the outcome.
     pub events: Vec<NewEvent>,
+    /// Receipts of its effects that are not written yet.
+    pub receipts: Vec<EffectReceipt>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -93,16 +112,26 @@ pub trait Runs: Send + Sync {
 
     /// Claims those of `ids` that are `queued` and not past `expires_at`: state, `claim` +1, lease, `started` event. Ids that
     /// can't be claimed are left out. Text that an earlier run of the same job showed is retracted by an event here.
+    /// Suspects, jobs with [`crate::domain::poison::SUSPECT_CRASHES`] or more crashes, are not claimed but named.
     async fn claim(
         &self,
         worker: WorkerId,
         lease: Duration,
         ids: &[JobId],
         now: Timestamp,
-    ) -> Result<(Vec<Claimed>, Consequences), StoreError>;
+    ) -> Result<(Claims, Consequences), StoreError>;
+
+    /// As [`Runs::claim`], of one job that may be a suspect: nothing else runs on this worker.
+    async fn claim_alone(
+        &self,
+        worker: WorkerId,
+        lease: Duration,
+        id: JobId,
+        now: Timestamp,
+    ) -> Result<(Option<Claimed>, Consequences), StoreError>;
 
     /// Moves the lease's end to `lease` from now, by the database's clock. One answer per fence: the new end, or
-    /// [`Stale`].
+    /// [`Stale`]. Does not wait for a connection that other work holds.
     async fn renew(&self, lease: Duration, fences: &[Fence]) -> Result<Vec<Result<Timestamp, Stale>>, StoreError>;
 
     /// Appends events. One answer per entry.

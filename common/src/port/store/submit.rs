@@ -21,6 +21,8 @@ pub struct NewJob {
     pub priority: Priority,
     /// The input.
     pub payload: Value,
+    /// Version of its kind's schema that the payload follows: `VERSION` in [`crate::wire`].
+    pub payload_version: u32,
     /// How it is retried.
     pub retry: RetryPolicy,
     /// Bounds one attempt, in milliseconds.

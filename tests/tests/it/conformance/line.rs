@@ -104,7 +104,7 @@ on_both! {
             sessions.push(fixture.submit(task(None, &index.to_string(), OnBusy::default())).await.unwrap());
         }
         let ids: Vec<_> = sessions.iter().map(|created| created.id).collect();
-        let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
+        let claimed = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0.claimed;
         let fences: Vec<_> = claimed.iter().map(|run| run.fence).collect();
         let over = Arc::new(AtomicBool::new(false));
         let renewals = (0..4).map(|_| {

@@ -3,17 +3,27 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod access;
+mod bus;
+mod control;
+mod effect;
+mod gate;
+mod hang;
 mod line;
+mod place;
+mod queue;
 mod read;
+mod retain;
+mod retry;
 mod run;
 mod schema;
 mod submit;
 mod sweep;
+mod workers;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use errand_common::{
-    adapter::sql::{self, OpenOptions, SchemaCheck},
+    adapter::sql::{self, Migration, OpenOptions, SchemaCheck},
     domain::{
         Failure, FailureClass, JobId, NewEvent, OnBusy, Priority, RetryPolicy, SessionId, Stream, Timestamp, WorkerId,
         event::EventType,
@@ -44,8 +54,11 @@ pub(crate) struct Fixture {
 
 fn options() -> OpenOptions {
     OpenOptions {
+        migration: Migration::Apply,
         max_connections: 8,
+        renewal_connections: 1,
         acquire_timeout: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
         idle_transaction: Duration::from_secs(1),
         interrupted_marker: MARKER.to_owned(),
     }
@@ -98,6 +111,7 @@ pub(crate) fn plain_job() -> NewJob {
         queue: "default".to_owned(),
         priority: Priority::default(),
         payload: json!({"prompt": "hello"}),
+        payload_version: 1,
         retry: RetryPolicy::TASK,
         timeout_ms: None,
         run_at: None,
@@ -153,6 +167,15 @@ impl Fixture {
         }
     }
 
+    /// One number, read past the store.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        if self.url.starts_with("sqlite") {
+            sqlx::query_scalar(sql).fetch_one(&mut SqliteConnection::connect(&self.url).await.unwrap()).await.unwrap()
+        } else {
+            sqlx::query_scalar(sql).fetch_one(&mut PgConnection::connect(&self.url).await.unwrap()).await.unwrap()
+        }
+    }
+
     pub(crate) async fn submit(&self, job: NewJob) -> Result<Created, Refused> {
         let submission = Submission { jobs: vec![job], idempotency: None };
         let (mut results, _) = self.store.submit(vec![submission], now()).await;
@@ -170,10 +193,12 @@ impl Fixture {
             host: "host".to_owned(),
             version: "0".to_owned(),
             queues: vec!["default".to_owned()],
-            kinds: vec!["task".to_owned()],
+            kinds: BTreeMap::from([("task".to_owned(), 1)]),
             engines: vec![],
             concurrency: 1,
             running: 0,
+            draining: false,
+            drainable: true,
             started_at: now(),
             alive_until: now(),
         };
@@ -187,13 +212,13 @@ impl Fixture {
     }
 
     pub(crate) async fn claim_as(&self, worker: WorkerId, id: JobId, lease: Duration) -> Claimed {
-        let (mut claimed, _) = self.store.claim(worker, lease, &[id], now()).await.unwrap();
+        let claimed = &mut self.store.claim(worker, lease, &[id], now()).await.unwrap().0.claimed;
         assert_eq!(claimed.len(), 1, "{id} can be claimed");
         claimed.remove(0)
     }
 
     pub(crate) async fn finish(&self, claimed: &Claimed, outcome: Outcome) -> bool {
-        let entry = Finish { fence: claimed.fence, events: vec![], outcome };
+        let entry = Finish { fence: claimed.fence, events: vec![], receipts: vec![], outcome };
         self.store.finish(vec![entry], now()).await.unwrap().0.remove(0).is_ok()
     }
 

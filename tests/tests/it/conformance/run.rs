@@ -31,7 +31,7 @@ on_both! {
             let (fixture, ids) = (fixture.clone(), ids.clone());
             tokio::spawn(async move {
                 let worker = fixture.worker().await;
-                fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0
+                fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0.claimed
             })
         });
         let mut claimed = BTreeSet::new();
@@ -43,7 +43,7 @@ on_both! {
         }
         // A row another claimer held is left to it; what is left over is claimed by the next.
         let worker = fixture.worker().await;
-        let (rest, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
+        let rest = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0.claimed;
         assert_eq!(claimed.len() + rest.len(), 50);
     }
 
@@ -51,7 +51,7 @@ on_both! {
         let first = fixture.submit(plain_job()).await.unwrap().id;
         let second = fixture.submit(plain_job()).await.unwrap().id;
         let worker = fixture.worker().await;
-        let (claimed, _) = fixture.store.claim(worker, LEASE, &[second, first], now()).await.unwrap();
+        let claimed = fixture.store.claim(worker, LEASE, &[second, first], now()).await.unwrap().0.claimed;
         assert_eq!(claimed.iter().map(|run| run.job.id).collect::<Vec<_>>(), [second, first]);
     }
 
@@ -73,7 +73,7 @@ on_both! {
         let created = fixture.submit(task(None, "hi", OnBusy::default())).await.unwrap();
         let claimed = fixture.claim(created.id, LEASE).await;
         let outcome = Outcome::Completed { result: json!({"summary": "hello"}), message: Some("hello".to_owned()) };
-        let entry = Finish { fence: claimed.fence, events: vec![text("hello")], outcome: outcome.clone() };
+        let entry = Finish { fence: claimed.fence, events: vec![text("hello")], receipts: vec![], outcome: outcome.clone() };
         assert_eq!(fixture.store.finish(vec![entry], now()).await.unwrap().0, [Ok(())]);
         let job = fixture.job(created.id).await;
         assert_eq!((job.state, job.result, job.lease_until), (JobState::Completed, Some(json!({"summary": "hello"})), None));
@@ -140,7 +140,7 @@ on_both! {
         fixture.tamper("UPDATE jobs SET payload = '{', metadata = '{', failure = '{', progress = '{' WHERE priority = 0").await;
         fixture.tamper("UPDATE jobs SET attempt = -1 WHERE priority = 1").await;
         let worker = fixture.worker().await;
-        let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
+        let claimed = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap().0.claimed;
         assert_eq!(claimed.iter().map(|run| run.job.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
         let listed = fixture.store.jobs(TENANT, &JobFilter { limit: 10, ..JobFilter::default() }).await.unwrap();
         assert_eq!(listed.len(), 2);
@@ -156,7 +156,7 @@ on_both! {
         let (finished, lost, cancelled, late) = (new().await, new().await, new().await, new().await);
         let claimed = fixture.claim(finished, LEASE).await;
         let outcome = Outcome::Completed { result: json!({}), message: None };
-        let finish = Finish { fence: claimed.fence, events: vec![], outcome };
+        let finish = Finish { fence: claimed.fence, events: vec![], receipts: vec![], outcome };
         ended.extend(fixture.store.finish(vec![finish.clone()], now()).await.unwrap().1.ended);
         ended.extend(fixture.store.finish(vec![finish], now()).await.unwrap().1.ended);
         fixture.tamper("UPDATE jobs SET max_attempts = 1").await;

@@ -21,7 +21,7 @@ on_both! {
         assert_eq!(consequences.ready.len(), 1);
         assert_eq!(consequences.ready[0].due_at, None);
         assert_eq!(fixture.events(Stream::Job(id)).await, [EventType::Queued]);
-        assert_eq!(fixture.store.queued(None, 10).await.unwrap().len(), 1);
+        assert_eq!(fixture.store.queued("", None, 10).await.unwrap().len(), 1);
     }
 
     async fn a_job_for_later_is_scheduled(fixture: Fixture) {
@@ -87,7 +87,7 @@ on_both! {
         other.idempotency.as_mut().unwrap().fingerprint = "g".to_owned();
         let (results, _) = fixture.store.submit(vec![other], now()).await;
         assert!(matches!(&results[0], Ok(Submitted::Mismatch)));
-        assert_eq!(fixture.store.queued(None, 10).await.unwrap().len(), 1);
+        assert_eq!(fixture.store.queued("", None, 10).await.unwrap().len(), 1);
     }
 
     async fn equal_keys_that_race_make_one_job(fixture: Fixture) {
@@ -108,7 +108,7 @@ on_both! {
                 Submitted::Mismatch => panic!("same fingerprint"),
             }
         }
-        assert_eq!((made, fixture.store.queued(None, 100).await.unwrap().len()), (1, 1));
+        assert_eq!((made, fixture.store.queued("", None, 100).await.unwrap().len()), (1, 1));
     }
 
     async fn a_refused_submission_leaves_its_key_free(fixture: Fixture) {
@@ -122,33 +122,35 @@ on_both! {
         assert!(fixture.store.recall(TENANT, "owner", "k").await.unwrap().is_none());
     }
 
-    async fn a_key_outlives_its_time_while_its_job_lives(fixture: Fixture) {
+    async fn a_key_outlives_its_time_while_its_job_is_there(fixture: Fixture) {
         let job = plain_job();
         let id = job.id;
         let mut key = record("k", "f", json!({}));
         key.expires_at = now();
         fixture.store.submit(vec![Submission { jobs: vec![job], idempotency: Some(key) }], now()).await.0.remove(0).unwrap();
         let later = now().plus(Duration::from_secs(1));
-        assert_eq!(fixture.store.forget_keys(later, 10).await.unwrap(), 0);
+        let day = Duration::from_secs(86_400);
+        assert_eq!(fixture.store.forget_keys(later, Some(day), 10).await.unwrap(), 0);
         let claimed = fixture.claim(id, LEASE).await;
         assert!(fixture.complete(&claimed, "done").await);
         let later = later.plus(Duration::from_secs(3600));
-        assert_eq!(fixture.store.forget_keys(later, 10).await.unwrap(), 1);
+        assert_eq!(fixture.store.forget_keys(later, Some(day), 10).await.unwrap(), 0, "its job is kept for a day");
+        fixture.tamper("DELETE FROM jobs").await;
+        let an_hour_on = later.plus(Duration::from_secs(3600));
+        assert_eq!(fixture.store.forget_keys(an_hour_on, Some(day), 10).await.unwrap(), 0, "it is not looked at before");
+        assert_eq!(fixture.store.forget_keys(later.plus(day), Some(day), 10).await.unwrap(), 1);
         assert!(fixture.store.recall(TENANT, "owner", "k").await.unwrap().is_none());
     }
 
     async fn keys_of_jobs_that_live_do_not_keep_others_from_being_forgotten(fixture: Fixture) {
-        let mut ids = Vec::new();
         for (name, micros) in [("a", 1), ("b", 2), ("c", 3)] {
             let job = plain_job();
-            ids.push(job.id);
             let key = IdempotencyRecord { expires_at: Timestamp::from_micros(micros), ..record(name, "f", json!({})) };
             fixture.store.submit(vec![Submission { jobs: vec![job], idempotency: Some(key) }], now()).await.0.remove(0).unwrap();
         }
-        let run = fixture.claim(ids[2], LEASE).await;
-        assert!(fixture.complete(&run, "done").await);
-        let forgotten = [fixture.store.forget_keys(now(), 2).await.unwrap(), fixture.store.forget_keys(now(), 2).await.unwrap()];
-        assert_eq!(forgotten, [0, 1]);
+        fixture.tamper("UPDATE idempotency_keys SET job_ids = '[]' WHERE key = 'c'").await;
+        let forgotten = async || fixture.store.forget_keys(now(), None, 2).await.unwrap();
+        assert_eq!([forgotten().await, forgotten().await], [0, 1]);
         assert!(fixture.store.recall(TENANT, "owner", "a").await.unwrap().is_some());
         assert!(fixture.store.recall(TENANT, "owner", "c").await.unwrap().is_none());
     }

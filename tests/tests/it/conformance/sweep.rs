@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use errand_common::{
     adapter::{
         clock::SystemClock,
-        memory::{MemoryBus, MemoryQueue},
+        memory::{MemoryBus, MemoryGates, MemoryQueue},
     },
     backend::Backend,
     domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
@@ -119,7 +119,7 @@ on_both! {
         assert_eq!(fixture.job(unstarted).await.state, JobState::Expired);
         assert_eq!(fixture.job(started).await.state, JobState::Running);
         let worker = fixture.worker().await;
-        assert!(fixture.store.claim(worker, LEASE, &[unstarted], at).await.unwrap().0.is_empty());
+        assert!(fixture.store.claim(worker, LEASE, &[unstarted], at).await.unwrap().0.claimed.is_empty());
     }
 
     async fn a_deadline_ends_whatever_state_the_job_is_in(fixture: Fixture) {
@@ -142,10 +142,10 @@ on_both! {
     async fn the_line_moves_on_even_if_nobody_said_so(fixture: Fixture) {
         let active = fixture.submit(task(None, "active", OnBusy::default())).await.unwrap();
         let waits = fixture.submit(task(active.session_id, "waits", OnBusy::Enqueue)).await.unwrap();
-        assert_eq!(fixture.store.unblock(now(), 10).await.unwrap().0, 0);
+        assert_eq!(fixture.store.unblock(None, now(), 10).await.unwrap().0.freed, 0);
         fixture.tamper("UPDATE jobs SET state = 'completed', finished_at = 1 WHERE state = 'queued'").await;
-        let (freed, consequences) = fixture.store.unblock(now(), 10).await.unwrap();
-        assert_eq!((freed, consequences.ready[0].id), (1, waits.id));
+        let (unblocked, consequences) = fixture.store.unblock(None, now(), 10).await.unwrap();
+        assert_eq!((unblocked.freed, consequences.ready[0].id), (1, waits.id));
         assert_eq!(fixture.job(waits.id).await.state, JobState::Queued);
     }
 
@@ -153,10 +153,11 @@ on_both! {
         for _ in 0..5 {
             fixture.submit(plain_job()).await.unwrap();
         }
-        let first = fixture.store.queued(None, 3).await.unwrap();
-        let second = fixture.store.queued(Some(first[2].id), 3).await.unwrap();
+        let first = fixture.store.queued("", None, 3).await.unwrap();
+        let second = fixture.store.queued("", Some(&first[2].ready), 3).await.unwrap();
         assert_eq!((first.len(), second.len()), (3, 2));
-        assert!(first.iter().chain(&second).map(|ready| ready.id).is_sorted());
+        assert!(first.iter().chain(&second).map(|queued| queued.ready.id).is_sorted());
+        assert!(fixture.store.queued("later", None, 3).await.unwrap().is_empty(), "no queue from there on");
     }
 }
 
@@ -167,6 +168,7 @@ async fn a_job_for_a_far_day_is_left_to_the_sweep() {
         store: fixture.store.clone(),
         queue: Arc::new(MemoryQueue::default()),
         bus: Arc::new(MemoryBus::default()),
+        gates: Arc::new(MemoryGates::default()),
         clock: Arc::new(SystemClock),
     };
     let mut ids = Vec::new();

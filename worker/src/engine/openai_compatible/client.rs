@@ -15,10 +15,13 @@ use reqwest::{
 use serde_json::Value;
 
 use super::{
-    failure::{Refusal, retry_after, silent, transport},
+    failure::{Refusal, silent, transport},
     wire::{ErrorBody, Request},
 };
-use crate::engine::{TurnFailure, code};
+use crate::{
+    engine::{TurnFailure, code},
+    retry_after::retry_after,
+};
 
 /// Most of a refusal's body that is read, in bytes.
 const REFUSAL_LIMIT: usize = 64 * 1024;

@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use errand_common::{config::Secret, domain::FailureClass};
-use reqwest::{
-    StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
-};
+use reqwest::StatusCode;
 
 use super::wire::ErrorBody;
 use crate::engine::{
@@ -17,8 +13,6 @@ use crate::engine::{
 
 /// Most of a server's own words in a message, in bytes.
 const WORDS_LIMIT: usize = 300;
-/// A server that asks for a longer wait is asked again after this one.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// An answer other than 2xx.
 #[derive(Debug)]
@@ -113,22 +107,6 @@ pub(super) fn transport(what: &str, error: &reqwest::Error) -> TurnFailure {
     TurnFailure::new(FailureClass::Transient, code::EXECUTION_ERROR, message)
 }
 
-/// When the server wants to be asked again: `retry-after-ms`, or `retry-after` in seconds or as a date.
-pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let seconds = |number: f64| Duration::try_from_secs_f64(number).ok();
-    let millis = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).and_then(|ms| seconds(ms / 1_000.0));
-    let wait = millis.or_else(|| {
-        let text = text(RETRY_AFTER.as_str())?;
-        if let Ok(number) = text.parse::<f64>() {
-            return seconds(number);
-        }
-        let date = DateTime::parse_from_rfc2822(text).ok()?;
-        Some((date.with_timezone(&Utc) - now).to_std().unwrap_or_default())
-    });
-    wait.map(|wait| wait.min(LONGEST_RETRY_AFTER))
-}
-
 /// The server's own words, bounded, without the key that some servers repeat.
 fn words(error: &ErrorBody, key: Option<&Secret>) -> String {
     let message = match key {
@@ -142,32 +120,6 @@ fn words(error: &ErrorBody, key: Option<&Secret>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(
-            reqwest::header::HeaderName::from_static(name),
-            reqwest::header::HeaderValue::from_static(value),
-        )])
-    }
-
-    #[test]
-    fn every_form_of_retry_after_is_understood() {
-        let now = DateTime::parse_from_rfc3339("2026-11-21T10:00:00Z").expect("a time").to_utc();
-        let cases = [
-            ("retry-after-ms", "1500", Some(1_500)),
-            ("retry-after", "2", Some(2_000)),
-            ("retry-after", "0.5", Some(500)),
-            ("retry-after", "Sat, 21 Nov 2026 10:00:07 GMT", Some(7_000)),
-            ("retry-after", "Sat, 21 Nov 2026 09:00:00 GMT", Some(0)),
-            ("retry-after", "999999999", Some(3_600_000)),
-            ("retry-after", "-1", None),
-            ("retry-after", "NaN", None),
-            ("retry-after", "soon", None),
-        ];
-        for (name, value, millis) in cases {
-            assert_eq!(retry_after(&headers(name, value), now), millis.map(Duration::from_millis), "{name}: {value}");
-        }
-    }
 
     #[test]
     fn statuses_have_their_classes() {

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use errand_common::{
-    domain::{ApiKeyId, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId},
+    domain::{ApiKeyId, Effect, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId},
     port::{Ready, Store, StoreError, store::*},
 };
 
@@ -77,7 +77,8 @@ impl Submissions for Faulty {
 
 delegate! { Runs {
     promote(ids: &[JobId], now: Timestamp) -> Consequences;
-    claim(worker: WorkerId, lease: Duration, ids: &[JobId], now: Timestamp) -> (Vec<Claimed>, Consequences);
+    claim(worker: WorkerId, lease: Duration, ids: &[JobId], now: Timestamp) -> (Claims, Consequences);
+    claim_alone(worker: WorkerId, lease: Duration, id: JobId, now: Timestamp) -> (Option<Claimed>, Consequences);
     renew(lease: Duration, fences: &[Fence]) -> Vec<Result<Timestamp, Stale>>;
     append(batch: Vec<Append>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
     finish(batch: Vec<Finish>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
@@ -86,18 +87,45 @@ delegate! { Runs {
 } }
 
 delegate! { Sweeps {
-    queued(after: Option<JobId>, limit: u32) -> Vec<Ready>;
+    queued(queue: &str, after: Option<&Ready>, limit: u32) -> Vec<Queued>;
+    queue_names(limit: u32) -> Vec<String>;
+    due(queues: &[String], after_tenant: Option<&str>, limit: u32) -> Due;
     upcoming(until: Timestamp, limit: u32) -> Vec<Ready>;
     rescue(scope: RescueScope, now: Timestamp, limit: u32) -> (usize, Consequences);
     expire(now: Timestamp, limit: u32) -> (usize, Consequences);
-    unblock(now: Timestamp, limit: u32) -> (usize, Consequences);
-    forget_keys(now: Timestamp, limit: u32) -> u64;
+    unblock(after: Option<SessionId>, now: Timestamp, limit: u32) -> (Unblocked, Consequences);
+    forget_keys(now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> u64;
 } }
 
 delegate! { Fleet {
-    register_worker(info: &WorkerInfo, lease: Duration) -> ();
+    register_worker(info: &WorkerInfo, lease: Duration) -> bool;
     release_worker(id: WorkerId) -> ();
+    take_duty(duty: &str, worker: WorkerId, term: Duration) -> bool;
     live_workers() -> Vec<WorkerInfo>;
+} }
+
+delegate! { Restore {
+    renew_epoch() -> String;
+} }
+
+delegate! { Retries {
+    unsuccessful(tenant: &str, filter: &UnsuccessfulFilter) -> Vec<Unsuccessful>;
+    jobs_by_id(tenant: &str, ids: &[JobId]) -> Vec<Job>;
+    submit_retries(
+        tenant: &str, jobs: Vec<NewJob>, idempotency: Option<IdempotencyRecord>, now: Timestamp
+    ) -> (Retried, Consequences);
+} }
+
+delegate! { Retains {
+    drop_events(before: Timestamp, after: Option<Passed>, limit: u32) -> Step;
+    delete_jobs(before: Timestamp, after: Option<Passed>, limit: u32, now: Timestamp) -> Step;
+} }
+
+delegate! { Control {
+    pause(queue: &str, tenant: Option<&str>, now: Timestamp) -> ();
+    resume(queue: &str, tenant: Option<&str>) -> ();
+    paused(tenant: &str) -> Vec<PausedQueue>;
+    ask_drain(worker: WorkerId) -> DrainAsked;
 } }
 
 delegate! { Access {
@@ -105,6 +133,11 @@ delegate! { Access {
     keys_by_prefix(prefix: &str) -> Vec<ApiKey>;
     keys(tenant: &str) -> Vec<ApiKey>;
     revoke_key(tenant: &str, id: ApiKeyId, now: Timestamp) -> bool;
+} }
+
+delegate! { Effects {
+    intend(batch: Vec<Intend>, now: Timestamp) -> Vec<Result<Intended, Stale>>;
+    effects(id: JobId, limit: u32) -> Vec<Effect>;
 } }
 
 delegate! { Reads {

@@ -1,9 +1,10 @@
 //! A worker on a database of its own, with an engine that does what its prompt says.
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -38,6 +39,7 @@ pub(super) struct Scripted {
     pub(super) most_at_once: AtomicUsize,
     pub(super) turns: AtomicUsize,
     pub(super) gate: tokio::sync::Notify,
+    begun: Mutex<HashSet<JobId>>,
 }
 
 /// Counts a turn as running until it returns or is dropped.
@@ -87,6 +89,11 @@ impl Engine for Scripted {
                 say(" after").await;
                 Ok(TurnEnd { text: "before after".to_owned(), ..TurnEnd::default() })
             }
+            // Its first run ends by being stopped.
+            "second" if self.begun.lock().expect("no panic").insert(turn.job_id) => {
+                context.stop.cancelled().await;
+                Ok(TurnEnd::default())
+            }
             "hang" => std::future::pending().await,
             "flood" => {
                 for number in 0..5_000 {
@@ -121,6 +128,8 @@ impl Trial {
     }
 
     pub(super) async fn start(set: impl FnOnce(&mut config::Worker)) -> Self {
+        // A worker makes HTTP clients. Installed once a process; a second attempt only says that it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a directory");
         let mut config = Config::default();
         config.worker.sweep_interval_ms = 50;
@@ -144,10 +153,12 @@ impl Trial {
     pub(super) fn start_worker(&mut self, sole_holder: bool) {
         self.shutdown = CancellationToken::new();
         let options = RunOptions {
+            health: Arc::default(),
             backend: Backend { store: self.faulty.clone(), ..self.backend.clone() },
             config: self.config.clone(),
             guard_program: PathBuf::new(),
             sole_holder,
+            drainable: true,
             shutdown: self.shutdown.clone(),
         };
         let engine: Arc<dyn Engine> = self.engine.clone();
@@ -155,8 +166,17 @@ impl Trial {
         self.worker = Some(tokio::spawn(run_with(options, engines)));
     }
 
+    /// Stops the worker that was started last.
+    pub(super) fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
     pub(super) async fn stop(&mut self) -> Result<(), RunError> {
         self.shutdown.cancel();
+        self.ends_by_itself().await
+    }
+
+    pub(super) async fn ends_by_itself(&mut self) -> Result<(), RunError> {
         let worker = self.worker.take().expect("a running worker");
         tokio::time::timeout(PATIENCE, worker).await.expect("it drains in time").expect("it does not panic")
     }
@@ -232,6 +252,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         queue: "default".to_owned(),
         priority: Priority::default(),
         payload,
+        payload_version: 1,
         retry: RetryPolicy { base_ms: 1, ..RetryPolicy::TASK },
         timeout_ms: None,
         run_at: None,

@@ -1,17 +1,20 @@
 //! The sweep: finds what no push told of. It takes no hint about what changed, so whatever was lost is found.
 //!
-//! Every worker sweeps; each step is bounded, idempotent and on its own: one that fails is tried again next round.
+//! One worker at a time sweeps for all; the others stand by. Each step is bounded, idempotent and on its own: one that fails
+//! is tried again next round.
+
+mod reaper;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     future::Future,
     time::{Duration, Instant},
 };
 
 use errand_common::{
     backend::Backend,
-    config,
-    domain::{JobId, JobState, Timestamp},
+    config::Config,
+    domain::{SessionId, Timestamp, WorkerId},
     port::{
         Ready, StoreError,
         store::{Consequences, RescueScope},
@@ -20,21 +23,26 @@ use errand_common::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::reaper::Reaper;
 use crate::{
+    duty::Duty,
     guard::leftover,
     pace::{Backoff, within},
+    retain::Retention,
 };
 
 /// Old idempotency keys are forgotten every so many rounds.
 const ROUNDS_PER_FORGETTING: u64 = 10;
-/// Gauges are set every so many rounds.
-const ROUNDS_PER_REPORT: u64 = 5;
+/// The queue is told again of a job that has been due for so long: its id may have been handed out to a worker that died
+/// before it claimed.
+const LONG_DUE: Duration = Duration::from_secs(3);
 /// A step that is bounded by rows goes on in the same round at most so often.
 const TURNS_PER_STEP: usize = 20;
 
 /// Ends what nobody ends, and tells the queue what it may have lost.
 pub(crate) struct Sweeper {
     backend: Backend,
+    duty: Duty,
     interval: Duration,
     horizon: Duration,
     batch: u32,
@@ -43,23 +51,35 @@ pub(crate) struct Sweeper {
     reaper: Reaper,
     failing: BTreeSet<&'static str>,
     /// Where the next round goes on telling the queue of due jobs.
-    cursor: Option<JobId>,
-    gauges: HashSet<(String, JobState)>,
+    told: Option<Ready>,
+    /// Where the next round goes on looking at waiting sessions.
+    looked_at: Option<SessionId>,
+    retention: Retention,
+    /// How long a finished job is kept.
+    jobs_kept: Option<Duration>,
 }
 
 impl Sweeper {
-    pub(crate) fn new(backend: Backend, config: &config::Worker) -> Self {
-        let lease = Duration::from_secs(config.lease_seconds.into());
+    /// `sole_holder`: no other holder of leases can live.
+    pub(crate) fn new(backend: Backend, id: WorkerId, config: &Config, sole_holder: bool) -> Self {
+        let worker = &config.worker;
+        let lease = Duration::from_secs(worker.lease_seconds.into());
+        let interval = Duration::from_millis(worker.sweep_interval_ms.max(10).into()).min(Reaper::touch_every(lease));
+        let duty = Duty::new(backend.store.clone(), "sweep", id, interval, lease);
+        let batch = worker.sweep_batch.max(1);
         Self {
+            retention: Retention::new(backend.clone(), &config.retention, batch, lease),
+            jobs_kept: config.retention.jobs_kept(),
             backend,
-            interval: Duration::from_millis(config.sweep_interval_ms.max(10).into()),
-            horizon: Duration::from_secs(config.sweep_horizon_seconds.into()),
-            batch: config.sweep_batch.max(1),
+            duty,
+            interval,
+            horizon: Duration::from_secs(worker.sweep_horizon_seconds.into()),
+            batch,
             call_limit: lease,
-            reaper: Reaper::new(lease),
+            reaper: Reaper::new(lease, sole_holder, Instant::now()),
             failing: BTreeSet::new(),
-            cursor: None,
-            gauges: HashSet::new(),
+            told: None,
+            looked_at: None,
         }
     }
 
@@ -91,15 +111,24 @@ impl Sweeper {
     /// Sweeps until stopped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let sweeping = async {
-            self.tell_all().await;
             let mut round = 0_u64;
             loop {
+                if self.is_on_duty().await {
+                    self.round(round).await;
+                    round += 1;
+                }
                 tokio::time::sleep(self.interval).await;
-                self.round(round).await;
-                round += 1;
             }
         };
         stop.run_until_cancelled(sweeping).await;
+    }
+
+    /// Also how those who stand by keep in touch with the store.
+    async fn is_on_duty(&mut self) -> bool {
+        let taken = self.duty.take().await;
+        let on_duty = matches!(taken, Ok(true));
+        self.note("take the duty", taken.map(drop));
+        on_duty
     }
 
     async fn round(&mut self, round: u64) {
@@ -113,16 +142,14 @@ impl Sweeper {
         self.note("unblock", unblocked);
         let told = self.tell_upcoming().await;
         self.note("tell the queue of delayed jobs", told);
-        let told = self.tell_due().await.map(|_| ());
+        let told = self.tell_long_due().await;
         self.note("tell the queue of due jobs", told);
         if round.is_multiple_of(ROUNDS_PER_FORGETTING) {
             let forgot = self.forget_keys().await;
             self.note("forget old idempotency keys", forgot);
         }
-        if round.is_multiple_of(ROUNDS_PER_REPORT) {
-            let reported = self.report().await;
-            self.note("report", reported);
-        }
+        let retained = self.retention.round().await;
+        self.note("drop what is old", retained);
     }
 
     /// Remembers how a step went: a fault is logged when it begins and when it is over.
@@ -166,6 +193,7 @@ impl Sweeper {
         for _ in 0..TURNS_PER_STEP {
             let count = self.rescue(RescueScope::Lapsed).await?;
             if count > 0 {
+                metrics::counter!(metric::LEASES_LOST_TOTAL).increment(count as u64);
                 tracing::warn!(runs = count, "ended leases that had passed");
             }
             if count < self.batch as usize {
@@ -179,13 +207,19 @@ impl Sweeper {
         self.turns(|| self.backend.store.expire(self.now(), self.batch)).await
     }
 
-    async fn unblock(&self) -> Result<(), StoreError> {
-        self.turns(|| self.backend.store.unblock(self.now(), self.batch)).await
+    /// Looks at some sessions with waiting tasks; the next round goes on. What ends a session's active task frees the next
+    /// itself, so there is seldom anything to find.
+    async fn unblock(&mut self) -> Result<(), StoreError> {
+        let look = self.backend.store.unblock(self.looked_at, self.now(), self.batch);
+        let (unblocked, consequences) = self.call(look).await?;
+        self.looked_at = unblocked.next;
+        self.backend.dispatch(consequences).await;
+        Ok(())
     }
 
     async fn forget_keys(&self) -> Result<(), StoreError> {
         for _ in 0..TURNS_PER_STEP {
-            let forgotten = self.call(self.backend.store.forget_keys(self.now(), self.batch)).await?;
+            let forgotten = self.call(self.backend.store.forget_keys(self.now(), self.jobs_kept, self.batch)).await?;
             if forgotten < u64::from(self.batch) {
                 break;
             }
@@ -230,120 +264,18 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Tells the queue of some due jobs. Returns whether that was the end of the list; the next call goes on, or starts over.
-    async fn tell_due(&mut self) -> Result<bool, StoreError> {
-        let page = self.call(self.backend.store.queued(self.cursor, self.batch)).await?;
-        let is_last = page.len() < self.batch as usize;
-        self.cursor = if is_last { None } else { page.last().map(|job| job.id) };
-        self.push(page).await;
-        Ok(is_last)
-    }
-
-    /// Tells the queue of all jobs once: it may be new and know nothing.
-    async fn tell_all(&mut self) {
-        let told = self.tell_upcoming().await;
-        self.note("tell the queue of delayed jobs", told);
-        let mut backoff = Backoff::new();
-        loop {
-            match self.tell_due().await {
-                Ok(true) => break self.note("tell the queue of due jobs", Ok(())),
-                Ok(false) => backoff.reset(),
-                Err(error) => {
-                    self.note("tell the queue of due jobs", Err(error));
-                    tokio::time::sleep(backoff.pause()).await;
-                }
-            }
-        }
+    /// Tells the queue again of some jobs that have long been due; the next round goes on, or starts over.
+    async fn tell_long_due(&mut self) -> Result<(), StoreError> {
+        let page = self.call(self.backend.store.queued("", self.told.as_ref(), self.batch)).await?;
+        let long_ago = self.now().minus(LONG_DUE);
+        self.told = page.last().filter(|_| page.len() == self.batch as usize).map(|job| job.ready.clone());
+        let overlooked = page.into_iter().filter(|job| job.run_at <= long_ago && !job.is_paused);
+        self.push(overlooked.map(|job| job.ready).collect()).await;
+        Ok(())
     }
 
     /// A queue that is away is told again: these lists are read each round.
     async fn push(&self, ready: Vec<Ready>) {
         self.backend.dispatch(Consequences { ready, ..Consequences::default() }).await;
-    }
-
-    async fn report(&mut self) -> Result<(), StoreError> {
-        let now = self.now();
-        let stats = self.call(self.backend.store.queue_stats(None)).await?;
-        let mut seen = HashSet::new();
-        for entry in stats {
-            let labels = [("queue", entry.queue.clone()), ("state", entry.state.to_string())];
-            metrics::gauge!(metric::QUEUE_DEPTH, &labels).set(entry.count as f64);
-            if entry.state == JobState::Queued {
-                let age = entry.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
-                metrics::gauge!(metric::QUEUE_OLDEST_AGE_SECONDS, "queue" => entry.queue.clone())
-                    .set(age.as_secs_f64());
-            }
-            seen.insert((entry.queue, entry.state));
-        }
-        for (queue, state) in self.gauges.difference(&seen) {
-            let labels = [("queue", queue.clone()), ("state", state.to_string())];
-            metrics::gauge!(metric::QUEUE_DEPTH, &labels).set(0.0);
-            if *state == JobState::Queued {
-                metrics::gauge!(metric::QUEUE_OLDEST_AGE_SECONDS, "queue" => queue.clone()).set(0.0);
-            }
-        }
-        self.gauges = seen;
-        let workers = self.call(self.backend.store.live_workers()).await?.len();
-        metrics::gauge!(metric::WORKERS, "state" => "live").set(workers as f64);
-        Ok(())
-    }
-}
-
-/// Decides whether leases may be ended: not for one lease after the store came back, so that those who could not renew
-/// either are heard first.
-#[derive(Debug)]
-struct Reaper {
-    lease: Duration,
-    away: bool,
-    not_before: Option<Instant>,
-}
-
-impl Reaper {
-    const fn new(lease: Duration) -> Self {
-        Self { lease, away: false, not_before: None }
-    }
-
-    const fn missed(&mut self) {
-        self.away = true;
-    }
-
-    fn reached(&mut self, now: Instant) {
-        if std::mem::take(&mut self.away) {
-            self.not_before = Some(now + self.lease);
-        }
-    }
-
-    fn may_reap(&self, now: Instant) -> bool {
-        !self.away && self.not_before.is_none_or(|at| now >= at)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEASE: Duration = Duration::from_secs(30);
-
-    #[test]
-    fn nothing_is_reaped_for_one_lease_after_the_store_came_back() {
-        let mut reaper = Reaper::new(LEASE);
-        let now = Instant::now();
-        assert!(reaper.may_reap(now), "at first it may");
-        reaper.missed();
-        assert!(!reaper.may_reap(now + LEASE * 2), "not while the store is away");
-        let back = now + LEASE * 3;
-        reaper.reached(back);
-        assert!(!reaper.may_reap(back + LEASE - Duration::from_millis(1)));
-        assert!(reaper.may_reap(back + LEASE));
-    }
-
-    #[test]
-    fn a_store_that_stays_reachable_puts_nothing_off() {
-        let mut reaper = Reaper::new(LEASE);
-        let now = Instant::now();
-        reaper.missed();
-        reaper.reached(now);
-        reaper.reached(now + LEASE / 2);
-        assert!(reaper.may_reap(now + LEASE), "counted from the first contact");
     }
 }
