@@ -9,6 +9,7 @@ pub mod client;
 pub mod destination;
 pub mod errand;
 pub mod fake_openai;
+pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod program;

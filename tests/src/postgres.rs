@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -13,13 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
 
-use crate::watchdog::Watchdog;
+use crate::{port, watchdog::Watchdog};
 
 /// What a server promises about power cuts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
     /// None: a test's data may be lost with the machine, and commits are quick.
     Volatile,
+    /// A commit survives a crash of the server, but not of the machine: it has been handed to the kernel.
+    Crashes,
     /// As shipped: every commit is on the disk.
     Durable,
 }
@@ -28,9 +29,24 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
+    durability: Durability,
     directory: PathBuf,
-    server: Child,
+    server: Option<Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    process: Child,
     _watchdog: Watchdog,
+}
+
+/// How a server is stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shutdown {
+    /// Sessions are ended, the log is closed.
+    Fast,
+    /// At once: the next start recovers from the log, as after a crash.
+    Immediate,
 }
 
 /// How long the server may take to accept connections.
@@ -71,29 +87,61 @@ impl Postgres {
             .context("initdb did not start")?;
         ensure!(initdb.status.success(), "initdb failed: {}", String::from_utf8_lossy(&initdb.stderr));
 
-        let port = free_port()?;
-        let log = fs::File::create(directory.join("log"))?;
-        let mut server = as_server_user(&programs.join("postgres"));
-        server.arg("-D").arg(&data).args(["-p", &port.to_string()]);
+        let mut postgres = Self { port: port::free()?, durability, directory, server: None };
+        postgres.start().await?;
+        Ok(postgres)
+    }
+
+    /// Starts it where it was, and waits until it serves.
+    ///
+    /// # Errors
+    /// If it doesn't.
+    pub async fn start(&mut self) -> Result<()> {
+        let log = fs::File::options().create(true).append(true).open(self.directory.join("log"))?;
+        let mut server = as_server_user(&find_programs()?.join("postgres"));
+        server.arg("-D").arg(self.directory.join("data")).args(["-p", &self.port.to_string()]);
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=400"] {
             server.args(["-c", setting]);
         }
-        if durability == Durability::Volatile {
-            for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off"] {
-                server.args(["-c", setting]);
-            }
+        let relaxed: &[&str] = match self.durability {
+            Durability::Volatile => &["fsync=off", "synchronous_commit=off", "full_page_writes=off"],
+            Durability::Crashes => &["fsync=off"],
+            Durability::Durable => &[],
+        };
+        for setting in relaxed {
+            server.args(["-c", setting]);
         }
-        let server = server
-            .current_dir(&directory)
+        let process = server
+            .current_dir(&self.directory)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("postgres did not start")?;
-        let watchdog = Watchdog::over(server.id(), "QUIT", Some(&directory))?;
-        let postgres = Self { port, directory, server, _watchdog: watchdog };
-        postgres.wait_until_ready().await?;
-        Ok(postgres)
+        let watchdog = Watchdog::over(process.id(), "QUIT", Some(&self.directory))?;
+        self.server = Some(Server { process, _watchdog: watchdog });
+        self.wait_until_ready().await
+    }
+
+    /// Stops it, and waits until it has.
+    ///
+    /// # Errors
+    /// If it doesn't.
+    pub async fn stop(&mut self, how: Shutdown) -> Result<()> {
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        let signal = match how {
+            Shutdown::Fast => Signal::INT,
+            Shutdown::Immediate => Signal::QUIT,
+        };
+        signal_to(&server.process, signal);
+        let stopped = async {
+            while server.process.try_wait()?.is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            std::io::Result::Ok(())
+        };
+        tokio::time::timeout(BOOT, stopped).await.context("the server did not stop")??;
+        Ok(())
     }
 
     async fn wait_until_ready(&self) -> Result<()> {
@@ -107,6 +155,12 @@ impl Postgres {
             bail!("the server accepted no connection within {BOOT:?}; its log:\n{log}");
         }
         Ok(())
+    }
+
+    /// The port it listens on, after a restart too.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where a database of this server is.
@@ -131,18 +185,19 @@ impl Postgres {
 impl Drop for Postgres {
     /// The watchdog only acts when the process ends; the shared server lives as long as that.
     fn drop(&mut self) {
-        // At once, but by itself: a killed server would leave its shared memory behind.
-        if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::QUIT);
+        if let Some(mut server) = self.server.take() {
+            // At once, but by itself: a killed server would leave its shared memory behind.
+            signal_to(&server.process, Signal::QUIT);
+            let _ = server.process.wait();
         }
-        let _ = self.server.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+fn signal_to(process: &Child, signal: Signal) {
+    if let Some(pid) = i32::try_from(process.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
 }
 
 fn is_root() -> bool {
