@@ -29,7 +29,7 @@ impl Fleet {
     /// Boots all of it, runs a drill, and ends all of it.
     ///
     /// # Errors
-    /// Those of the drill, with the ends of all logs.
+    /// Those of the drill; the ends of all logs are printed.
     pub(crate) async fn drill<T>(setup: Setup, drill: impl AsyncFnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let postgres = Postgres::boot(Durability::Durable).await?;
         let redis = Redis::boot().await?;
@@ -46,7 +46,10 @@ impl Fleet {
                 fleet.errand.finish().await;
                 Ok(measured)
             }
-            Err(error) => Err(error.context(fleet.errand.abandon())),
+            Err(error) => {
+                eprintln!("the ends of its logs:\n{}", fleet.errand.abandon());
+                Err(error)
+            }
         }
     }
 

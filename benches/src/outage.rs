@@ -1,11 +1,12 @@
 //! PostgreSQL away for longer than a lease, with programs running: none may run beside itself.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use errand_tests::{Client, Mode, postgres::Shutdown};
+use errand_tests::{Client, Mode, client::Answer, postgres::Shutdown};
 use reqwest::Method;
+use tokio::task::JoinSet;
 
 use crate::{
     fleet::{self, Fleet},
@@ -16,6 +17,8 @@ use crate::{
 };
 
 const WORKERS: usize = 2;
+/// Between two submissions while it is away.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// What is drilled.
 #[derive(Args, Debug)]
@@ -45,6 +48,8 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
     Fleet::drill(setup, async |fleet| {
         load::submit_many(fleet.client(), &load::task("stamp", 1), options.tasks).await?;
         truth::reach(&fleet.database, "running", options.tasks, lasts).await?;
+        // The driver's word for a connection that ends while it is being made.
+        fleet.errand.expect_error("error returned from after_connect");
         let stopped = truth::now();
         fleet.postgres.stop(Shutdown::Fast).await?;
         let answers = submissions(fleet.client(), lease * 2).await?;
@@ -77,18 +82,22 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
     .await
 }
 
-/// Submits once a second for so long: whether the answer was what is due, or what it was instead.
+/// Submits once a second for so long, without waiting for the answer before: whether each was what is due, or what it was
+/// instead.
 async fn submissions(client: &Client, lasts: Duration) -> Result<Vec<Result<(), String>>> {
-    let until = Instant::now() + lasts;
-    let mut answers = Vec::new();
-    while Instant::now() < until {
+    let mut clock = tokio::time::interval(BETWEEN);
+    let mut answers = JoinSet::new();
+    for _ in 0..lasts.as_secs() / BETWEEN.as_secs() {
+        clock.tick().await;
         let request = client.request(Method::POST, "/jobs").json(&load::task("stamp", 1));
-        let answer = Client::try_send(request).await?;
-        let told = answer.status == 503 && !answer.header("retry-after").is_empty();
-        answers.push(if told { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text)) });
-        tokio::time::sleep(Duration::from_secs(1).min(until.saturating_duration_since(Instant::now()))).await;
+        answers.spawn(Client::try_send(request));
     }
-    Ok(answers)
+    let judge = |answer: Answer| {
+        let told = answer.status == 503 && !answer.header("retry-after").is_empty();
+        if told { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text)) }
+    };
+    // The server that is away holds up each for as long as a connection is waited for.
+    answers.join_all().await.into_iter().map(|answer| Ok(judge(answer?))).collect()
 }
 
 fn outlived(stopped_after: f64, lease: u32) -> Vec<String> {

@@ -22,7 +22,7 @@ pub(crate) struct Job {
     pub(crate) finished_at: Option<i64>,
     /// Oldest first.
     pub(crate) starts: Vec<Start>,
-    /// `done` events.
+    /// `completed` events.
     pub(crate) ends: usize,
 }
 
@@ -79,10 +79,11 @@ pub(crate) async fn jobs(database: &str) -> Result<Vec<Job>> {
         };
         jobs.insert(job.id, job);
     }
-    let events = "SELECT job_id, ts, type, data FROM events WHERE type IN ('started', 'done') ORDER BY job_id, seq";
+    let events =
+        "SELECT job_id, ts, type, data FROM events WHERE type IN ('started', 'completed') ORDER BY job_id, seq";
     for row in sqlx::query(events).fetch_all(&mut connection).await? {
         let Some(job) = jobs.get_mut(&row.try_get::<Uuid, _>("job_id")?) else { continue };
-        if row.try_get::<&str, _>("type")? == "done" {
+        if row.try_get::<&str, _>("type")? == "completed" {
             job.ends += 1;
             continue;
         }
@@ -112,7 +113,7 @@ pub(crate) async fn count(database: &str, state: &str) -> Result<usize> {
 /// If they aren't within `limit`.
 pub(crate) async fn reach(database: &str, state: &str, wanted: usize, limit: Duration) -> Result<()> {
     let mut connection = PgConnection::connect(database).await?;
-    let mut seen = 0;
+    let mut seen: i64 = 0;
     let looks = async {
         loop {
             seen = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = $1")
