@@ -92,13 +92,15 @@ async fn measure(backlog: usize, postgres: &Postgres, redis: &Redis) -> Result<C
     let queues = [QUEUE.to_owned()];
     let worker = WorkerId::new();
     let (mut by_queue, mut by_store) = (Vec::new(), Vec::new());
-    let mut after = None;
+    // By the queue first: it would hand out once more what was taken past it.
     for _ in 0..FETCHES {
         let started = Instant::now();
         let popped = backend.queue.pop(&queues, PER_FETCH, backend.clock.now()).await?;
         claim(&backend, worker, &popped.ready).await?;
         by_queue.push(per_job(started));
-
+    }
+    let mut after = None;
+    for _ in 0..FETCHES {
         let started = Instant::now();
         let due = backend.store.due(&queues, after.as_deref(), u32::try_from(PER_FETCH)?).await?;
         claim(&backend, worker, &due.ids).await?;
