@@ -3,15 +3,17 @@
 use errand_common::{
     domain::{Job, JobId, RetryPolicy, Timestamp},
     port::store::NewJob,
-    wire::{http::KIND as HTTP, task::KIND as TASK},
+    wire::{group::KIND as GROUP, http::KIND as HTTP, task::KIND as TASK},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
+    dedup::DedupRequest,
     engines::Known,
     extract::{Int, Wanted, decode},
+    group::{self, GroupRequest},
     http::{self, HttpRequest},
     limit,
     problem::{Faults, Problem},
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// Kinds that can be submitted.
-const KINDS: &[&str] = &[TASK, HTTP];
+const KINDS: &[&str] = &[TASK, HTTP, GROUP];
 /// What the name of a queue must be.
 pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
 
@@ -29,7 +31,7 @@ pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobRequest {
-    /// Names the handler: `task` or `http`.
+    /// What sort of work it is: `task`, `http`, `group`.
     #[schema(example = "task")]
     pub(crate) kind: String,
     /// The input, by the kind's schema: for a `task`, the body of `POST /agent/tasks`.
@@ -54,6 +56,8 @@ pub(crate) struct JobRequest {
     pub(crate) timeout_seconds: Option<Int<1, 86_400>>,
     /// How it is retried.
     pub(crate) retry: Option<RetryRequest>,
+    /// What it means if the same was submitted before.
+    pub(crate) dedup: Option<DedupRequest>,
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
@@ -68,9 +72,11 @@ impl Wanted for JobRequest {}
 #[expect(dead_code, reason = "described for clients; each kind reads its own")]
 pub(crate) enum Payload {
     /// `task`
-    Task(TaskRequest),
+    Task(Box<TaskRequest>),
     /// `http`
     Http(HttpRequest),
+    /// `group`
+    Group(GroupRequest),
 }
 
 /// How a job is retried.
@@ -110,11 +116,25 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
         let detail = format!("unknown kind {:?}; known are: {}", request.kind, KINDS.join(", "));
         return Err(Problem::field("/kind", detail).coded("unknown_kind"));
     }
-    if request.kind == HTTP {
-        return http::new_job(app, tenant, request);
+    let mut request = request;
+    let dedup = request.dedup.take().map(|dedup| dedup.judge(&request.kind, request.run_at)).transpose();
+    let made = match request.kind.as_str() {
+        GROUP => group::new_job(app, known, tenant, request),
+        HTTP => http::new_job(app, tenant, request),
+        _ => task_of(request).and_then(|(task, beyond)| {
+            task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
+        }),
+    };
+    match (made, dedup) {
+        (Ok(job), Ok(dedup)) => Ok(NewJob { dedup, ..job }),
+        (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => Err(problem),
+        // All faults at once, if the first are faults.
+        (Err(problem), Err(_)) if problem.errors.is_empty() => Err(problem),
+        (Err(mut problem), Err(dedup)) => {
+            problem.errors.extend(dedup.errors);
+            Err(Problem::invalid(problem.errors))
+        }
     }
-    let (task, beyond) = task_of(request)?;
-    task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
 }
 
 /// The task in the payload; what the job says itself wins.
@@ -129,12 +149,7 @@ fn task_of(request: JobRequest) -> Result<(TaskRequest, Beyond), Problem> {
     check_queue(request.queue.as_deref(), &mut faults);
     faults.finish()?;
     let payload = serde_json::to_vec(&request.payload).map_err(|_| Problem::internal())?;
-    let mut task: TaskRequest = decode(&payload).map_err(|mut problem| {
-        for error in &mut problem.errors {
-            error.pointer.insert_str(0, "/payload");
-        }
-        Problem::invalid(problem.errors).coded(problem.code)
-    })?;
+    let mut task: TaskRequest = decode(&payload).map_err(|problem| problem.below("/payload"))?;
     task.priority = request.priority.or(task.priority);
     task.run_at = request.run_at.or(task.run_at);
     task.expires_at = request.expires_at.or(task.expires_at);
@@ -182,8 +197,13 @@ pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>, pointer: &st
         .check(bytes <= limit::METADATA_BYTES, pointer, || format!("may take {} bytes at most", limit::METADATA_BYTES));
 }
 
-/// The job that repeats one which has ended.
-pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
+/// The job that repeats one which has ended; of a group, with those of its jobs that did not complete.
+pub(crate) async fn repeat(app: &App, job: &Job) -> Result<NewJob, Problem> {
+    if job.kind == GROUP { group::repeat(app, job).await } else { repeat_alone(job) }
+}
+
+/// As [`repeat`], of a job that is no group.
+pub(crate) fn repeat_alone(job: &Job) -> Result<NewJob, Problem> {
     if job.kind == TASK {
         return task::repeat(job);
     }
@@ -202,6 +222,8 @@ pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
         deadline: None,
         metadata: job.metadata.clone(),
         retry_of: Some(job.id),
+        dedup: None,
+        children: Vec::new(),
         task: None,
     })
 }

@@ -10,8 +10,10 @@
 mod auth;
 mod cached;
 mod cancel;
+mod dedup;
 mod engines;
 mod extract;
+mod group;
 mod http;
 mod idempotency;
 mod job;
@@ -25,6 +27,7 @@ mod relay;
 mod route;
 mod router;
 mod serve;
+mod shown;
 mod state;
 mod submission;
 mod submit;

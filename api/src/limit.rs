@@ -4,13 +4,15 @@ use std::time::Duration;
 
 /// Longest `Idempotency-Key`, in characters.
 pub(crate) const IDEMPOTENCY_KEY_CHARS: usize = 255;
+/// Longest dedup key, in characters.
+pub(crate) const DEDUP_KEY_CHARS: usize = 255;
 /// Longest wait a client may ask for, in seconds.
 pub(crate) const WAIT_SECONDS: u64 = 60;
 /// Entries of a page, if the client says nothing.
 pub(crate) const PAGE_DEFAULT: u32 = 50;
 /// Most entries of a page.
 pub(crate) const PAGE_MAX: u32 = 200;
-/// Most jobs of one batch.
+/// Most jobs of one batch, those of its groups included, and of one group.
 pub(crate) const BATCH_JOBS: usize = 1_000;
 /// Jobs that one bulk retry looks at.
 pub(crate) const RETRIES_LOOKED_AT: u32 = 1_000;

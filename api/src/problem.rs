@@ -104,6 +104,14 @@ impl Problem {
         Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail) }
     }
 
+    /// The same about something that lies deeper in the body, at `pointer`.
+    pub(crate) fn below(mut self, pointer: &str) -> Self {
+        for error in &mut self.errors {
+            error.pointer.insert_str(0, pointer);
+        }
+        if self.status == StatusCode::BAD_REQUEST { Self::invalid(self.errors).coded(self.code) } else { self }
+    }
+
     /// 400 with one fault.
     pub(crate) fn field(pointer: impl AsRef<str>, detail: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError::new(pointer.as_ref(), detail)])

@@ -9,7 +9,7 @@ use axum::{
 };
 use errand_common::{
     domain::{EventType, Job, JobId, JobState, SessionId, Stream},
-    port::store::{NewJob, Refused, StoredAnswer, Submission, Submitted},
+    port::store::{Created, NewJob, Refused, StoredAnswer, Submission, Submitted},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -32,6 +32,15 @@ pub(crate) struct Accepted {
     pub(crate) session_id: Option<SessionId>,
     /// It was taken in before, under the same key.
     pub(crate) replayed: bool,
+    /// It was there before, under the same dedup key.
+    pub(crate) deduplicated: bool,
+}
+
+impl Accepted {
+    const fn new(created: &Created, replayed: bool) -> Self {
+        let &Created { id, state, session_id, deduplicated } = created;
+        Self { id, state, session_id, replayed, deduplicated }
+    }
 }
 
 /// Makes one job durable, or finds the one that its key made. `new_job` is asked only if the key has made none, since a
@@ -53,10 +62,7 @@ pub(crate) async fn submit(
     let submission = Submission { jobs: vec![job], idempotency };
     match app.submitter.submit(submission).await? {
         Submitted::Done(results) => match results.into_iter().next() {
-            Some(Ok(created)) => {
-                let (id, state, session_id) = (created.id, created.state, created.session_id);
-                Ok(Accepted { id, state, session_id, replayed: false })
-            }
+            Some(Ok(created)) => Ok(Accepted::new(&created, false)),
             Some(Err(refused @ Refused::SessionBusy { .. })) => Err(busy(format!("The {refused}"))),
             None => {
                 tracing::error!("the store gave no result for a job");
@@ -70,8 +76,12 @@ pub(crate) async fn submit(
 
 async fn again(app: &App, caller: &Caller, answer: &StoredAnswer) -> Result<Accepted, Problem> {
     let id = ids_of(&answer.answer).into_iter().next().ok_or_else(Problem::internal)?;
+    if let Some(stood) = answer.deduplicated.get(&id) {
+        return Ok(Accepted::new(stood, true));
+    }
     let job = app.backend.store.job(&caller.tenant, id).await?.ok_or_else(|| Problem::not_found("job"))?;
-    Ok(Accepted { id, state: born(app, &job).await?, session_id: job.session_id, replayed: true })
+    let state = born(app, &job).await?;
+    Ok(Accepted { id, state, session_id: job.session_id, replayed: true, deduplicated: false })
 }
 
 /// The jobs that a stored answer names.
@@ -96,14 +106,15 @@ pub(crate) fn busy(detail: impl Into<Cow<'static, str>>) -> Problem {
     problem
 }
 
-/// The answer to a submission: what `ended` makes of the job if the client waits and it ends in time, else the 202.
+/// The answer to a submission: what `shown` makes of the job if the client waits and it ends in time, or if it was there
+/// before; else the 202.
 pub(crate) async fn answer<A: Serialize, E: Serialize>(
     app: &App,
     caller: &Caller,
     accepted: &Accepted,
     prefer: Prefer,
     body: A,
-    ended: impl AsyncFnOnce(Job) -> Result<E, Problem>,
+    shown: impl AsyncFnOnce(Job) -> Result<E, Problem>,
 ) -> Result<Response, Problem> {
     let waited = match prefer.0 {
         Some(wait) => end_within(app, caller, accepted.id, wait).await?,
@@ -111,9 +122,13 @@ pub(crate) async fn answer<A: Serialize, E: Serialize>(
     };
     let mut response = match waited {
         Some(job) => {
-            let mut response = Json(ended(job).await?).into_response();
+            let mut response = Json(shown(job).await?).into_response();
             response.headers_mut().insert("preference-applied", HeaderValue::from_static("wait"));
             response
+        }
+        None if accepted.deduplicated => {
+            let job = app.backend.store.job(&caller.tenant, accepted.id).await?;
+            Json(shown(job.ok_or_else(|| Problem::not_found("job"))?).await?).into_response()
         }
         None => (StatusCode::ACCEPTED, Json(body)).into_response(),
     };

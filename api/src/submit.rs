@@ -94,12 +94,12 @@ async fn commit(
 
 /// All that waits, up to the size of one commit.
 fn collect(first: Pending, arrived: &mut mpsc::Receiver<Pending>) -> (Vec<Submission>, Vec<oneshot::Sender<Answer>>) {
-    let mut jobs = first.submission.jobs.len();
+    let mut jobs = first.submission.rows();
     let mut batch = vec![first.submission];
     let mut replies = vec![first.reply];
     while batch.len() < limit::SUBMISSIONS_PER_COMMIT && jobs < limit::JOBS_PER_COMMIT {
         let Ok(next) = arrived.try_recv() else { break };
-        jobs += next.submission.jobs.len();
+        jobs += next.submission.rows();
         batch.push(next.submission);
         replies.push(next.reply);
     }

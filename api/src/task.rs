@@ -225,6 +225,8 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         deadline: beyond.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
+        dedup: None,
+        children: Vec::new(),
         task: Some(NewTask {
             session_id: request.session_id,
             fresh: SessionId::new(),
@@ -265,6 +267,8 @@ pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
         deadline: None,
         metadata: job.metadata.clone(),
         retry_of: Some(job.id),
+        dedup: None,
+        children: Vec::new(),
         task: Some(NewTask {
             session_id: job.session_id,
             fresh: SessionId::new(),

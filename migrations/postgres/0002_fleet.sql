@@ -8,6 +8,7 @@ ALTER TABLE jobs ADD COLUMN waits_for uuid; -- while blocked: the job with the s
 DROP INDEX jobs_queued;
 CREATE INDEX jobs_queued ON jobs (queue, tenant, priority, id) WHERE state = 'queued';
 CREATE INDEX jobs_by_parent ON jobs (parent_id, id) WHERE parent_id IS NOT NULL;
+CREATE INDEX jobs_live_children ON jobs (parent_id) WHERE parent_id IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX jobs_waiting ON jobs (waits_for) WHERE waits_for IS NOT NULL AND state = 'blocked';
 
 -- What a dedup key stands for: the last job submitted under it. Whoever submits under the key holds the row.
@@ -17,9 +18,11 @@ CREATE TABLE dedup_keys (
     key        text   NOT NULL,
     job_id     uuid   NOT NULL,
     keep_until bigint NOT NULL, -- further submissions fall to it at least until then
+    look_at    bigint NOT NULL, -- when to see whether it can be forgotten
     PRIMARY KEY (tenant, kind, key)
 );
-CREATE INDEX dedup_keys_by_age ON dedup_keys (keep_until);
+CREATE INDEX dedup_keys_by_age ON dedup_keys (look_at);
+ALTER TABLE idempotency_keys ADD COLUMN deduplicated text; -- JSON: the jobs it did not make, and what stood for each
 
 -- Queues that hand nothing out: for one tenant, or, with an empty tenant, for everyone.
 CREATE TABLE paused_queues (

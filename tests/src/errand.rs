@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::{
     Client, Mode, Setup,
     postgres::Postgres,
-    redis::Redis,
+    redis,
     server::{Role, Server},
     wait::bounded,
 };
@@ -51,8 +51,7 @@ impl Errand {
             setup = setup.on_database(url);
         }
         if setup.mode() == Mode::Cluster && setup.redis_url.is_none() {
-            let url = Redis::shared().await.url();
-            setup = setup.on_redis(url);
+            setup = setup.on_redis(redis::shared_url().await);
         }
         let directory = tempfile::Builder::new().prefix("errand-test-").tempdir().expect("a directory for the test");
         setup.write(&directory.path().join("errand.toml")).expect("errand.toml");

@@ -5,14 +5,17 @@
 //! [`Errand::finish`], which fails the test if a job is unfinished or the log holds an error nobody expected.
 //! Nothing here sleeps for luck: [`wait`] polls observable state until a deadline that is generous on purpose.
 
+pub mod chaos;
 pub mod client;
 pub mod destination;
 pub mod errand;
 pub mod fake_openai;
+pub mod fleet;
 pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod program;
+pub mod proxy;
 pub mod redis;
 pub mod run;
 mod server;

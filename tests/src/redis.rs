@@ -41,6 +41,23 @@ struct Running {
     _watchdog: Watchdog,
 }
 
+/// Chooses the Redis that fleets share.
+const TOPOLOGY: &str = "ERRAND_TEST_REDIS";
+
+/// Where the Redis is that the fleets of this test process share: one server, or what the environment variable
+/// `ERRAND_TEST_REDIS` names: `cluster` or `sentinel`.
+///
+/// # Panics
+/// If it can't be booted, or the variable names something else.
+pub async fn shared_url() -> String {
+    match std::env::var(TOPOLOGY).as_deref() {
+        Err(_) | Ok("" | "standalone") => Redis::shared().await.url(),
+        Ok("cluster") => RedisCluster::shared().await.url(),
+        Ok("sentinel") => RedisSentinel::shared().await.url(),
+        Ok(other) => panic!("{TOPOLOGY} is standalone, cluster or sentinel, not {other:?}"),
+    }
+}
+
 impl Redis {
     /// The server of this test process; booted by whoever asks first. Tests keep apart by [`unique_prefix`].
     ///

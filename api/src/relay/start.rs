@@ -10,11 +10,7 @@ use errand_common::{
 use serde_json::{Value, json};
 
 use super::watch::{Filter, Watch};
-use crate::{
-    problem::Problem,
-    state::App,
-    view::{JobView, SessionView},
-};
+use crate::{problem::Problem, shown, state::App, view::SessionView};
 
 /// Where a watcher was when it last saw the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,9 +76,10 @@ async fn snapshot(
 ) -> Result<Option<Value>, Problem> {
     let store = &app.backend.store;
     let shown = match stream {
-        Stream::Job(id) => {
-            store.job(tenant, id).await?.map(|job| ("job", serde_json::to_value(JobView::new(job, epoch))))
-        }
+        Stream::Job(id) => match store.job(tenant, id).await? {
+            Some(job) => Some(("job", serde_json::to_value(shown::job(app, job).await?))),
+            None => None,
+        },
         Stream::Session(id) => {
             let session = store.session(tenant, id).await?;
             session.map(|session| ("session", serde_json::to_value(SessionView::new(session, epoch))))

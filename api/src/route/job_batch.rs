@@ -8,7 +8,7 @@ use axum::{
 };
 use errand_common::{
     domain::{JobId, JobState, SessionId},
-    port::store::{NewJob, Refused, StoredAnswer, Submission, Submitted},
+    port::store::{Created, NewJob, Refused, StoredAnswer, Submission, Submitted},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -63,12 +63,22 @@ pub(crate) enum BatchItem {
         #[schema(schema_with = schema::uuid)]
         #[serde(skip_serializing_if = "Option::is_none")]
         session_id: Option<SessionId>,
+        /// True if it was there before, under the same dedup key; `state` is where it is then.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        deduplicated: bool,
     },
     /// Not made.
     Refused {
         /// Why.
         problem: ProblemBody,
     },
+}
+
+impl From<Created> for BatchItem {
+    fn from(created: Created) -> Self {
+        let Created { id, state, session_id, deduplicated } = created;
+        Self::Made { id, state, session_id, deduplicated }
+    }
 }
 
 impl BatchItem {
@@ -111,7 +121,7 @@ pub(crate) async fn submit_batch(
             let items = judged.iter().map(|one| match one {
                 Err(problem) => BatchItem::refused(problem),
                 Ok(_) => match results.next() {
-                    Some(Ok(made)) => BatchItem::Made { id: made.id, state: made.state, session_id: made.session_id },
+                    Some(Ok(made)) => made.into(),
                     // As a repeat will say it, which does not know by which task.
                     Some(Err(Refused::SessionBusy { .. })) => BatchItem::refused(&submission::busy(BUSY)),
                     None => BatchItem::refused(&Problem::internal()),
@@ -133,7 +143,13 @@ async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Resul
         let request: JobRequest = decode(&bytes)?;
         job::new_job(app, &known, &caller.tenant, request)
     };
-    Ok(jobs.into_iter().map(judge_one).collect())
+    let judged: Vec<Result<NewJob, Problem>> = jobs.into_iter().map(judge_one).collect();
+    let all: usize = judged.iter().flatten().map(|job| job.children.len().max(1)).sum();
+    if all > limit::BATCH_JOBS {
+        let detail = format!("must hold {} jobs at most, those of its groups included, not {all}", limit::BATCH_JOBS);
+        return Err(Problem::field("/jobs", detail));
+    }
+    Ok(judged)
 }
 
 fn accepted(items: Vec<BatchItem>) -> Response {
@@ -147,8 +163,10 @@ async fn again(app: &App, caller: &Caller, stored: &StoredAnswer) -> Result<Resp
     let mut items = Vec::new();
     for (id, problem) in list("items").into_iter().zip(list("problems")) {
         let id: Option<JobId> = id.as_str().and_then(|id| id.parse().ok());
+        let stood = id.and_then(|id| stored.deduplicated.get(&id));
         let item = match id {
             None => json!({ "problem": problem }),
+            Some(_) if stood.is_some() => json!(stood.cloned().map(BatchItem::from)),
             Some(id) => match app.backend.store.job(&caller.tenant, id).await? {
                 Some(job) => {
                     json!({ "id": id, "state": submission::born(app, &job).await?, "session_id": job.session_id })

@@ -9,11 +9,12 @@ use crate::{
     extract::{NoBody, PathId},
     idempotency::{self, IdempotencyKey},
     problem::Problem,
+    shown,
     state::AppState,
     view::JobView,
 };
 
-/// Cancels a job in any state that is not final.
+/// Cancels a job in any state that is not final, and with it those of its children that go on.
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = uuid::Uuid, Path)),
     responses(
@@ -38,7 +39,7 @@ pub(crate) async fn cancel_job(
             }
             None => return Err(Problem::not_found("job")),
         };
-        let view = JobView::new(job, &app.epoch().await?);
+        let view = shown::job(&app, job).await?;
         serde_json::to_value(&view).map_err(|_| Problem::internal())
     })
     .await

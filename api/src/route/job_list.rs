@@ -11,6 +11,7 @@ use crate::{
     auth::{Permit, Read},
     extract::{Page, Params},
     problem::Problem,
+    shown,
     state::AppState,
     view::{JobView, List},
 };
@@ -23,6 +24,7 @@ use crate::{
         ("state" = Option<String>, Query, description = "in one of these states, comma-separated; `live` means every non-terminal one"),
         ("queue" = Option<String>, Query, description = "in this queue"),
         ("session_id" = Option<uuid::Uuid>, Query, description = "of this conversation"),
+        ("parent_id" = Option<uuid::Uuid>, Query, description = "children of this job"),
         ("since" = Option<String>, Query, description = "submitted at or after, RFC 3339"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 50 if absent"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -41,6 +43,7 @@ pub(crate) async fn list_jobs(
         states: states(&mut query),
         queue: query.text("queue"),
         session_id: query.parse("session_id", "a UUID"),
+        parent_id: query.parse("parent_id", "a UUID"),
         since: since.map(Into::into),
         before: page.after,
         limit: page.probe(),
@@ -48,8 +51,7 @@ pub(crate) async fn list_jobs(
     query.finish()?;
     let mut jobs = app.backend.store.jobs(&caller.tenant, &filter).await?;
     let next_cursor = page.cut(&mut jobs, |job| job.id);
-    let epoch = app.epoch().await?;
-    Ok(Json(List { items: jobs.into_iter().map(|job| JobView::new(job, &epoch)).collect(), next_cursor }))
+    Ok(Json(List { items: shown::jobs(&app, jobs).await?, next_cursor }))
 }
 
 fn states(query: &mut Params) -> Vec<JobState> {

@@ -1,7 +1,7 @@
 //! `POST /jobs/{id}/retry`
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use errand_common::domain::{JobId, JobState};
+use errand_common::domain::JobId;
 
 use super::{job_show::job_of, job_submit::JobAccepted};
 use crate::{
@@ -10,12 +10,14 @@ use crate::{
     idempotency::IdempotencyKey,
     job,
     problem::Problem,
+    shown,
     state::AppState,
     submission,
     view::JobView,
 };
 
-/// Repeats a job that failed, was cancelled or expired: a new job, with `retry_of`.
+/// Repeats a job that failed, was cancelled or expired: a new job, with `retry_of`. Of a group, those of its jobs that did
+/// not complete.
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/retry", tag = "jobs",
     params(
@@ -39,14 +41,14 @@ pub(crate) async fn retry_job(
     let key = key.bind(&caller, body.digest);
     let new_job = async || {
         let job = job_of(&app, &caller.tenant, id).await?;
-        if !matches!(job.state, JobState::Failed | JobState::Partial | JobState::Cancelled | JobState::Expired) {
+        if !job.state.is_unsuccessful() {
             let detail = format!("Only failed, partial, cancelled or expired jobs can be retried; it is {}", job.state);
             return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));
         }
-        job::repeat(&job)
+        job::repeat(&app, &job).await
     };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };
-    let shown = async |job| Ok(JobView::new(job, &app.epoch().await?));
+    let shown = async |job| shown::job(&app, job).await;
     submission::answer(&app, &caller, &accepted, prefer, taken, shown).await
 }

@@ -129,16 +129,27 @@ async fn find(app: &App, caller: &Caller, wanted: &BulkRetry) -> Result<Found, P
     let chosen = choose(&looked_at, wanted, most);
     let mut skipped = chosen.skipped;
     let mut originals = app.backend.store.jobs_by_id(&caller.tenant, &chosen.ids).await?;
-    originals.sort_by_key(|job| job.id);
-    let mut jobs = Vec::with_capacity(originals.len());
+    originals.sort_by_key(|job| std::cmp::Reverse(job.id));
+    let mut jobs: Vec<NewJob> = Vec::with_capacity(originals.len());
+    // A group brings its jobs along: those of one transaction are bounded together.
+    let (mut total, mut last_that_fits) = (0, None);
     for original in &originals {
-        match job::repeat(original) {
-            Ok(job) => jobs.push(job),
+        match job::repeat(app, original).await {
+            Ok(job) => {
+                total += 1 + job.children.len();
+                if total > limit::BATCH_JOBS && !jobs.is_empty() {
+                    last_that_fits = jobs.last().and_then(|job| job.retry_of);
+                    break;
+                }
+                jobs.push(job);
+            }
             Err(_) => skipped.unreadable += 1,
         }
     }
-    let is_end = chosen.last.is_none() && looked_at.len() < filter.limit as usize;
-    let last = chosen.last.or(looked_at.last().map(|job| job.id)).filter(|_| !is_end);
+    // Made in the order of their originals.
+    jobs.reverse();
+    let is_end = last_that_fits.is_none() && chosen.last.is_none() && looked_at.len() < filter.limit as usize;
+    let last = last_that_fits.or(chosen.last).or(looked_at.last().map(|job| job.id)).filter(|_| !is_end);
     let items = jobs.iter().filter_map(|job| Some(RetriedItem { id: job.id, retry_of: job.retry_of? })).collect();
     let next_cursor = last.map(|id| encode_cursor(&id.to_string()));
     Ok(Found { jobs, answer: BulkRetried { items, skipped, next_cursor } })

@@ -15,6 +15,7 @@ use crate::{
     extract::{Params, PathId},
     limit,
     problem::Problem,
+    shown,
     state::{App, AppState},
     view::JobView,
     wait,
@@ -51,16 +52,12 @@ pub(crate) async fn show_job(
         }
         _ => job,
     };
-    // Both are shown, and events grow the stream without a change of the job.
-    let etag = format!("\"{}-{}\"", job.version, job.tail_seq);
+    let view = shown::job(&app, job).await?;
+    let etag = view.etag();
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|theirs| {
         theirs.split(',').any(|one| one.trim() == "*" || one.trim().trim_start_matches("W/") == etag)
     });
-    let mut response = if known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        Json(JobView::new(job, &app.epoch().await?)).into_response()
-    };
+    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { Json(view).into_response() };
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }

@@ -11,6 +11,7 @@ use crate::{
     idempotency::IdempotencyKey,
     job::{self, JobRequest},
     problem::Problem,
+    shown,
     state::AppState,
     submission,
     view::{JobView, schema},
@@ -31,6 +32,21 @@ pub(crate) struct JobAccepted {
     pub(crate) session_id: Option<SessionId>,
 }
 
+/// A job as it is when its submission is answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobAnswer {
+    /// The job.
+    #[serde(flatten)]
+    job: JobView,
+    /// Its id once more, under the name of the 202; only with `deduplicated`.
+    #[schema(schema_with = schema::uuid)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<JobId>,
+    /// True if it was there before, under the same dedup key: this submission made none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    deduplicated: bool,
+}
+
 /// Submits a job of any kind.
 ///
 /// Answers 202 once the job is durable; with `Prefer: wait=N`, 200 with the finished job if it ends in time.
@@ -39,7 +55,7 @@ pub(crate) struct JobAccepted {
     params(("Prefer" = Option<String>, Header, description = "`wait=N`, N from 1 to 60 seconds: hold the answer until the job has ended")),
     responses(
         (status = 202, description = "Taken in; the work goes on", body = JobAccepted),
-        (status = 200, description = "Ended in time, well or badly", body = JobView),
+        (status = 200, description = "Ended in time, well or badly; or, with `deduplicated`, the job that stands for it", body = JobAnswer),
         (status = 409, description = "`session_busy`: with `onBusy: reject`, the conversation has an unfinished task", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -54,6 +70,8 @@ pub(crate) async fn submit_job(
     let new_job = async || job::new_job(&app, &*app.engines.known().await?, &caller.tenant, body.value);
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };
-    let shown = async |job| Ok(JobView::new(job, &app.epoch().await?));
+    let job_id = accepted.deduplicated.then_some(accepted.id);
+    let shown =
+        async |job| Ok(JobAnswer { job: shown::job(&app, job).await?, job_id, deduplicated: accepted.deduplicated });
     submission::answer(&app, &caller, &accepted, prefer, taken, shown).await
 }

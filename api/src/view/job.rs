@@ -1,8 +1,8 @@
 //! A job as `GET /jobs/{id}` shows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use errand_common::domain::{FailureClass, Job, JobId, JobState, SessionId, Stream, Timestamp, WorkerId};
+use errand_common::domain::{self, FailureClass, Job, JobId, JobState, SessionId, Stream, Timestamp, WorkerId};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -36,7 +36,7 @@ impl StreamView {
 }
 
 /// The jobs that a job fanned out to.
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Children {
     /// How many there are.
     pub(crate) total: u64,
@@ -94,10 +94,10 @@ pub(crate) struct JobView {
     attempt: u32,
     /// No attempt beyond this one.
     max_attempts: u32,
-    /// The input, by the kind's schema.
+    /// The input, by the kind's schema; of a group, `{jobs}` with their number.
     #[schema(value_type = Object)]
     payload: Value,
-    /// The output of a completed job.
+    /// The output of a completed job; of a group that has ended, `{children: {total, by_state}}`.
     #[schema(value_type = Option<Object>)]
     result: Option<Value>,
     /// Why it failed, or last failed.
@@ -152,7 +152,17 @@ pub(crate) struct JobView {
 }
 
 impl JobView {
-    pub(crate) fn new(job: Job, epoch: &str) -> Self {
+    /// Another one after each change of what is shown: of the job, of its stream, which grows without a change of the job, and
+    /// of its children's states.
+    pub(crate) fn etag(&self) -> String {
+        let mut tag = format!("\"{}-{}", self.version, self.stream.tail_seq);
+        for (state, count) in &self.children.by_state {
+            let _ = write!(tag, "-{state}{count}");
+        }
+        tag + "\""
+    }
+
+    pub(crate) fn new(job: Job, epoch: &str, children: &domain::Children) -> Self {
         Self {
             failure: FailureView::of(&job),
             stream: StreamView::new(Stream::Job(job.id), epoch, job.tail_seq),
@@ -169,8 +179,10 @@ impl JobView {
             session_id: job.session_id,
             parent_id: job.parent_id,
             retry_of: job.retry_of,
-            // No kind fans out yet.
-            children: Children::default(),
+            children: Children {
+                total: children.total(),
+                by_state: children.by_state.iter().map(|(state, count)| (state.to_string(), *count)).collect(),
+            },
             worker_id: job.worker_id,
             lease_until: job.lease_until,
             run_at: job.run_at,

@@ -1,7 +1,7 @@
 //! Schemas of the domain's types, which know nothing of OpenAPI.
 
 use errand_common::{
-    domain::{EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
+    domain::{DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
     port::store::Scope,
 };
 use utoipa::openapi::{
@@ -29,6 +29,7 @@ names! {
     event_type = EventType,
     scope = Scope,
     http_method = errand_common::wire::http::Method,
+    dedup_mode = DedupMode,
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {

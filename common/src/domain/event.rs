@@ -34,7 +34,8 @@ text_enum! {
         SessionInfo = "session_info",
         /// An engine asks the user to sign in; passed through.
         OauthPrompt = "oauth_prompt",
-        /// The job entered its queue, or waits for its time or its session: `{state, run_at?}`.
+        /// The job entered its queue, or waits: for its time, its session, its children, or the job before it under its dedup
+        /// key: `{state, run_at?, reason?}`. The reason `debounced` or `replaced` says that its input is another one now.
         Queued = "queued",
         /// A worker claimed it: `{worker_id}`.
         Started = "started",
@@ -44,6 +45,8 @@ text_enum! {
         Progress = "progress",
         /// The text since `from_seq` is void: `{from_seq}`.
         TextRetracted = "text_retracted",
+        /// A child has ended: `{child_id, kind, state, code?}`, with the code of its failure.
+        ChildCompleted = "child_completed",
     }
 }
 

@@ -50,7 +50,7 @@ text_enum! {
         Scheduled = "scheduled",
         /// Due: any worker of its queue may claim it.
         Queued = "queued",
-        /// Waits for its session to be free.
+        /// Waits for its session to be free, or for the job before it under its dedup key to end.
         Blocked = "blocked",
         /// A parent whose children run.
         AwaitingChildren = "awaiting_children",
@@ -82,6 +82,12 @@ impl JobState {
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Partial | Self::Failed | Self::Cancelled | Self::Expired)
+    }
+
+    /// Ended without having done all of its work: it can be retried.
+    #[must_use]
+    pub const fn is_unsuccessful(self) -> bool {
+        matches!(self, Self::Partial | Self::Failed | Self::Cancelled | Self::Expired)
     }
 
     /// Occupies its session: at most one such job a session.

@@ -1,8 +1,10 @@
 //! What a job is and how it may change. Pure: no I/O, no clock, no randomness of its own.
 
 pub mod address;
+pub mod dedup;
 pub mod effect;
 pub mod event;
+pub mod family;
 pub mod gate;
 pub mod id;
 pub mod job;
@@ -12,8 +14,10 @@ pub mod retry;
 pub mod session;
 pub mod time;
 
+pub use dedup::{Dedup, DedupMode};
 pub use effect::{Effect, Receipt};
 pub use event::{Event, EventType, NewEvent, Stream};
+pub use family::Children;
 pub use id::{ApiKeyId, JobId, LeaseToken, MessageId, SessionId, WorkerId};
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
 pub use lifecycle::{Change, Illegal};

@@ -3,5 +3,6 @@
 pub mod control;
 pub mod credential;
 pub mod engine;
+pub mod group;
 pub mod http;
 pub mod task;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use tokio::sync::OnceCell;
 
 use super::{BOOT, Redis};
 
@@ -23,6 +24,17 @@ pub struct RedisSentinel {
 }
 
 impl RedisSentinel {
+    /// Those of this test process; booted by whoever asks first.
+    ///
+    /// # Panics
+    /// If they can't be booted; the message says what is missing.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<RedisSentinel> = OnceCell::const_new();
+        SHARED
+            .get_or_init(|| async { Self::boot().await.unwrap_or_else(|error| panic!("no Redis Sentinel: {error:#}")) })
+            .await
+    }
+
     /// Boots all five and waits until they know each other, so that a failover can happen.
     ///
     /// # Errors

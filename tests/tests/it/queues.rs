@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use errand_tests::{Client, both_modes, program::Programs};
+use errand_tests::{Client, both_modes, embedded_only, program::Programs, wait};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -97,13 +97,18 @@ both_modes! {
         assert_eq!(pause("/queues/q/pause?all").await.status, 422, "for everyone is another request");
         errand.finish().await;
     }
+}
 
+embedded_only! {
     async fn the_worker_of_an_all_in_one_process_is_not_drained_alone(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();
-        let workers = client.get("/workers").await;
-        let id = workers.items()[0]["id"].as_str().expect("an id").to_owned();
-        assert_eq!(workers.items()[0]["draining"], false);
+        let worker = wait::until("the worker is registered", || async {
+            client.get("/workers").await.items().first().cloned()
+        })
+        .await;
+        let id = worker["id"].as_str().expect("an id").to_owned();
+        assert_eq!(worker["draining"], false);
         let refused = client.send(client.request(Method::POST, &format!("/workers/{id}/drain"))).await;
         assert_eq!((refused.status, &refused.body["code"]), (409, &json!("not_drainable")), "{refused:?}");
         let unknown = format!("/workers/{}/drain", uuid::Uuid::nil());

@@ -110,6 +110,8 @@ impl Place {
             deadline: None,
             metadata: None,
             retry_of: None,
+            dedup: None,
+            children: Vec::new(),
             task: None,
         };
         let id = job.id;

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, SqlTx, params},
-    effect, line,
+    effect, family, line,
     row::{self, JobRow},
     statement,
     unit::Unit,
 };
 use crate::{
-    domain::{Change, EventType, Failure, FailureClass, NewEvent, Role},
+    domain::{Change, EventType, Failure, FailureClass, JobState, NewEvent, Role},
     port::{
         StoreError,
         store::{CancelRequest, CancelResult, Consequences},
@@ -29,6 +29,14 @@ pub(super) struct Reason {
 impl Reason {
     pub(super) fn interrupted() -> Self {
         Self { code: "USER_INTERRUPT".to_owned(), message: "Interrupted by a new task".to_owned() }
+    }
+
+    /// Said to the children of a job whose deadline has passed.
+    pub(super) fn parent_overdue() -> Self {
+        Self {
+            code: "PARENT_TIMEOUT".to_owned(),
+            message: "The deadline of the job it belongs to has passed".to_owned(),
+        }
     }
 }
 
@@ -50,13 +58,13 @@ pub(super) async fn cancel_row<D: Dialect>(
         data["effect_unknown"] = true.into();
     }
     unit.emit(row, NewEvent::new(EventType::Cancelled, data));
-    unit.end(row, Change::Cancel);
     row.job.failure = Some(Failure {
         class: FailureClass::Cancelled,
         code: code.clone(),
         message: message.clone(),
         attempt: row.job.attempt,
     });
+    unit.end(row, Change::Cancel);
     unit.stop_holder(row);
     Ok(())
 }
@@ -80,14 +88,19 @@ impl<D: Dialect> SqlStore<D> {
         let seen = self.dialect.read(&statement::JOB, params![request.tenant, request.id.uuid()]).await?;
         let Some(seen) = seen.first().map(row::job_row).transpose()? else { return Ok(None) };
         let mut unit = Unit::begin(&self.dialect, request.now).await?;
-        unit.lock_sessions(seen.job.session_id).await?;
-        let mut rows = unit.lock_jobs([request.id]).await?;
+        let reason = Reason { code: request.code, message: request.message };
+        let mut rows = if seen.job.state == JobState::AwaitingChildren {
+            let parent = family::cancel_children(&mut unit, request.id, &reason, &self.interrupted_marker).await?;
+            Vec::from_iter(parent)
+        } else {
+            unit.lock_sessions(seen.job.session_id).await?;
+            unit.lock_jobs([request.id]).await?
+        };
         let Some(row) = rows.first_mut() else { return Ok(None) };
         if row.job.state.is_terminal() {
             row.job.payload = seen.job.payload;
             return Ok(Some((CancelResult::AlreadyTerminal(Box::new(row.job.clone())), Consequences::default())));
         }
-        let reason = Reason { code: request.code, message: request.message };
         cancel_row(&mut unit, row, &reason, &self.interrupted_marker).await?;
         unit.save(&mut rows).await?;
         line::free_next(&mut unit, BTreeSet::from_iter(seen.job.session_id)).await?;

@@ -1,16 +1,18 @@
 //! What is shown.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
     SqlStore,
     dialect::{Dialect, SqlRow, params},
-    row, statement,
+    family, row, statement,
     unit::id_rows,
 };
 use crate::{
-    domain::{Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp},
+    domain::{Children, Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp},
     port::{
         StoreError,
         store::{JobFilter, QueueStats, Reads, SessionFilter, StreamState},
@@ -36,7 +38,9 @@ impl<D: Dialect> Reads for SqlStore<D> {
         let only_live = !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal());
         let only_unsuccessful = !filter.states.is_empty()
             && filter.states.iter().all(|state| state.is_terminal() && *state != JobState::Completed);
-        let sql = if filter.session_id.is_some() {
+        let sql = if filter.parent_id.is_some() {
+            &statement::CHILD_JOBS
+        } else if filter.session_id.is_some() {
             &statement::SESSION_JOBS
         } else if only_live {
             &statement::LIVE_JOBS
@@ -45,7 +49,7 @@ impl<D: Dialect> Reads for SqlStore<D> {
         } else {
             &statement::JOBS
         };
-        let params = params![
+        let mut params = params![
             tenant,
             filter.kind.clone(),
             filter.queue.clone(),
@@ -55,8 +59,17 @@ impl<D: Dialect> Reads for SqlStore<D> {
             filter.limit,
             state_list(&filter.states),
         ];
+        params.extend(filter.parent_id.map(|id| id.uuid().into()));
         let rows = self.dialect.read(sql, params).await?;
         Ok(rows.iter().filter_map(row::readable).map(|row| row.job).collect())
+    }
+
+    async fn children(&self, parents: &[JobId]) -> Result<BTreeMap<JobId, Children>, StoreError> {
+        if parents.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let ids = id_rows(parents.iter().map(|id| id.uuid()));
+        family::counted(&self.dialect.read(&statement::CHILDREN, params![ids]).await?)
     }
 
     async fn stream(&self, tenant: &str, stream: Stream) -> Result<Option<StreamState>, StoreError> {

@@ -97,7 +97,6 @@ impl<D: Dialect> Retains for SqlStore<D> {
         let ids = deleted.iter().map(|row| row.uuid("id")).collect::<Result<Vec<_>, _>>()?;
         if !ids.is_empty() {
             tx.execute(&statement::DELETE_EFFECTS, params![id_rows(ids.iter().copied())]).await?;
-            tx.execute(&statement::DELETE_DEDUP_KEYS, params![batch(&dedup_keys(&deleted)?)]).await?;
         }
         tx.commit().await?;
         Ok(Step { removed: ids.len() as u64, next })
@@ -161,22 +160,4 @@ async fn spans_of_sessions(
         }
     }
     Ok(spans)
-}
-
-#[derive(Serialize)]
-struct DedupKey {
-    tenant: String,
-    kind: String,
-    key: String,
-    job_id: Uuid,
-}
-
-fn dedup_keys(deleted: &[impl SqlRow]) -> Result<Vec<DedupKey>, StoreError> {
-    let mut keys = Vec::new();
-    for row in deleted {
-        if let Some(key) = row.opt_text("dedup_key")? {
-            keys.push(DedupKey { tenant: row.text("tenant")?, kind: row.text("kind")?, key, job_id: row.uuid("id")? });
-        }
-    }
-    Ok(keys)
 }

@@ -312,6 +312,10 @@ pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
         .ok()
 }
 
+pub(super) fn state(row: &impl SqlRow) -> Result<JobState, StoreError> {
+    parse(row, "state")
+}
+
 pub(super) fn queued(row: &impl SqlRow) -> Result<Queued, StoreError> {
     Ok(Queued { ready: ready(row)?, run_at: at(row, "run_at")?, is_paused: row.int("paused")? > 0 })
 }

@@ -277,8 +277,8 @@ impl<D: Dialect> SqlStore<D> {
 pub(super) fn give_up<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, failure: Failure, change: Change) {
     let data = json!({"message": failure.message, "code": failure.code, "class": failure.class});
     unit.emit(row, NewEvent::new(EventType::Error, data));
-    unit.end(row, change);
     row.job.failure = Some(failure);
+    unit.end(row, change);
 }
 
 /// Says that another attempt will follow at `run_at`, and counts it; if a worker was lost, which. The caller changes the
@@ -315,9 +315,9 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
                 unit.say(row, Role::Assistant, message);
             }
             unit.emit(row, NewEvent::new(EventType::Completed, result.clone()));
-            unit.end(row, Change::Complete);
             row.job.result = Some(result);
             row.job.failure = None;
+            unit.end(row, Change::Complete);
         }
         Outcome::Failed { failure } => give_up(unit, row, failure, Change::Fail),
         Outcome::Retry { failure, run_at } => {

@@ -75,16 +75,19 @@ statements! {
     /// next claim on.
     LOCK_FREE_JOBS_WHOLE = "SELECT ", job_columns!(), ", payload, {now} AS db_now FROM jobs \
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) AND ", unpaused!("jobs"), " ORDER BY id {skip locked}";
+    /// $1 rows of ids, as they are, without a lock.
+    SEE_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
+        WHERE id IN (SELECT r.id FROM {rows: id uuid})";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
-        retry_of, dedup_key, payload_version, waits_for, claim, run_at, expires_at, deadline, created_at, version, tail_seq) \
+        retry_of, dedup_key, payload_version, waits_for, claim, run_at, expires_at, deadline, created_at, started_at, version, tail_seq) \
         SELECT id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, \
         timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, dedup_key, \
-        payload_version, waits_for, 0, run_at, expires_at, deadline, created_at, 1, tail_seq \
+        payload_version, waits_for, 0, run_at, expires_at, deadline, created_at, started_at, 1, tail_seq \
         FROM {rows: id uuid, tenant text, kind text, queue text, state text, priority int, attempt int, max_attempts int, \
         backoff_base_ms int, backoff_cap_ms int, timeout_ms int, payload text, metadata text, session_id uuid, \
         on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, payload_version int, waits_for uuid, run_at int, \
-        expires_at int, deadline int, created_at int, tail_seq int}";
+        expires_at int, deadline int, created_at int, started_at int, tail_seq int}";
     /// Writes back what was loaded under a lock; `version` is the belt to those braces.
     SAVE_JOBS = "UPDATE jobs SET state = r.state, attempt = r.attempt, result = r.result, failure = r.failure, \
         progress = r.progress, position = r.position, pending_message = r.pending_message, claim = r.claim, \
@@ -100,6 +103,14 @@ statements! {
     SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \
         tail_seq = r.tail_seq FROM {rows: id uuid, progress text, text_from int, old_version int, tail_seq int} \
         WHERE jobs.id = r.id AND jobs.version = r.old_version";
+    /// The part that a later submission under the same dedup key replaces.
+    REPLACE_JOBS = "UPDATE jobs SET queue = r.queue, priority = r.priority, max_attempts = r.max_attempts, \
+        backoff_base_ms = r.backoff_base_ms, backoff_cap_ms = r.backoff_cap_ms, timeout_ms = r.timeout_ms, \
+        payload = r.payload, payload_version = r.payload_version, metadata = r.metadata, run_at = r.run_at, \
+        expires_at = r.expires_at, deadline = r.deadline, version = r.old_version + 1, tail_seq = r.tail_seq \
+        FROM {rows: id uuid, queue text, priority int, max_attempts int, backoff_base_ms int, backoff_cap_ms int, \
+        timeout_ms int, payload text, payload_version int, metadata text, run_at int, expires_at int, deadline int, \
+        old_version int, tail_seq int} WHERE jobs.id = r.id AND jobs.version = r.old_version";
     /// $1 rows of fences, $2 the lease in microseconds. `RETURNING` can't see `r` on SQLite.
     RENEW = "UPDATE jobs SET lease_until = {now} + $2 FROM {rows: id uuid, claim int, token uuid} \
         WHERE jobs.id = r.id AND jobs.claim = r.claim AND jobs.lease_token = r.token AND jobs.finished_at IS NULL \
@@ -142,6 +153,44 @@ statements! {
         OR EXISTS (SELECT 1 FROM jobs h WHERE h.session_id = w.session_id AND h.finished_at IS NOT NULL \
         AND h.lease_until IS NOT NULL) THEN 0 ELSE 1 END AS bigint) AS free \
         FROM waiting w WHERE w.session_id IS NOT NULL ORDER BY w.session_id";
+
+    // Parents, children, successors.
+
+    /// $1 rows of parents' ids: those that no child is left of that goes on.
+    CHILDREN_ENDED = "SELECT r.id FROM {rows: id uuid} \
+        WHERE NOT EXISTS (SELECT 1 FROM jobs c WHERE c.parent_id = r.id AND c.finished_at IS NULL)";
+    /// $1 rows of parents' ids: their children, counted by state.
+    CHILDREN = "SELECT parent_id, state, count(*) AS jobs FROM jobs WHERE parent_id IN (SELECT r.id FROM {rows: id uuid}) \
+        GROUP BY parent_id, state ORDER BY parent_id, state";
+    LIVE_CHILDREN = "SELECT id FROM jobs WHERE parent_id = $1 AND finished_at IS NULL";
+    /// $1 rows of job ids: those that wait for their ends.
+    SUCCESSORS = "SELECT id FROM jobs WHERE state = 'blocked' AND waits_for IS NOT NULL \
+        AND waits_for IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 limit. Of those that wait for the oldest jobs, those that wait for nobody: one that was forgotten gets there in time.
+    STUCK_SUCCESSORS = "SELECT s.id FROM (SELECT id, waits_for FROM jobs WHERE state = 'blocked' \
+        AND waits_for IS NOT NULL ORDER BY waits_for LIMIT $1) AS s \
+        WHERE NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = s.waits_for AND p.finished_at IS NULL)";
+
+    // Dedup keys.
+
+    /// $1 rows of keys: makes those that are new, and locks all of them in order.
+    HOLD_DEDUP = "INSERT INTO dedup_keys (tenant, kind, key, job_id, keep_until, look_at) \
+        SELECT tenant, kind, key, job_id, keep_until, look_at \
+        FROM {rows: tenant text, kind text, key text, job_id uuid, keep_until int, look_at int} WHERE true \
+        ORDER BY tenant, kind, key ON CONFLICT (tenant, kind, key) DO UPDATE SET key = excluded.key \
+        RETURNING tenant, kind, key, job_id, keep_until";
+    SAVE_DEDUP = "UPDATE dedup_keys SET job_id = r.job_id, keep_until = r.keep_until, look_at = r.look_at \
+        FROM {rows: tenant text, kind text, key text, job_id uuid, keep_until int, look_at int} \
+        WHERE dedup_keys.tenant = r.tenant AND dedup_keys.kind = r.kind AND dedup_keys.key = r.key";
+    FORGET_DEDUP = "DELETE FROM dedup_keys WHERE (tenant, kind, key) IN \
+        (SELECT r.tenant, r.kind, r.key FROM {rows: tenant text, kind text, key text})";
+    /// $1 now: a row if there is anything to look at.
+    ANY_STALE_DEDUP = "SELECT 1 AS found WHERE EXISTS (SELECT 1 FROM dedup_keys WHERE look_at <= $1)";
+    /// $1 now, $2 limit.
+    STALE_DEDUP = "SELECT tenant, kind, key, job_id FROM dedup_keys WHERE look_at <= $1 ORDER BY look_at LIMIT $2 {skip locked}";
+    /// $1 rows of keys, $2 when to look at them again.
+    POSTPONE_DEDUP = "UPDATE dedup_keys SET look_at = $2 WHERE (tenant, kind, key) IN \
+        (SELECT r.tenant, r.kind, r.key FROM {rows: tenant text, kind text, key text})";
 
     // Messages.
 
@@ -239,7 +288,10 @@ statements! {
         AND expires_at <= $1 ORDER BY expires_at LIMIT $2";
     /// $1 now, $2 limit.
     OVERDUE = "SELECT id FROM jobs WHERE deadline IS NOT NULL AND finished_at IS NULL AND deadline <= $1 \
-        ORDER BY deadline LIMIT $2";
+        AND state <> 'awaiting_children' ORDER BY deadline LIMIT $2";
+    /// $1 now, $2 limit.
+    OVERDUE_PARENTS = "SELECT id FROM jobs WHERE deadline IS NOT NULL AND finished_at IS NULL AND deadline <= $1 \
+        AND state = 'awaiting_children' ORDER BY deadline LIMIT $2";
 
     // Retention.
 
@@ -274,11 +326,9 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = jobs.parent_id AND (p.finished_at IS NULL OR p.finished_at >= $2)) \
         AND NOT EXISTS (SELECT 1 FROM dedup_keys d WHERE d.tenant = jobs.tenant AND d.kind = jobs.kind \
         AND d.key = jobs.dedup_key AND d.job_id = jobs.id AND d.keep_until > $3) \
-        RETURNING id, tenant, kind, dedup_key";
+        RETURNING id";
     /// $1 rows of job ids.
     DELETE_EFFECTS = "DELETE FROM effects WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";
-    DELETE_DEDUP_KEYS = "DELETE FROM dedup_keys WHERE (tenant, kind, key, job_id) IN (SELECT r.tenant, r.kind, r.key, r.job_id \
-        FROM {rows: tenant text, kind text, key text, job_id uuid})";
 
     // Lists.
 
@@ -317,6 +367,11 @@ statements! {
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND session_id = $4 \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
         AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+    /// As `JOBS`, of one parent, $9: served by its index.
+    CHILD_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND parent_id = $9 ORDER BY id DESC LIMIT $7";
     SESSION = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
         WHERE tenant = $1 AND id = $2";
     /// $1 tenant, $2 before, $3 limit.
@@ -332,7 +387,10 @@ statements! {
         expires_at) SELECT tenant, owner, key, fingerprint, status, answer, job_ids, at, expires_at \
         FROM {rows: tenant text, owner text, key text, fingerprint text, status int, answer text, job_ids text, at int, \
         expires_at int} WHERE true ON CONFLICT DO NOTHING RETURNING tenant, owner, key";
-    RECALL = "SELECT fingerprint, status, answer FROM idempotency_keys WHERE tenant = $1 AND owner = $2 AND key = $3";
+    /// $1 to $3 the key, $4 and $5 what became of its jobs.
+    SAVE_DEDUPLICATED = "UPDATE idempotency_keys SET job_ids = $4, deduplicated = $5 \
+        WHERE tenant = $1 AND owner = $2 AND key = $3";
+    RECALL = "SELECT fingerprint, status, answer, deduplicated FROM idempotency_keys WHERE tenant = $1 AND owner = $2 AND key = $3";
     FORGET = "DELETE FROM idempotency_keys WHERE tenant = $1 AND owner = $2 AND key = $3";
     /// $1 now, $2 limit.
     STALE_IDEMPOTENCY = "SELECT tenant, owner, key, job_ids FROM idempotency_keys WHERE expires_at <= $1 \

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     SqlStore,
+    dedup::{Judged, Keys},
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect,
     line::{self, Admission},
@@ -16,7 +17,7 @@ use super::{
     unit::{FreshSession, Unit},
 };
 use crate::{
-    domain::{Change, EventType, Job, JobId, JobState, NewEvent, SessionId, Timestamp},
+    domain::{Change, DedupMode, EventType, Job, JobId, JobState, NewEvent, OnBusy, SessionId, Timestamp},
     port::{
         StoreError,
         store::{
@@ -130,6 +131,10 @@ pub(super) fn stored_answer(row: &impl SqlRow) -> Result<StoredAnswer, StoreErro
         fingerprint: row.text("fingerprint")?,
         status: u16::try_from(row.int("status")?).unwrap_or(200),
         answer: serde_json::from_str(&row.text("answer")?).unwrap_or(Value::Null),
+        deduplicated: row
+            .opt_text("deduplicated")?
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
     })
 }
 
@@ -157,14 +162,20 @@ impl<D: Dialect> SqlStore<D> {
         part: &[Submission],
     ) -> Result<(Vec<Submitted>, Consequences), StoreError> {
         let mut settled = self.settle_keys(&mut unit, part).await?;
-        let wanted: BTreeSet<SessionId> = part
+        let open: Vec<&NewJob> = part
             .iter()
             .enumerate()
             .filter(|(index, _)| !settled.contains_key(index))
             .flat_map(|(_, submission)| &submission.jobs)
+            .collect();
+        let mut keys = Keys::hold(&mut unit, open.iter().copied()).await?;
+        let wanted: BTreeSet<SessionId> = open
+            .iter()
+            .flat_map(|job| std::iter::once(*job).chain(&job.children))
             .filter_map(|job| job.task.as_ref()?.session_id)
             .collect();
         unit.lock_sessions(wanted).await?;
+        keys.load(&mut unit, open.iter().copied()).await?;
 
         let mut results = Vec::with_capacity(part.len());
         let mut rows = Vec::new();
@@ -175,15 +186,15 @@ impl<D: Dialect> SqlStore<D> {
             }
             let mut made = Vec::with_capacity(submission.jobs.len());
             for job in &submission.jobs {
-                made.push(self.make(&mut unit, job, &mut rows).await?);
+                made.push(self.judge(&mut unit, job, &mut keys, &mut rows).await?);
             }
-            if let ([Err(_)], Some(record)) = (made.as_slice(), &submission.idempotency) {
-                let (tenant, owner, key) = scope(record);
-                unit.tx.execute(&statement::FORGET, params![tenant, owner, key]).await?;
+            if let Some(record) = &submission.idempotency {
+                correct_key(&mut unit, record, &submission.jobs, &made).await?;
             }
             results.push(Submitted::Done(made));
         }
         unit.insert(&rows).await?;
+        keys.save(&mut unit, &rows).await?;
         let repeated: Vec<_> = part
             .iter()
             .zip(&results)
@@ -192,8 +203,9 @@ impl<D: Dialect> SqlStore<D> {
                 Submitted::Replayed(_) | Submitted::Mismatch => None,
             })
             .flatten()
-            .filter(|(_, made)| made.is_ok())
-            .filter_map(|(job, _)| Some((job.id, job.retry_of?)))
+            .filter(|(job, made)| made.as_ref().is_ok_and(|created| created.id == job.id))
+            .flat_map(|(job, _)| std::iter::once(job).chain(&job.children))
+            .filter_map(|job| Some((job.id, job.retry_of?)))
             .collect();
         effect::inherit(&mut unit, &repeated).await?;
         Ok((results, unit.commit().await?))
@@ -245,24 +257,57 @@ impl<D: Dialect> SqlStore<D> {
         Ok(settled)
     }
 
+    /// Makes one job with its children, unless another stands for it.
+    async fn judge(
+        &self,
+        unit: &mut Unit<D>,
+        new: &NewJob,
+        keys: &mut Keys,
+        rows: &mut Vec<JobRow>,
+    ) -> Result<Result<Created, Refused>, StoreError> {
+        let mut row = new_row(new, unit.now);
+        match keys.judge(unit, new, rows) {
+            Judged::Stands(created) => return Ok(Ok(created)),
+            Judged::Make(Some(first)) => {
+                row.change(Change::Block).expect("a new job can wait");
+                row.waits_for = Some(first);
+            }
+            Judged::Make(None) => {}
+        }
+        let created = match self.make(unit, new, row, keys, rows).await? {
+            Ok(created) => created,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        for child in &new.children {
+            let mut row = new_row(child, unit.now);
+            row.job.parent_id = Some(new.id);
+            row.job.expires_at = row.job.expires_at.or(new.expires_at);
+            if row.on_busy == OnBusy::Reject {
+                row.on_busy = OnBusy::Enqueue;
+            }
+            self.make(unit, child, row, keys, rows).await?.ok();
+        }
+        Ok(Ok(created))
+    }
+
     /// Makes one job. Most are left in `rows` for one insert; those that join a session's line are inserted at once, as the
     /// next in the same line must see them.
     async fn make(
         &self,
         unit: &mut Unit<D>,
         new: &NewJob,
+        mut row: JobRow,
+        keys: &mut Keys,
         rows: &mut Vec<JobRow>,
     ) -> Result<Result<Created, Refused>, StoreError> {
-        let mut row = new_row(new, unit.now);
         let mut joins_line = false;
         if let Some(task) = &new.task {
             let session_id = choose_session(unit, new, task);
             joins_line = task.session_id == Some(session_id);
             row.job.session_id = Some(session_id);
-            row.on_busy = task.on_busy;
             row.pending_message = Some(task.prompt.clone());
             if joins_line && row.job.state == JobState::Queued {
-                match line::admit(unit, session_id, task.on_busy, &self.interrupted_marker).await? {
+                match line::admit(unit, session_id, row.on_busy, &self.interrupted_marker).await? {
                     Admission::Next => {}
                     Admission::Wait(position) => {
                         row.change(Change::Block).expect("a queued job can wait");
@@ -281,7 +326,9 @@ impl<D: Dialect> SqlStore<D> {
             }
             state => unit.emit(&mut row, NewEvent::new(EventType::Queued, json!({"state": state.as_str()}))),
         }
-        let created = Created { id: row.job.id, state: row.job.state, session_id: row.job.session_id };
+        let created =
+            Created { id: row.job.id, state: row.job.state, session_id: row.job.session_id, deduplicated: false };
+        keys.made(new, &row, (!joins_line).then_some(rows.len()), unit.now);
         if joins_line {
             unit.insert(&[row]).await?;
         } else {
@@ -304,14 +351,44 @@ fn choose_session<D: Dialect>(unit: &mut Unit<D>, new: &NewJob, task: &NewTask) 
     task.fresh
 }
 
-fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
-    let run_at = new.run_at.unwrap_or(now);
+/// What the key keeps is what came of it: nothing if the only job was refused, and what stands for those not made.
+async fn correct_key<D: Dialect>(
+    unit: &mut Unit<D>,
+    record: &IdempotencyRecord,
+    jobs: &[NewJob],
+    made: &[Result<Created, Refused>],
+) -> Result<(), StoreError> {
+    let (tenant, owner, key) = scope(record);
+    if let [Err(_)] = made {
+        unit.tx.execute(&statement::FORGET, params![tenant, owner, key]).await?;
+        return Ok(());
+    }
+    let there = || jobs.iter().zip(made).filter_map(|(job, made)| Some((job.id, made.as_ref().ok()?)));
+    let stand: BTreeMap<JobId, &Created> = there().filter(|(_, created)| created.deduplicated).collect();
+    if stand.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<JobId> = there().map(|(_, created)| created.id).collect();
+    let text = |value: Result<String, serde_json::Error>| value.expect("ids and states are plain data");
+    let values = params![tenant, owner, key, text(serde_json::to_string(&ids)), text(serde_json::to_string(&stand)),];
+    unit.tx.execute(&statement::SAVE_DEDUPLICATED, values).await.map(drop)
+}
+
+pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
+    let debounced =
+        new.dedup.as_ref().filter(|dedup| dedup.mode == DedupMode::Debounce).map(|dedup| now.plus(dedup.ttl));
+    let run_at = debounced.or(new.run_at).unwrap_or(now);
+    let state = match run_at {
+        _ if !new.children.is_empty() => JobState::AwaitingChildren,
+        later if later > now => JobState::Scheduled,
+        _ => JobState::Queued,
+    };
     let job = Job {
         id: new.id,
         tenant: new.tenant.clone(),
         kind: new.kind.clone(),
         queue: new.queue.clone(),
-        state: if run_at > now { JobState::Scheduled } else { JobState::Queued },
+        state,
         priority: new.priority,
         attempt: 1,
         retry: new.retry,
@@ -330,16 +407,17 @@ fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         deadline: new.deadline,
         timeout_ms: new.timeout_ms,
         created_at: now,
-        started_at: None,
+        // A parent is under way once its children are there.
+        started_at: (state == JobState::AwaitingChildren).then_some(now),
         finished_at: None,
         version: 1,
         metadata: new.metadata.clone(),
-        dedup_key: None,
+        dedup_key: new.dedup.as_ref().map(|dedup| dedup.key.clone()),
         tail_seq: 0,
     };
     JobRow {
         job,
-        on_busy: crate::domain::OnBusy::default(),
+        on_busy: new.task.as_ref().map(|task| task.on_busy).unwrap_or_default(),
         position: None,
         pending_message: None,
         claim: 0,

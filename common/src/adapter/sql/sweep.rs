@@ -10,9 +10,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    SqlStore, crash,
+    SqlStore,
+    cancel::Reason,
+    crash, dedup,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
-    line,
+    family, line,
     row::{self, JobRow},
     run::{give_up, hand_back},
     statement,
@@ -106,12 +108,13 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
     }
 
     async fn expire(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError> {
+        let (parents, mut consequences) = self.expire_parents(now, limit).await?;
         let mut ids = self.ids(&self.dialect.read(&statement::EXPIRING, params![now, limit]).await?)?;
         ids.extend(self.ids(&self.dialect.read(&statement::OVERDUE, params![now, limit]).await?)?);
         ids.sort_unstable();
         ids.dedup();
         if ids.is_empty() {
-            return Ok((0, Consequences::default()));
+            return Ok((parents, consequences));
         }
         let mut unit = Unit::begin(&self.dialect, now).await?;
         unit.lock_sessions_of(&ids).await?;
@@ -122,7 +125,8 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         }
         unit.save(&mut rows).await?;
         line::free_next(&mut unit, rows.iter().filter_map(|row| row.job.session_id).collect()).await?;
-        Ok((rows.len(), unit.commit().await?))
+        consequences.extend(unit.commit().await?);
+        Ok((parents + rows.len(), consequences))
     }
 
     async fn unblock(
@@ -143,12 +147,13 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
             }
         }
         let next = last.filter(|_| rows.len() == limit as usize);
-        if free.is_empty() {
+        let successors = self.ids(&self.dialect.read(&statement::STUCK_SUCCESSORS, params![limit]).await?)?;
+        if free.is_empty() && successors.is_empty() {
             return Ok((Unblocked { freed: 0, next }, Consequences::default()));
         }
         let mut unit = Unit::begin(&self.dialect, now).await?;
         unit.lock_sessions(free.iter().copied()).await?;
-        let freed = line::free_next(&mut unit, free).await?;
+        let freed = line::free_next(&mut unit, free).await? + dedup::free(&mut unit, successors).await?;
         Ok((Unblocked { freed, next }, unit.commit().await?))
     }
 
@@ -177,18 +182,43 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
                 }
             }
         }
-        if kept.is_empty() && done.is_empty() {
+        let dedup_to_look_at = !self.dialect.read(&statement::ANY_STALE_DEDUP, params![now]).await?.is_empty();
+        if kept.is_empty() && done.is_empty() && !dedup_to_look_at {
             return Ok(0);
         }
         let mut tx = self.dialect.begin().await?;
-        let forgotten = tx.execute(&statement::FORGET_ALL, params![batch(&done), now]).await?;
+        let mut forgotten = tx.execute(&statement::FORGET_ALL, params![batch(&done), now]).await?;
         tx.execute(&statement::POSTPONE_ALL, params![batch(&kept), now]).await?;
+        if dedup_to_look_at {
+            forgotten += dedup::forget::<D>(&mut tx, now, now.plus(LOOK_AGAIN), limit).await?;
+        }
         tx.commit().await?;
         Ok(forgotten)
     }
 }
 
 impl<D: Dialect> SqlStore<D> {
+    /// Ends parents past their deadline, each with its children in a transaction of its own, until about `limit` jobs have
+    /// ended. Returns how many parents.
+    async fn expire_parents(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError> {
+        let mut consequences = Consequences::default();
+        let mut parents = 0;
+        for id in self.ids(&self.dialect.read(&statement::OVERDUE_PARENTS, params![now, limit]).await?)? {
+            let mut unit = Unit::begin(&self.dialect, now).await?;
+            let reason = Reason::parent_overdue();
+            let parent = family::cancel_children(&mut unit, id, &reason, &self.interrupted_marker).await?;
+            let Some(mut row) = parent.filter(|row| !row.job.state.is_terminal()) else { continue };
+            end_late(&mut unit, &mut row);
+            unit.save(&mut [row]).await?;
+            consequences.extend(unit.commit().await?);
+            parents += 1;
+            if consequences.ended.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        Ok((parents, consequences))
+    }
+
     fn ids(&self, rows: &[D::Row]) -> Result<Vec<JobId>, StoreError> {
         rows.iter().map(|row| row.uuid("id").map(Into::into)).collect()
     }

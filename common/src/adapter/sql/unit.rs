@@ -3,14 +3,16 @@
 //! A unit of work loads rows under locks (sessions first, then jobs, each by id), lets the caller change them by the
 //! rules of `domain`, numbers the events and messages that result, and writes everything back in a few batched statements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{
+    dedup,
     dialect::{Dialect, Sql, SqlRow, SqlTx, batch, params},
+    family::{self, EndedChild},
     row::{self, JobRow},
     statement,
 };
@@ -99,6 +101,12 @@ pub(super) struct Unit<D: Dialect> {
     pub consequences: Consequences,
     /// The database's clock, as of the last lock of jobs.
     pub db_now: Timestamp,
+    /// Jobs that ended.
+    pub ended: BTreeSet<JobId>,
+    /// Those of them whose parents are to be told.
+    pub ended_children: Vec<EndedChild>,
+    /// Those of them for which a successor may wait.
+    ended_keyed: Vec<JobId>,
     events: Vec<EventRow>,
     messages: Vec<MessageRow>,
 }
@@ -116,6 +124,9 @@ impl<D: Dialect> Unit<D> {
             sessions: BTreeMap::new(),
             consequences: Consequences::default(),
             db_now: now,
+            ended: BTreeSet::new(),
+            ended_children: Vec::new(),
+            ended_keyed: Vec::new(),
             events: Vec::new(),
             messages: Vec::new(),
         })
@@ -249,12 +260,16 @@ impl<D: Dialect> Unit<D> {
         self.consequences.ready.extend(row.ready());
     }
 
-    /// The job ends. A holder, if there is one, keeps its lease; the caller decides about it.
+    /// The job ends; its `failure` is set already. A holder, if there is one, keeps its lease; the caller decides about it, and
+    /// saves the row. Its parent, and who waits for it under its dedup key, are served by [`Unit::commit`].
     pub(super) fn end(&mut self, row: &mut JobRow, change: Change) {
         row.change(change).expect("the caller checked that it has not ended");
         row.job.finished_at = Some(self.now);
         row.position = None;
         row.pending_message = None;
+        self.ended.insert(row.job.id);
+        self.ended_children.extend(EndedChild::of(row));
+        self.ended_keyed.extend(row.job.dedup_key.is_some().then_some(row.job.id));
         self.consequences.ended.push(Ended { kind: row.job.kind.clone(), outcome: row.job.state });
     }
 
@@ -299,8 +314,11 @@ impl<D: Dialect> Unit<D> {
         self.tx.execute(&statement::INSERT_JOBS, params![batch(&inserted)]).await.map(drop)
     }
 
-    /// Writes sessions, messages and events, and commits.
+    /// Serves those that depend on jobs that ended here, writes sessions, messages and events, and commits.
     pub(super) async fn commit(mut self) -> Result<Consequences, StoreError> {
+        let ended = std::mem::take(&mut self.ended_keyed);
+        dedup::free_successors(&mut self, &ended).await?;
+        family::settle(&mut self).await?;
         let at = self.now.micros();
         let (mut fresh, mut tails) = (Vec::new(), Vec::new());
         for (id, session) in std::mem::take(&mut self.sessions) {

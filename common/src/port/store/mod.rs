@@ -6,8 +6,9 @@
 //! * Every change of a job's state appends an event in the same transaction; numbers in a stream are gap-free from 1.
 //! * Writes of a run carry its [`crate::domain::Fence`]; a stale one is refused with [`Stale`] and changes nothing.
 //! * Leases are set and judged by the database's own clock; every other time is an argument.
-//! * Batches lock rows in a fixed order (sessions, then jobs, each by id; a job locked later than that belongs to a session
-//!   locked before) and give one result per entry.
+//! * Batches lock rows in a fixed order (keys, sessions, jobs, then parents, each by id; a job locked later than that belongs to
+//!   a session, or waits for a job, locked before) and give one result per entry.
+//! * Whoever ends a job also frees its successor, tells its parent and, if it was the last child, ends the parent.
 //!
 //! What must be told to the rest of the fleet after the commit is returned as [`Consequences`];
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.

@@ -1,9 +1,11 @@
 //! What is shown. Every read by a client is scoped by tenant.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::domain::{Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp};
+use crate::domain::{Children, Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp};
 
 /// Which jobs to list, newest first.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,8 @@ pub struct JobFilter {
     pub queue: Option<String>,
     /// Of this session.
     pub session_id: Option<SessionId>,
+    /// Children of this job.
+    pub parent_id: Option<JobId>,
     /// Submitted at or after.
     pub since: Option<Timestamp>,
     /// Only those older than this one (the cursor).
@@ -71,6 +75,10 @@ pub trait Reads: Send + Sync {
 
     /// Jobs, newest first.
     async fn jobs(&self, tenant: &str, filter: &JobFilter) -> Result<Vec<Job>, StoreError>;
+
+    /// The children of these jobs, counted by state; not scoped, for those who have read the parents. Jobs without children
+    /// are left out.
+    async fn children(&self, parents: &[JobId]) -> Result<BTreeMap<JobId, Children>, StoreError>;
 
     /// Where a stream of this tenant stands; `None`: no such stream.
     async fn stream(&self, tenant: &str, stream: Stream) -> Result<Option<StreamState>, StoreError>;

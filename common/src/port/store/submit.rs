@@ -1,10 +1,13 @@
 //! What clients bring: submissions and cancellations.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Consequences, StoreError};
-use crate::domain::{Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp};
+use crate::domain::{Dedup, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp};
 
 /// One job to be made.
 #[derive(Clone, Debug)]
@@ -39,6 +42,21 @@ pub struct NewJob {
     pub retry_of: Option<JobId>,
     /// Present for a `task`: the conversation it belongs to.
     pub task: Option<NewTask>,
+    /// What it means if the same was submitted before. A job that joins a session, or has children, knows only the modes
+    /// that leave others alone ([`crate::domain::DedupMode::touches_others`]).
+    pub dedup: Option<Dedup>,
+    /// With any, no worker runs the job: it waits for their end. They are made in the same transaction, take over its
+    /// `expires_at` if they have none, are never refused (`onBusy: reject` waits), and have neither children nor a dedup key
+    /// of their own.
+    pub children: Vec<NewJob>,
+}
+
+impl NewJob {
+    /// Itself and its children.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        1 + self.children.len()
+    }
 }
 
 /// The conversation's side of a task.
@@ -90,6 +108,8 @@ pub struct StoredAnswer {
     pub status: u16,
     /// As [`IdempotencyRecord::answer`].
     pub answer: Value,
+    /// Those of the submission's jobs that were not made, by the id they would have had: what stood for each.
+    pub deduplicated: BTreeMap<JobId, Created>,
 }
 
 /// Jobs that are submitted together: all under one key, each with a result of its own.
@@ -101,15 +121,25 @@ pub struct Submission {
     pub idempotency: Option<IdempotencyRecord>,
 }
 
-/// One job as made.
-#[derive(Clone, PartialEq, Debug)]
+impl Submission {
+    /// How many jobs it may make, with their children.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.jobs.iter().map(NewJob::rows).sum()
+    }
+}
+
+/// One job as made, or the one that stands for it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Created {
     /// Its id.
     pub id: JobId,
-    /// Where it starts.
+    /// Where it starts; or, if it was there before, where it is.
     pub state: JobState,
     /// The session it is in.
     pub session_id: Option<SessionId>,
+    /// It was there before, under the same dedup key.
+    pub deduplicated: bool,
 }
 
 /// Why one job was not made.
@@ -163,7 +193,8 @@ pub enum CancelResult {
 /// What clients bring.
 #[async_trait]
 pub trait Submissions: Send + Sync {
-    /// Makes jobs, with their sessions and keys. One transaction for the whole batch of submissions; if the database
+    /// Makes jobs, with their children, sessions and keys. What a dedup key already stands for is decided here, under the
+    /// key's lock, by [`crate::domain::dedup::judge`]: one that is not made is answered by the job that stands for it. One transaction for the whole batch of submissions; if the database
     /// refuses it, the batch is halved until the bad submission stands alone. One result per submission, in order.
     async fn submit(
         &self,
@@ -173,7 +204,7 @@ pub trait Submissions: Send + Sync {
 
     /// Cancels a job in any non-terminal state: the partial text goes to the history with its marker, then the
     /// `cancelled` event, the state and the fence, in one transaction. The row of a running job keeps its claim, worker
-    /// and lease until [`super::Runs::release`], and its session's next task waits for that.
+    /// and lease until [`super::Runs::release`], and its session's next task waits for that. Its children are cancelled with it.
     /// `None`: no such job in this tenant.
     async fn cancel(&self, request: CancelRequest) -> Result<Option<(CancelResult, Consequences)>, StoreError>;
 

@@ -74,11 +74,11 @@ pub trait Sweeps: Send + Sync {
     -> Result<(usize, Consequences), StoreError>;
 
     /// Expires what was not started by its `expires_at` or `deadline`; fails, as `timeout`, what was started and is past its
-    /// `deadline`. Returns how many.
+    /// `deadline`, and cancels the children of those with any. Returns how many it expired or failed.
     async fn expire(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError>;
 
     /// Looks at `limit` sessions with waiting tasks, after `after`, and frees the next task of those where nothing is in the
-    /// way any more.
+    /// way any more. Likewise successors under a dedup key whose predecessor has ended.
     async fn unblock(
         &self,
         after: Option<SessionId>,
@@ -88,6 +88,6 @@ pub trait Sweeps: Send + Sync {
 
     /// Forgets idempotency keys whose time has passed and whose jobs are gone; puts the others off, so that they don't stand
     /// before those: to when their jobs may go, which are kept for `jobs_kept` after their end, and by an hour at least.
-    /// Returns how many it forgot.
+    /// Dedup keys go once their window is over and their job has ended. Returns how many it forgot.
     async fn forget_keys(&self, now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> Result<u64, StoreError>;
 }

@@ -5,7 +5,9 @@
 mod access;
 mod bus;
 mod control;
+mod dedup;
 mod effect;
+mod family;
 mod gate;
 mod hang;
 mod line;
@@ -120,6 +122,8 @@ pub(crate) fn plain_job() -> NewJob {
         metadata: None,
         retry_of: None,
         task: None,
+        dedup: None,
+        children: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A store that can be away, in front of a real one.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use errand_common::{
-    domain::{ApiKeyId, Effect, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId},
+    domain::{
+        ApiKeyId, Children, Effect, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId,
+    },
     port::{Ready, Store, StoreError, store::*},
 };
 
@@ -145,6 +148,7 @@ delegate! { Reads {
     ping() -> ();
     job(tenant: &str, id: JobId) -> Option<Job>;
     jobs(tenant: &str, filter: &JobFilter) -> Vec<Job>;
+    children(parents: &[JobId]) -> BTreeMap<JobId, Children>;
     stream(tenant: &str, stream: Stream) -> Option<StreamState>;
     tails(streams: &[Stream]) -> Vec<(Stream, StreamState)>;
     events(stream: Stream, after: i64, limit: u32) -> Vec<Event>;

@@ -261,6 +261,8 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         metadata: None,
         retry_of: None,
         task: None,
+        dedup: None,
+        children: Vec::new(),
     }
 }
 
