@@ -6,12 +6,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use errand_tests::{Client, wait};
+use clap::{Args, ValueEnum};
+use errand_tests::{Client, Mode, wait};
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
-use serde::Serialize;
 use serde_json::json;
 
-use crate::report::percentile;
+use crate::{
+    fleet::{self, Fleet},
+    lag, memory,
+    report::{Report, percentile},
+};
 
 /// The whole burst may take no longer.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -19,28 +23,82 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Jobs that are looked at together afterwards.
 const CHECKS_AT_ONCE: usize = 32;
 
-/// What came of it.
-#[derive(Serialize, Debug)]
-pub(crate) struct Burst {
-    /// Tasks submitted.
-    pub(crate) jobs: usize,
-    /// Connections that submitted.
-    pub(crate) connections: usize,
-    /// Accepted in a second, from the first request to the last answer.
-    pub(crate) submissions_per_second: f64,
-    /// Half of the submissions were answered in this time.
-    pub(crate) submission_p50_ms: f64,
-    /// 99 of 100 were.
-    pub(crate) submission_p99_ms: f64,
-    /// Completed in a second, from the first request until nothing was left to do.
-    pub(crate) completions_per_second: f64,
+/// What is measured.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Tasks of the burst
+    #[arg(long, default_value_t = 5_000)]
+    jobs: usize,
+    /// Keep-alive connections that submit
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Tasks scheduled ahead, to see how late they start
+    #[arg(long, default_value_t = 200)]
+    scheduled: usize,
+    /// What runs, and where its truth is kept
+    #[arg(long, value_enum, default_value_t = Place::Sqlite)]
+    store: Place,
 }
 
-/// Submits `jobs` tasks over `connections` connections, waits for all, and looks at each.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum Place {
+    /// `errand dev` on a file
+    Sqlite,
+    /// `errand dev` on PostgreSQL
+    Postgres,
+    /// The two above
+    Both,
+    /// `errand api` and `errand worker` on PostgreSQL and Redis
+    Cluster,
+    /// All three
+    All,
+}
+
+impl Place {
+    const fn modes(self) -> &'static [(&'static str, Mode)] {
+        const ALL: &[(&str, Mode)] = &[
+            ("errand dev on SQLite", Mode::Embedded),
+            ("errand dev on PostgreSQL", Mode::DevOnPostgres),
+            ("one api and one worker on PostgreSQL and Redis", Mode::Cluster),
+        ];
+        match self {
+            Self::Sqlite => ALL.split_at(1).0,
+            Self::Postgres => ALL.split_at(2).0.split_at(1).1,
+            Self::Both => ALL.split_at(2).0,
+            Self::Cluster => ALL.split_at(2).1,
+            Self::All => ALL,
+        }
+    }
+}
+
+/// Measures each place in turn.
 ///
 /// # Errors
-/// If one is refused, doesn't complete, or ran more than once.
-pub(crate) async fn run(client: &Client, jobs: usize, connections: usize) -> Result<Burst> {
+/// If a task is refused, doesn't complete, or ran more than once.
+pub(crate) async fn run(options: &Options) -> Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for &(place, mode) in options.store.modes() {
+        let setup = fleet::setup(mode)?;
+        let title = format!("burst: {place}; {} echo tasks over {} connections", options.jobs, options.connections);
+        let report = Fleet::drill(setup, async |fleet| {
+            let report = measure(Report::new(title), fleet.client(), options).await?;
+            let peak = memory::peak_mib(fleet.errand.worker_pid(0))?;
+            let lag = lag::run(fleet.client(), options.scheduled).await?;
+            Ok(report
+                .figure("peak memory of the process that runs the tasks", peak, "MiB")
+                .count("tasks scheduled ahead", lag.jobs)
+                .figure("from their time to their start, p50", lag.p50_ms, "ms")
+                .figure("from their time to their start, p99", lag.p99_ms, "ms")
+                .figure("from their time to their start, the longest", lag.max_ms, "ms"))
+        });
+        reports.push(report.await?);
+    }
+    Ok(reports)
+}
+
+/// Submits all tasks over all connections, waits for them, and looks at each.
+async fn measure(report: Report, client: &Client, options: &Options) -> Result<Report> {
+    let Options { jobs, connections, .. } = *options;
     let started = Instant::now();
     let next = AtomicUsize::new(0);
     let submitted = try_join_all((0..connections).map(|_| submit(client, &next, jobs))).await?;
@@ -54,14 +112,11 @@ pub(crate) async fn run(client: &Client, jobs: usize, connections: usize) -> Res
     let (ids, mut times): (Vec<String>, Vec<f64>) = submitted.into_iter().flatten().unzip();
     ensure!(ids.len() == jobs, "{} of {jobs} were accepted", ids.len());
     stream::iter(&ids).map(|id| ran_once(client, id)).buffer_unordered(CHECKS_AT_ONCE).try_collect::<()>().await?;
-    Ok(Burst {
-        jobs,
-        connections,
-        submissions_per_second: rate(jobs, submitting),
-        submission_p50_ms: percentile(&mut times, 50.0),
-        submission_p99_ms: percentile(&mut times, 99.0),
-        completions_per_second: rate(jobs, completing),
-    })
+    Ok(report
+        .figure("submitted", rate(jobs, submitting), "/s")
+        .figure("one submission, p50", percentile(&mut times, 50.0), "ms")
+        .figure("one submission, p99", percentile(&mut times, 99.0), "ms")
+        .figure("completed, from the first request to the last end", rate(jobs, completing), "/s"))
 }
 
 /// One connection's share: ids, and how long each answer took in milliseconds.

@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use errand_tests::Client;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::report::percentile;
@@ -15,7 +14,7 @@ const AHEAD: TimeDelta = TimeDelta::seconds(3);
 const APART: TimeDelta = TimeDelta::milliseconds(10);
 
 /// What came of it: from `run_at` to `started_at`, in milliseconds.
-#[derive(Serialize, Debug)]
+#[derive(Debug)]
 pub(crate) struct Lag {
     /// Tasks scheduled.
     pub(crate) jobs: usize,

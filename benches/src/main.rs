@@ -1,105 +1,109 @@
-//! The benchmark program: boots the real thing, loads it from outside, and prints what came of it.
+//! The benchmark program: boots the real thing, loads it from outside, kills parts of it, and prints what came of it.
+//!
+//! * `burst` with `lag` and `memory`: throughput. `backlog`, `flood`: what much waiting work costs.
+//! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
+//! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
+//!   afterwards, `report` prints.
 //!
 //! Client and server share the machine, so rates are lower bounds; only ratios travel between machines.
 
+mod backlog;
 mod burst;
+mod fleet;
+mod flood;
+mod flush;
 mod lag;
+mod load;
 mod memory;
+mod outage;
+mod recovery;
 mod report;
+mod rolling;
+mod stamp;
+mod truth;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, ValueEnum};
-use errand_tests::{
-    Errand, Mode, Setup,
-    postgres::{Durability, Postgres},
-};
+use clap::{Parser, Subcommand};
 use report::Report;
 
-/// Measures Errand on this machine.
+/// Measures Errand on this machine, and drills it. Without a command: `burst`.
 #[derive(Parser, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Tasks of the burst.
-    #[arg(long, default_value_t = 5_000)]
-    jobs: usize,
-    /// Keep-alive connections that submit.
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// Tasks scheduled ahead, to see how late they start.
-    #[arg(long, default_value_t = 200)]
-    scheduled: usize,
-    /// Where the truth is kept.
-    #[arg(long, value_enum, default_value_t = Where::Sqlite)]
-    store: Where,
-    /// For programs: one JSON document.
-    #[arg(long)]
+    #[command(subcommand)]
+    drill: Option<Drill>,
+    #[command(flatten)]
+    burst: burst::Options,
+    /// For programs: one JSON document
+    #[arg(long, global = true)]
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
-enum Where {
-    Sqlite,
-    Postgres,
-    Both,
-}
-
-impl Where {
-    const fn modes(self) -> &'static [(&'static str, Mode)] {
-        const BOTH: &[(&str, Mode)] = &[("sqlite", Mode::Embedded), ("postgres", Mode::DevOnPostgres)];
-        match self {
-            Self::Sqlite => BOTH.split_at(1).0,
-            Self::Postgres => BOTH.split_at(1).1,
-            Self::Both => BOTH,
-        }
-    }
+#[derive(Subcommand, Debug)]
+enum Drill {
+    /// Many tasks at once, and how late scheduled ones start
+    Burst(burst::Options),
+    /// What fetching costs with few and with many jobs waiting
+    Backlog(backlog::Options),
+    /// What one tenant's flood costs another
+    Flood(flood::Options),
+    /// SIGKILL of one of two workers
+    Recovery(recovery::Options),
+    /// Restart of four workers under load, one after the other
+    Rolling(rolling::Options),
+    /// FLUSHALL with a full queue and full workers
+    Flush(flush::Options),
+    /// PostgreSQL away for twice the lease, with programs running
+    Outage(outage::Options),
+    /// The program of command tasks
+    #[command(hide = true)]
+    Stamp(stamp::Options),
 }
 
 fn main() -> ExitCode {
-    // The server under load is this very program, started again with a command of `errand`: no other build can be meant.
-    if std::env::args().nth(1).is_some_and(|first| !first.starts_with('-')) {
+    // The servers under load and their guards are this very program, started again: no other build can be meant.
+    errand_worker::guard::run_if_guard();
+    if std::env::var_os(fleet::SERVES).is_some() {
         return errand_cli::main();
     }
-    match measure(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    match run(arguments) {
+        Ok(reports) => {
+            report::print(&reports, json);
+            if reports.iter().all(Report::is_kept) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => {
             eprintln!("the benchmark failed: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<()> {
+/// 0: all promises were kept. 1: one was not. 2: it could not be measured.
+fn run(arguments: Arguments) -> Result<Vec<Report>> {
+    let drill = arguments.drill.unwrap_or(Drill::Burst(arguments.burst));
+    if let Drill::Stamp(options) = drill {
+        return stamp::run(&options).map(|()| Vec::new());
+    }
+    // A second attempt would only say that it is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let reports = runtime.block_on(async {
-        let mut reports = Vec::new();
-        for &(store, mode) in arguments.store.modes() {
-            reports.push(measure_on(store, mode, arguments).await?);
-        }
-        anyhow::Ok(reports)
-    })?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&reports)?);
-    } else {
-        report::print(&reports);
-    }
-    Ok(())
-}
-
-async fn measure_on(store: &str, mode: Mode, arguments: &Arguments) -> Result<Report> {
-    // As a user would run it: the defaults, but for the pause that makes `echo` visible.
-    let mut setup = Setup::new(std::env::current_exe()?, mode).section("database", "").section("worker", "");
-    let _server = if mode == Mode::DevOnPostgres {
-        let postgres = Postgres::boot(Durability::Durable).await?;
-        setup = setup.on_database(postgres.create_database().await?);
-        Some(postgres)
-    } else {
-        None
-    };
-    let errand: Errand = setup.start().await;
-    let burst = burst::run(errand.client(), arguments.jobs, arguments.connections).await?;
-    let peak_rss_mib = memory::peak_mib(errand.worker_pid(0))?;
-    let lag = lag::run(errand.client(), arguments.scheduled).await?;
-    errand.finish().await;
-    Ok(Report { store: store.to_owned(), burst, peak_rss_mib, lag })
+        Ok(match drill {
+            Drill::Burst(options) => burst::run(&options).await?,
+            Drill::Backlog(options) => vec![backlog::run(&options).await?],
+            Drill::Flood(options) => vec![flood::run(&options).await?],
+            Drill::Recovery(options) => vec![recovery::run(&options).await?],
+            Drill::Rolling(options) => vec![rolling::run(&options).await?],
+            Drill::Flush(options) => vec![flush::run(&options).await?],
+            Drill::Outage(options) => vec![outage::run(&options).await?],
+            Drill::Stamp(_) => Vec::new(),
+        })
+    });
+    // Connections of clients may still be open; nothing of a finished drill is worth waiting for.
+    runtime.shutdown_background();
+    reports
 }

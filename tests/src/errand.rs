@@ -353,6 +353,15 @@ impl Errand {
         self.finished = true;
     }
 
+    /// Ends it whatever it was doing, unseen: for a caller that failed and says why itself. Where its logs would have been
+    /// read is lost with its directory, so their ends are returned.
+    #[must_use]
+    pub fn abandon(mut self) -> String {
+        self.kill9();
+        self.finished = true;
+        self.log_tails()
+    }
+
     fn unexpected_errors(&self) -> Vec<String> {
         let is_error = |line: &&str| line.split([' ', '\u{1b}', '"']).any(|word| word.ends_with("ERROR"));
         let is_expected = |line: &&str| self.expected_errors.iter().any(|text| line.contains(text));
