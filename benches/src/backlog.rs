@@ -141,6 +141,8 @@ fn job(number: usize) -> NewJob {
         deadline: None,
         metadata: None,
         retry_of: None,
+        dedup: None,
+        children: Vec::new(),
         task: None,
     }
 }
