@@ -17,7 +17,10 @@ use crate::{
 };
 
 const SLOTS: usize = 16;
-/// A job of the one that floods has one or two words.
+/// Clients that keep the slots busy before the flood: some more than slots, so that none is idle while its client submits
+/// again.
+const BUSY: usize = SLOTS * 5 / 4;
+/// A job of the one that floods has one or two words, before the flood and in it.
 const WORD: Duration = Duration::from_millis(100);
 /// Between two jobs of the other.
 const BETWEEN: Duration = Duration::from_millis(100);
@@ -51,7 +54,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
 
         let (busy, until) = watch::channel(true);
         let loops =
-            tokio::spawn(try_join_all((0..SLOTS).map(|slot| keep_busy(flooder.clone(), slot % 2 + 1, until.clone()))));
+            tokio::spawn(try_join_all((0..BUSY).map(|client| keep_busy(flooder.clone(), client % 2 + 1, until.clone()))));
         // The slots are busy before it counts.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let calm = truth::now();
@@ -61,7 +64,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         let loud = tokio::spawn({
             let flooder = flooder.clone();
             let jobs = options.jobs;
-            async move { load::submit_many(&flooder, &load::task("brief", 1), jobs).await }
+            async move { load::submit_many(&flooder, &[load::task("brief", 1), load::task("brief", 2)], jobs).await }
         });
         // The loops go on until the flood keeps the slots busy by itself.
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -109,12 +112,22 @@ async fn keep_submitting(client: &Client, lasts: Duration) -> Result<()> {
     Ok(())
 }
 
+/// How many slots were busy on average.
+fn busy_slots(jobs: &[Job], (from, to): (i64, i64)) -> f64 {
+    let within = |job: &Job| {
+        let start = job.starts.first()?.at.max(from);
+        Some(truth::seconds(start, job.finished_at.unwrap_or(to).min(to)).max(0.0))
+    };
+    jobs.iter().filter_map(within).sum::<f64>() / truth::seconds(from, to)
+}
+
 fn report(options: &Options, jobs: &[Job], phases: [(i64, i64); 3], backlog: usize) -> Report {
     let delays = |(from, to): (i64, i64)| -> Vec<f64> {
         let of_phase = |job: &&Job| job.tenant == NEIGHBOUR && (from..to).contains(&job.created_at);
         // Not started by the end is worse than anything that was.
         jobs.iter().filter(of_phase).map(|job| job.start_delay_ms().unwrap_or(f64::INFINITY)).collect()
     };
+    let [calm_busy, _, flooded_busy] = phases.map(|phase| busy_slots(jobs, phase));
     let [mut calm, mut rising, mut flooded] = phases.map(delays);
     let [base, high] = [percentile(&mut calm, 95.0), percentile(&mut flooded, 95.0)];
     Report::new(format!(
@@ -124,13 +137,15 @@ fn report(options: &Options, jobs: &[Job], phases: [(i64, i64); 3], backlog: usi
     ))
     .count("still queued at the end", backlog)
     .count("the other's jobs, slots busy and no backlog", calm.len())
+    .figure("slots busy meanwhile, on average", calm_busy, "slots")
     .figure("from submission to start: p50", percentile(&mut calm, 50.0), "ms")
     .figure("from submission to start: p95", base, "ms")
     .count("the other's jobs while the flood is submitted", rising.len())
     .figure("from submission to start: p95", percentile(&mut rising, 95.0), "ms")
     .count("the other's jobs, the flood queued", flooded.len())
+    .figure("slots busy meanwhile, on average", flooded_busy, "slots")
     .figure("from submission to start: p50", percentile(&mut flooded, 50.0), "ms")
     .figure("from submission to start: p95", high, "ms")
-    .figure("p95 with the flood by p95 without", high / base, "")
+    .figure("p95 with the flood by p95 without", high / base, "times")
     .at_most(format!("at most {RATIO} times"), high / base, RATIO)
 }

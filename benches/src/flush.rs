@@ -45,9 +45,9 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         .section("worker", &format!("concurrency = {slots}"));
     Fleet::drill(setup, async |fleet| {
         let client = fleet.client();
-        load::submit_many(client, &load::task("slow", options.hold), options.running).await?;
+        load::submit_many(client, &[load::task("slow", options.hold)], options.running).await?;
         truth::reach(&fleet.database, "running", options.running, Duration::from_secs(60)).await?;
-        load::submit_many(client, &load::task("echo", 1), options.queued).await?;
+        load::submit_many(client, &[load::task("echo", 1)], options.queued).await?;
 
         let (stop, stopped) = oneshot::channel();
         let submissions = tokio::spawn(submit(client.clone(), stopped));

@@ -24,14 +24,14 @@ pub(crate) async fn submit(client: &Client, job: &Value) -> Result<u16> {
     Ok(Client::try_send(client.request(reqwest::Method::POST, "/jobs").json(job)).await?.status)
 }
 
-/// Submits so many alike.
+/// Submits so many, of these kinds in turn.
 ///
 /// # Errors
 /// If one is refused.
-pub(crate) async fn submit_many(client: &Client, job: &Value, count: usize) -> Result<()> {
+pub(crate) async fn submit_many(client: &Client, kinds: &[Value], count: usize) -> Result<()> {
     let mut left = count;
     while left > 0 {
-        let jobs = vec![job; left.min(PER_REQUEST)];
+        let jobs: Vec<_> = kinds.iter().cycle().take(left.min(PER_REQUEST)).collect();
         let answer = client.post("/jobs/batch", &json!({"jobs": jobs})).await;
         ensure!(answer.status == 202, "refused with {}: {}", answer.status, answer.text);
         let made = answer.items().iter().filter(|item| item["id"].is_string()).count();

@@ -48,7 +48,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         &format!("lease_seconds = {}\nconcurrency = {}", options.lease, options.tasks.div_ceil(WORKERS)),
     );
     Fleet::drill(setup, async |fleet| {
-        load::submit_many(fleet.client(), &load::task("stamp", 1), options.tasks).await?;
+        load::submit_many(fleet.client(), &[load::task("stamp", 1)], options.tasks).await?;
         until_all_live(&file, options.tasks).await?;
         // The driver's word for a connection that ends while it is being made.
         fleet.errand.expect_error("error returned from after_connect");

@@ -44,7 +44,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         .section("worker", &format!("lease_seconds = {}\nconcurrency = {slots}", options.lease));
     Fleet::drill(setup, async |fleet| {
         let victim = fleet.worker_of(NAMES[0]).await?;
-        load::submit_many(fleet.client(), &load::task("slow", words), options.jobs).await?;
+        load::submit_many(fleet.client(), &[load::task("slow", words)], options.jobs).await?;
         truth::reach(&fleet.database, "running", options.jobs, Duration::from_secs(30)).await?;
         let killed = truth::now();
         fleet.errand.kill9_worker(0);
