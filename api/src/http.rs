@@ -103,6 +103,7 @@ pub(crate) fn new_job(app: &App, tenant: &str, request: JobRequest) -> Result<Ne
         deadline: request.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
+        user_id: None,
         dedup: None,
         children: Vec::new(),
         task: None,

@@ -222,6 +222,7 @@ pub(crate) fn repeat_alone(job: &Job) -> Result<NewJob, Problem> {
         deadline: None,
         metadata: job.metadata.clone(),
         retry_of: Some(job.id),
+        user_id: job.user_id.clone(),
         dedup: None,
         children: Vec::new(),
         task: None,

@@ -2,7 +2,7 @@
 
 use errand_common::{
     domain::{Job, JobId, OnBusy, RetryPolicy, SessionId, Timestamp},
-    port::store::{NewJob, NewTask},
+    port::store::{Interruption, NewJob, NewTask},
     wire::{
         engine::EngineInfo,
         task::{KIND, TaskPayload, VERSION, default_max_context_messages, default_max_turns},
@@ -203,6 +203,9 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         allowed_tools: request.allowed_tools.unwrap_or_default(),
         max_context_messages: request.max_context_messages.map_or_else(default_max_context_messages, Int::as_u32),
         voice_mode: request.voice_mode.unwrap_or_default(),
+        attachments: Vec::new(), // TODO(api)
+        user: None,              // TODO(api)
+        budget: None,            // TODO(api)
     };
     let mut retry = beyond.retry.unwrap_or(RetryPolicy::TASK);
     if let Some(max_attempts) = request.max_attempts {
@@ -225,6 +228,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         deadline: beyond.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
+        user_id: None,
         dedup: None,
         children: Vec::new(),
         task: Some(NewTask {
@@ -236,6 +240,9 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
             prompt: request.prompt,
             voice_mode: payload.voice_mode,
             on_busy: request.on_busy.unwrap_or_default(),
+            attachments: Vec::new(), // TODO(api)
+            metered: engine.capabilities["metered"] == true,
+            interruption: Interruption::Task,
         }),
     }
 }
@@ -267,6 +274,7 @@ pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
         deadline: None,
         metadata: job.metadata.clone(),
         retry_of: Some(job.id),
+        user_id: job.user_id.clone(),
         dedup: None,
         children: Vec::new(),
         task: Some(NewTask {
@@ -279,6 +287,9 @@ pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
             voice_mode: payload.voice_mode,
             // A repetition is no new word of the user's: it waits rather than cut off what runs.
             on_busy: OnBusy::Enqueue,
+            attachments: payload.attachments,
+            metered: false, // TODO(api)
+            interruption: Interruption::Task,
         }),
     })
 }

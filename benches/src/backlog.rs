@@ -141,6 +141,7 @@ fn job(number: usize) -> NewJob {
         deadline: None,
         metadata: None,
         retry_of: None,
+        user_id: None,
         dedup: None,
         children: Vec::new(),
         task: None,

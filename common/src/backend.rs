@@ -11,7 +11,10 @@ use crate::{
     },
     config::Config,
     domain::{Stream, WorkerId},
-    port::{Bus, BusMessage, Clock, Gates, Queue, Ready, Store, Topic, store::Consequences},
+    port::{
+        Bus, BusMessage, Clock, Gates, Queue, Ready, Store, Topic,
+        store::{Consequences, Stop},
+    },
     telemetry::metric,
     wire::control::Signal,
 };
@@ -124,10 +127,12 @@ impl Backend {
             metrics::counter!(metric::JOBS_TOTAL, &labels).increment(1);
         }
         let mut messages = Vec::with_capacity(consequences.stops.len() + 2 * consequences.events.len());
-        for stop in consequences.stops {
-            let signal = Signal::Stop { job_id: stop.job_id, claim: stop.claim };
+        let stop = |Stop { worker_id, job_id, claim }| (worker_id, Signal::Stop { job_id, claim });
+        let decided = |Stop { worker_id, job_id, claim }| (worker_id, Signal::Decided { job_id, claim });
+        let stops = consequences.stops.into_iter().map(stop);
+        for (worker_id, signal) in stops.chain(consequences.decided.into_iter().map(decided)) {
             if let Ok(text) = serde_json::to_string(&signal) {
-                messages.push(BusMessage { topic: Topic::Worker(stop.worker_id), payload: text.into() });
+                messages.push(BusMessage { topic: Topic::Worker(worker_id), payload: text.into() });
             }
         }
         for event in consequences.events {

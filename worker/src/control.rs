@@ -38,6 +38,7 @@ async fn follow(mut subscription: Subscription, registry: &Registry) {
         match subscription.next().await {
             Received::Message(payload) => match serde_json::from_str(&payload) {
                 Ok(Signal::Stop { job_id, claim }) => registry.revoke(job_id, claim),
+                Ok(Signal::Decided { job_id, claim }) => registry.tell_decided(job_id, claim),
                 // Whether it may be drained is for the store to say.
                 Ok(Signal::Drain) => registry.want_renewal(),
                 Err(error) => tracing::warn!(%error, "a signal can't be read; a newer version may have sent it"),

@@ -100,14 +100,14 @@ impl Executor {
             return;
         }
         if run.is_revoked() {
-            self.release(run).await;
+            self.release(run, &outbox).await;
             return;
         }
         let Some(outcome) = self.decide(claimed, run, ended).await else { return };
-        match self.write(claimed, outbox, outcome.clone()).await {
+        match self.write(claimed, outbox.clone(), outcome.clone()).await {
             Finished::Written => count(claimed, &outcome, started.elapsed()),
             // Whether it was cancelled or claimed by another is not known here; the store is.
-            Finished::Stale => self.release(run).await,
+            Finished::Stale => self.release(run, &outbox).await,
             Finished::LeaseLost => lease_lost(run),
             Finished::Refused => tracing::error!("the end of the run could not be written; its lease will pass"),
         }
@@ -119,6 +119,7 @@ impl Executor {
             return Ended::Stopped(reason);
         }
         let context = RunContext::new(self.backend.clone(), run.clone(), self.writer.clone(), outbox.clone());
+        let context = Arc::new(context);
         let limit = handler.time_limit(claimed);
         let mut work = Box::pin(AssertUnwindSafe(handler.run(claimed, &context)).catch_unwind());
         tokio::select! {
@@ -198,10 +199,11 @@ impl Executor {
     }
 
     /// Tells the store that nothing of a revoked run is left. Tried while the lease holds; afterwards it doesn't matter.
-    async fn release(&self, run: &Run) {
+    async fn release(&self, run: &Run, outbox: &Outbox) {
+        let release = outbox.release();
         let mut backoff = Backoff::new();
         while run.lease_holds() {
-            match within(self.call_limit, self.backend.store.release(run.fence(), self.backend.clock.now())).await {
+            match within(self.call_limit, self.backend.store.release(release.clone(), self.backend.clock.now())).await {
                 Ok((Ok(()), consequences)) => return self.backend.dispatch(consequences).await,
                 // Not cancelled, but another's by now: there is nothing to release.
                 Ok((Err(_), consequences)) => {
@@ -273,6 +275,7 @@ pub(crate) mod tests {
             session_id: None,
             parent_id: None,
             retry_of: None,
+            user_id: None,
             worker_id: None,
             lease_until: None,
             run_at: created,

@@ -44,6 +44,7 @@ pub(crate) struct Run {
     revoked: AtomicBool,
     rerun_unsafe: AtomicBool,
     must_end_by: watch::Sender<MonotonicInstant>,
+    decided: Notify,
 }
 
 impl Run {
@@ -55,6 +56,7 @@ impl Run {
             revoked: AtomicBool::new(false),
             rerun_unsafe: AtomicBool::new(false),
             must_end_by: watch::Sender::new(must_end_by),
+            decided: Notify::new(),
         }
     }
 
@@ -111,6 +113,11 @@ impl Run {
     /// Follows the end of the safe part of the lease.
     pub(crate) fn must_end_by(&self) -> watch::Receiver<MonotonicInstant> {
         self.must_end_by.subscribe()
+    }
+
+    /// Waits until somebody says that a decision about its tool calls was made.
+    pub(crate) async fn decided(&self) {
+        self.decided.notified().await;
     }
 
     /// From here on, cutting the run off leaves an outcome that can't be known.
@@ -187,6 +194,13 @@ impl Registry {
             table.early_stops.pop_front();
         }
         table.early_stops.push_back((job_id, claim));
+    }
+
+    /// A signal that a decision was made about tool calls of one claim.
+    pub(crate) fn tell_decided(&self, job_id: JobId, claim: i64) {
+        if let Some(run) = self.table().runs.get(&(job_id, claim)) {
+            run.decided.notify_one();
+        }
     }
 
     /// The worker's grace is over: every run stops, and so does every one taken in from now on.

@@ -18,9 +18,9 @@ text_enum! {
         ToolUse = "tool_use",
         /// A tool answered.
         ToolResult = "tool_result",
-        /// A tool call waits for a decision.
+        /// A tool call waits for a decision: `{approvalId, toolName, toolInput, toolUseId, expiresAt}`.
         ApprovalRequired = "approval_required",
-        /// The decision is made.
+        /// It waits no more: `{approvalId, state, scope?, message?, decidedBy?}`.
         ApprovalResolved = "approval_resolved",
         /// The job is done: `{summary, tokensUsed, …}` for a task.
         Completed = "completed",
@@ -47,6 +47,9 @@ text_enum! {
         TextRetracted = "text_retracted",
         /// A child has ended: `{child_id, kind, state, code?}`, with the code of its failure.
         ChildCompleted = "child_completed",
+        /// What a run spent: `{inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, totalTokens, costUsd, costBasis, model,
+        /// engineType, unknown}`.
+        Usage = "usage",
     }
 }
 

@@ -71,6 +71,14 @@ id! {
     WorkerId
 }
 id! {
+    /// Names a tool call's approval.
+    ApprovalId
+}
+id! {
+    /// Names what one run spent.
+    UsageId
+}
+id! {
     /// Names an API key (not the secret).
     ApiKeyId
 }

@@ -226,6 +226,8 @@ pub struct Job {
     pub parent_id: Option<JobId>,
     /// The job it repeats.
     pub retry_of: Option<JobId>,
+    /// The user who submitted it; `None`: a key did.
+    pub user_id: Option<String>,
     /// Who holds it, or held it last.
     pub worker_id: Option<WorkerId>,
     /// Until when the holder may write.

@@ -1,6 +1,8 @@
 //! What a job is and how it may change. Pure: no I/O, no clock, no randomness of its own.
 
 pub mod address;
+pub mod approval;
+pub mod attachment;
 pub mod dedup;
 pub mod effect;
 pub mod event;
@@ -13,14 +15,18 @@ pub mod poison;
 pub mod retry;
 pub mod session;
 pub mod time;
+pub mod usage;
 
+pub use approval::{Approval, ApprovalScope, ApprovalState, Decision, ToolCall};
+pub use attachment::{AttachmentContent, AttachmentRef};
 pub use dedup::{Dedup, DedupMode};
 pub use effect::{Effect, Receipt};
 pub use event::{Event, EventType, NewEvent, Stream};
 pub use family::Children;
-pub use id::{ApiKeyId, JobId, LeaseToken, MessageId, SessionId, WorkerId};
+pub use id::{ApiKeyId, ApprovalId, JobId, LeaseToken, MessageId, SessionId, UsageId, WorkerId};
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
 pub use lifecycle::{Change, Illegal};
 pub use retry::RetryPolicy;
 pub use session::{Message, OnBusy, Role, Session, SessionStatus};
 pub use time::Timestamp;
+pub use usage::{Usage, UsageRecord, UsageReport};

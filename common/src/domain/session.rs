@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{JobId, MessageId, SessionId, Timestamp, job::text_enum};
+use super::{AttachmentRef, JobId, MessageId, SessionId, Timestamp, job::text_enum};
 
 text_enum! {
     /// Whether tasks may still join a conversation.
@@ -48,6 +48,8 @@ pub struct Session {
     pub id: SessionId,
     /// Whose it is.
     pub tenant: String,
+    /// The user whose token opened it; `None`: a key did, and every key of the tenant may use it.
+    pub user_id: Option<String>,
     /// Takes tasks or not.
     pub status: SessionStatus,
     /// The engine it was opened with; inject and voice use it.
@@ -79,6 +81,9 @@ pub struct Message {
     pub role: Role,
     /// What was said.
     pub content: String,
+    /// What came with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<AttachmentRef>,
     /// Position in the conversation, from 1 without gaps.
     pub ordinal: i64,
     /// Said.

@@ -16,6 +16,13 @@ pub enum Signal {
         /// Under which claim.
         claim: i64,
     },
+    /// Decisions were made about tool calls of this claim: read them.
+    Decided {
+        /// Which job.
+        job_id: JobId,
+        /// Under which claim.
+        claim: i64,
+    },
     /// Claim nothing more, end your runs or hand them back, and end.
     Drain,
 }

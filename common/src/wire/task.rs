@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::AttachmentRef;
+
 /// The kind's name.
 pub const KIND: &str = "task";
 /// Version of the payload. Grows when an older worker would misread a newer payload.
@@ -30,6 +32,38 @@ pub struct TaskPayload {
     /// Asked by voice.
     #[serde(default)]
     pub voice_mode: bool,
+    /// Images and documents, by the hash of their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<AttachmentRef>,
+    /// The user who asked, if a user's token said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<TaskUser>,
+    /// What it may spend; the settings' own limits hold besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<TaskBudget>,
+}
+
+/// Who asked, as their token said.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskUser {
+    /// The token's subject.
+    pub id: String,
+    /// Their address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// What one task may spend over all its runs. A turn that has begun is not cut short: no further one begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskBudget {
+    /// Tokens in and out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// Billionths of a US dollar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost_nano_usd: Option<u64>,
 }
 
 /// Rounds, if the client says nothing.

@@ -110,6 +110,7 @@ impl Place {
             deadline: None,
             metadata: None,
             retry_of: None,
+            user_id: None,
             dedup: None,
             children: Vec::new(),
             task: None,

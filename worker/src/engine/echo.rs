@@ -28,7 +28,7 @@ impl Echo {
             }
             context.say(EventType::Text, word).await?;
         }
-        Ok(TurnEnd { text: turn.prompt, model: Some("echo".to_owned()), ..TurnEnd::default() })
+        Ok(TurnEnd { text: turn.prompt, model: Some("echo".to_owned()) })
     }
 }
 
@@ -66,25 +66,19 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use errand_common::domain::JobId;
+    use std::sync::Arc;
+
     use tokio::sync::{mpsc, watch};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::guard::MonotonicInstant;
-
-    fn turn(prompt: &str) -> Turn {
-        Turn {
-            job_id: JobId::new(),
-            session_id: None,
-            attempt: 1,
-            prompt: prompt.to_owned(),
-            system_prompt: None,
-            max_turns: 10,
-            allowed_tools: Vec::new(),
-            history: Vec::new(),
-        }
-    }
+    use crate::{
+        engine::{
+            Ledger,
+            trial::{TrialLink, turn},
+        },
+        guard::MonotonicInstant,
+    };
 
     #[test]
     fn words_together_are_the_text() {
@@ -98,7 +92,13 @@ mod tests {
     async fn the_prompt_comes_back_word_by_word() {
         let (events, mut heard) = mpsc::channel(64);
         let (_lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(Duration::from_secs(60)));
-        let context = TurnContext { events, stop: CancellationToken::new(), must_end_by };
+        let context = TurnContext {
+            events,
+            stop: CancellationToken::new(),
+            must_end_by,
+            ledger: Ledger::default(),
+            link: Arc::new(TrialLink::allowing()),
+        };
         let echo = Echo::new(&EchoEngine { word_delay_ms: 1, ..EchoEngine::default() });
         let end = echo.run(turn("say it back"), context);
         assert_eq!(end.await.expect("echo succeeds").text, "say it back");
@@ -115,7 +115,13 @@ mod tests {
         let (events, mut heard) = mpsc::channel(64);
         let (_lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(Duration::from_secs(600)));
         let stop = CancellationToken::new();
-        let context = TurnContext { events, stop: stop.clone(), must_end_by };
+        let context = TurnContext {
+            events,
+            stop: stop.clone(),
+            must_end_by,
+            ledger: Ledger::default(),
+            link: Arc::new(TrialLink::allowing()),
+        };
         let slow = Echo::new(&EchoEngine { word_delay_ms: 200, ..EchoEngine::default() });
         let run = tokio::spawn(async move { slow.run(turn(&"word ".repeat(10_000)), context).await });
         heard.recv().await.expect("a first word");

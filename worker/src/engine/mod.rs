@@ -5,22 +5,29 @@
 
 mod command;
 mod echo;
+mod ledger;
+mod link;
 mod openai_compatible;
 mod text;
+pub mod trial;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use errand_common::{
     config,
-    domain::{EventType, FailureClass, JobId, Message, NewEvent, SessionId},
-    wire::engine::EngineInfo,
+    domain::{AttachmentContent, AttachmentRef, EventType, FailureClass, JobId, Message, NewEvent, SessionId},
+    port::store::EngineState,
+    wire::{engine::EngineInfo, task::TaskUser},
 };
 use futures::future::join_all;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+pub use ledger::{Ledger, Spending};
+pub use link::Link;
 
 /// What an engine can do beyond running a prompt to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
@@ -38,6 +45,8 @@ pub struct Capabilities {
     pub attachments: bool,
     /// Is given the session's earlier messages.
     pub history: bool,
+    /// Spends tokens and says how many: a run that dies leaves a record that its usage is unknown.
+    pub metered: bool,
 }
 
 /// Whether an engine could run a prompt now.
@@ -54,6 +63,10 @@ pub enum Availability {
 pub struct Turn {
     /// The job; for the engine's own bookkeeping (`ERRAND_TASK_ID`).
     pub job_id: JobId,
+    /// Whose it is.
+    pub tenant: String,
+    /// Who asked, if a user's token said so.
+    pub user: Option<TaskUser>,
     /// The conversation.
     pub session_id: Option<SessionId>,
     /// Which attempt this is.
@@ -68,20 +81,20 @@ pub struct Turn {
     pub allowed_tools: Vec<String>,
     /// Earlier messages of the conversation, oldest first; without this prompt.
     pub history: Vec<Message>,
+    /// What comes with the prompt.
+    pub attachments: Vec<AttachmentRef>,
+    /// The contents of all attachments, of this prompt and of the history, by their hash.
+    pub contents: BTreeMap<String, AttachmentContent>,
+    /// What this engine kept of the conversation when its last run in it ended or was parked.
+    pub state: Option<EngineState>,
 }
 
 /// How a turn ended well.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TurnEnd {
     /// What the assistant said, whole: what the history keeps. Equals the `text` events unless the engine retracted some.
     pub text: String,
-    /// Tokens in, if the engine says.
-    pub input_tokens: Option<u64>,
-    /// Tokens out, if the engine says.
-    pub output_tokens: Option<u64>,
-    /// Cost in US dollars, if the engine says.
-    pub cost_usd: Option<f64>,
-    /// The model that answered, if the engine says.
+    /// The model that answered, if the engine says and its usage doesn't.
     pub model: Option<String>,
 }
 
@@ -108,6 +121,10 @@ pub struct TurnContext {
     /// The instant by which everything must be gone, unless the lease is renewed: engines with processes hand it to
     /// their guard, which follows its changes.
     pub must_end_by: watch::Receiver<crate::guard::MonotonicInstant>,
+    /// What it spends.
+    pub ledger: Ledger,
+    /// What it may ask of its run.
+    pub link: Arc<dyn Link>,
 }
 
 /// An engine, by the name it is configured with. One value serves all runs of a worker.
@@ -223,4 +240,4 @@ pub async fn describe(table: &EngineTable, engines: &config::Engines) -> Vec<Eng
 }
 
 /// The engines of a worker, by name.
-pub type EngineTable = std::collections::BTreeMap<String, Arc<dyn Engine>>;
+pub type EngineTable = BTreeMap<String, Arc<dyn Engine>>;

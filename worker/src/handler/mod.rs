@@ -10,13 +10,13 @@ use errand_common::{
     backend::Backend,
     config,
     domain::{FailureClass, Job, NewEvent, Receipt, Timestamp, gate},
-    port::store::{Claimed, EffectReceipt, Intended, NewEffect, WorkerInfo},
+    port::store::{Claimed, EffectReceipt, EngineState, Intended, NewEffect, WorkerInfo},
     wire,
 };
 use serde_json::Value;
 
 use crate::{
-    engine::EngineTable,
+    engine::{EngineTable, Ledger},
     registry::Run,
     writer::{Outbox, Unwritten, Writer},
 };
@@ -161,6 +161,16 @@ impl RunContext {
         self.writer.intend(&self.outbox, effect).await
     }
 
+    /// What the run spends.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        self.outbox.ledger()
+    }
+
+    /// Keeps what the run's engine needs to go on, to be written with the run's end.
+    pub(crate) fn checkpoint(&self, state: EngineState) {
+        self.outbox.checkpoint(state);
+    }
+
     /// Keeps what came of it: it is written with the run's next intent, or its end.
     pub(crate) fn receipt(&self, ordinal: u32, receipt: Receipt) {
         self.writer.receipt(&self.outbox, EffectReceipt { ordinal, receipt });
@@ -188,7 +198,7 @@ pub(crate) trait Handler: Send + Sync {
 
     /// Makes one attempt. After the run's stop token is cancelled it returns soon. Dropping its future leaves nothing
     /// running.
-    async fn run(&self, claimed: &Claimed, context: &RunContext) -> Result<Completion, HandlerFailure>;
+    async fn run(&self, claimed: &Claimed, context: &Arc<RunContext>) -> Result<Completion, HandlerFailure>;
 }
 
 /// Handlers by kind.

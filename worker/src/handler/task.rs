@@ -1,12 +1,19 @@
 //! `task`: one prompt on one engine.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use errand_common::{
     config::{self, Rerun},
-    domain::{FailureClass, Message, NewEvent},
-    port::{StoreError, store::Claimed},
+    domain::{Decision, FailureClass, Message, NewEvent, ToolCall, Usage},
+    port::{
+        StoreError,
+        store::{Claimed, EngineState},
+    },
     telemetry::metric,
     wire::task::{TaskPayload, VERSION},
 };
@@ -17,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
 use crate::{
-    engine::{Engine, EngineTable, Turn, TurnContext, TurnEnd, TurnFailure},
+    engine::{Engine, EngineTable, Ledger, Link, Turn, TurnContext, TurnEnd, TurnFailure},
     pace::Backoff,
 };
 
@@ -55,7 +62,7 @@ impl Handler for TaskHandler {
         ATTEMPT_LIMIT
     }
 
-    async fn run(&self, claimed: &Claimed, context: &RunContext) -> Result<Completion, HandlerFailure> {
+    async fn run(&self, claimed: &Claimed, context: &Arc<RunContext>) -> Result<Completion, HandlerFailure> {
         let payload = TaskPayload::deserialize(&claimed.job.payload).map_err(|error| {
             failed(FailureClass::Invalid, "INVALID_PAYLOAD", format!("the payload is not that of a task: {error}"))
         })?;
@@ -75,7 +82,7 @@ impl Handler for TaskHandler {
         let history = history(claimed, payload.max_context_messages, context).await?;
         let name = payload.engine_type.clone();
         match run_turn(engine.as_ref(), turn(claimed, payload, history), context).await {
-            Ok(end) => Ok(completion(&name, end)),
+            Ok(end) => Ok(completion(&name, end, context.ledger())),
             Err(TurnFailure { class, code, message, retry_after }) => {
                 Err(HandlerFailure::Failed { class, code, message, retry_after })
             }
@@ -113,6 +120,8 @@ async fn history(claimed: &Claimed, limit: u32, context: &RunContext) -> Result<
 fn turn(claimed: &Claimed, payload: TaskPayload, history: Vec<Message>) -> Turn {
     Turn {
         job_id: claimed.job.id,
+        tenant: claimed.job.tenant.clone(),
+        user: payload.user,
         session_id: claimed.job.session_id,
         attempt: claimed.job.attempt,
         prompt: payload.prompt,
@@ -120,13 +129,22 @@ fn turn(claimed: &Claimed, payload: TaskPayload, history: Vec<Message>) -> Turn 
         max_turns: payload.max_turns,
         allowed_tools: payload.allowed_tools,
         history,
+        attachments: payload.attachments,
+        contents: BTreeMap::new(),
+        state: None,
     }
 }
 
 /// Runs the engine and forwards its events, all of them before this returns.
-async fn run_turn(engine: &dyn Engine, turn: Turn, context: &RunContext) -> Result<TurnEnd, TurnFailure> {
+async fn run_turn(engine: &dyn Engine, turn: Turn, context: &Arc<RunContext>) -> Result<TurnEnd, TurnFailure> {
     let (events, emitted) = mpsc::channel(EVENTS_AHEAD);
-    let link = TurnContext { events, stop: context.run.stop_token().clone(), must_end_by: context.run.must_end_by() };
+    let link = TurnContext {
+        events,
+        stop: context.run.stop_token().clone(),
+        must_end_by: context.run.must_end_by(),
+        ledger: context.ledger().clone(),
+        link: Arc::new(TaskLink { context: context.clone() }),
+    };
     let over = CancellationToken::new();
     let work = async {
         let end = engine.run(turn, link).await;
@@ -135,6 +153,32 @@ async fn run_turn(engine: &dyn Engine, turn: Turn, context: &RunContext) -> Resu
     };
     let (end, ()) = tokio::join!(work, forward(emitted, &over, context));
     end
+}
+
+/// What an engine may ask of a task's run.
+struct TaskLink {
+    context: Arc<RunContext>,
+}
+
+#[async_trait]
+impl Link for TaskLink {
+    async fn approve(&self, _calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure> {
+        Err(TurnFailure::new(FailureClass::Fatal, "NOT_BUILT", "approvals are not built yet"))
+    }
+
+    async fn withdraw(&self, _call_ids: Vec<String>) {}
+
+    async fn keep_state(&self, _state: EngineState) -> Result<(), TurnFailure> {
+        Ok(())
+    }
+
+    fn checkpoint(&self, state: EngineState) {
+        self.context.checkpoint(state);
+    }
+
+    async fn next_turn(&self) -> Result<(), TurnFailure> {
+        Ok(())
+    }
 }
 
 /// Hands events on until the turn is over and none is left.
@@ -156,29 +200,26 @@ async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken
     }
 }
 
-fn completion(engine: &str, end: TurnEnd) -> Completion {
-    for (direction, tokens) in [("input", end.input_tokens), ("output", end.output_tokens)] {
-        if let Some(tokens) = tokens {
+fn completion(engine: &str, end: TurnEnd, ledger: &Ledger) -> Completion {
+    let usage = ledger.report().map(|report| report.usage);
+    if let Some(usage) = &usage {
+        for (direction, tokens) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
             let labels = [("engine", engine.to_owned()), ("direction", direction.to_owned())];
             metrics::counter!(metric::ENGINE_TOKENS_TOTAL, &labels).increment(tokens);
         }
     }
-    Completion { result: result(&end), message: Some(end.text) }
+    Completion { result: result(&end, usage.as_ref()), message: Some(end.text) }
 }
 
 /// What the job's result and its `completed` event say; what the engine doesn't tell is null.
-fn result(end: &TurnEnd) -> Value {
-    let total = match (end.input_tokens, end.output_tokens) {
-        (None, None) => None,
-        (input, output) => Some(input.unwrap_or(0) + output.unwrap_or(0)),
-    };
+fn result(end: &TurnEnd, usage: Option<&Usage>) -> Value {
     json!({
         "summary": end.text,
-        "tokensUsed": total,
-        "inputTokens": end.input_tokens,
-        "outputTokens": end.output_tokens,
-        "costUsd": end.cost_usd,
-        "model": end.model,
+        "tokensUsed": usage.map(Usage::total_tokens),
+        "inputTokens": usage.map(|usage| usage.input_tokens),
+        "outputTokens": usage.map(|usage| usage.output_tokens),
+        "costUsd": usage.and_then(Usage::cost_usd),
+        "model": usage.and_then(|usage| usage.model.as_ref()).or(end.model.as_ref()),
     })
 }
 
@@ -188,12 +229,12 @@ mod tests {
 
     #[test]
     fn what_the_engine_does_not_tell_is_null_in_the_result() {
-        let silent = result(&TurnEnd { text: "hi".into(), ..TurnEnd::default() });
+        let silent = result(&TurnEnd { text: "hi".into(), model: None }, None);
         assert_eq!(silent["summary"], "hi");
         for field in ["tokensUsed", "inputTokens", "outputTokens", "costUsd", "model"] {
             assert!(silent[field].is_null() && silent.get(field).is_some(), "{field}");
         }
-        let told = result(&TurnEnd { input_tokens: Some(3), output_tokens: Some(4), ..TurnEnd::default() });
-        assert_eq!(told["tokensUsed"], 7);
+        let usage = Usage { input_tokens: 3, output_tokens: 4, ..Usage::default() };
+        assert_eq!(result(&TurnEnd::default(), Some(&usage))["tokensUsed"], 7);
     }
 }

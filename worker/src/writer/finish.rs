@@ -133,6 +133,8 @@ impl Entry {
             events: self.events.clone(),
             receipts: self.outbox.receipts(),
             outcome: self.outcome.clone(),
+            usage: self.outbox.ledger().report(),
+            engine_state: self.outbox.engine_state(),
         }
     }
 

@@ -7,12 +7,12 @@ use std::{
 
 use errand_common::{
     domain::{EventType, NewEvent},
-    port::store::EffectReceipt,
+    port::store::{EffectReceipt, EngineState, Release},
 };
 use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
-use crate::registry::Run;
+use crate::{engine::Ledger, registry::Run};
 
 /// A delta grows by those that follow it to about so many bytes.
 const DELTA_BYTES: usize = 32 * 1024;
@@ -27,6 +27,10 @@ pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     /// What came of the run's effects, as far as it is not written yet: bounded by their number.
     receipts: Mutex<Vec<EffectReceipt>>,
+    /// What the run spends.
+    ledger: Ledger,
+    /// What its engine needs to go on with the conversation.
+    engine_state: Mutex<Option<EngineState>>,
     room: Notify,
     commit: Arc<AsyncMutex<()>>,
     limit: usize,
@@ -53,6 +57,8 @@ impl Outbox {
             run,
             waiting: Mutex::default(),
             receipts: Mutex::default(),
+            ledger: Ledger::default(),
+            engine_state: Mutex::default(),
             room: Notify::new(),
             commit: Arc::default(),
             limit: limit.max(EVENT_BYTES),
@@ -109,6 +115,26 @@ impl Outbox {
     /// Keeps what came of an effect, to be written with the run's end or its next intent.
     pub(super) fn keep(&self, receipt: EffectReceipt) {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner).push(receipt);
+    }
+
+    /// What the run spends.
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Keeps what the run's engine needs to go on, to be written with the run's end.
+    pub(crate) fn checkpoint(&self, state: EngineState) {
+        *self.engine_state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+
+    /// What was kept last.
+    pub(crate) fn engine_state(&self) -> Option<EngineState> {
+        self.engine_state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is left to say of a run whose job was ended from outside.
+    pub(crate) fn release(&self) -> Release {
+        Release { fence: self.run.fence(), usage: self.ledger.report(), engine_state: self.engine_state() }
     }
 
     /// Whether there are receipts to be written.

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, sync::Arc, time::
 
 use errand_common::{
     config,
-    domain::{EventType, FailureClass, JobId, NewEvent, SessionId},
+    domain::{EventType, FailureClass, NewEvent, SessionId},
 };
 use errand_worker::{
-    engine::{self, Availability, Engine, Turn, TurnContext, TurnEnd, TurnFailure, code},
+    engine::{self, Availability, Engine, Ledger, Turn, TurnContext, TurnEnd, TurnFailure, code},
     guard::{self, MonotonicInstant},
 };
 use libtest_mimic::Trial;
@@ -57,16 +57,7 @@ fn shell(script: &str) -> Arc<dyn Engine> {
 }
 
 fn turn(prompt: &str) -> Turn {
-    Turn {
-        job_id: JobId::new(),
-        session_id: Some(SessionId::new()),
-        attempt: 2,
-        prompt: prompt.to_owned(),
-        system_prompt: None,
-        max_turns: 10,
-        allowed_tools: Vec::new(),
-        history: Vec::new(),
-    }
+    Turn { session_id: Some(SessionId::new()), attempt: 2, ..engine::trial::turn(prompt) }
 }
 
 /// A run under way.
@@ -82,7 +73,8 @@ fn start(engine: Arc<dyn Engine>, turn: Turn, lease: Duration) -> Run {
     let (sender, events) = mpsc::channel(16);
     let (lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(lease));
     let stop = CancellationToken::new();
-    let context = TurnContext { events: sender, stop: stop.clone(), must_end_by };
+    let link = Arc::new(engine::trial::TrialLink::allowing());
+    let context = TurnContext { events: sender, stop: stop.clone(), must_end_by, ledger: Ledger::default(), link };
     let mark = turn.job_id.to_string();
     Run { mark, events, stop, lease, end: tokio::spawn(async move { engine.run(turn, context).await }) }
 }

@@ -20,6 +20,7 @@ mod inspect;
 mod line;
 mod open;
 mod patience;
+mod pending;
 mod postgres;
 mod read;
 mod restore;

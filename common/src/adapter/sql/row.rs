@@ -252,6 +252,7 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
     let priority: u8 = number(row, "priority")?;
     let attempt = number(row, "attempt")?;
     let job = Job {
+        user_id: None, // TODO(store)
         id: row.uuid("id")?.into(),
         tenant: row.text("tenant")?,
         kind: row.text("kind")?,
@@ -347,6 +348,7 @@ pub(super) fn event(row: &impl SqlRow) -> Result<Event, StoreError> {
 
 pub(super) fn session(row: &impl SqlRow) -> Result<Session, StoreError> {
     Ok(Session {
+        user_id: None, // TODO(store)
         id: row.uuid("id")?.into(),
         tenant: row.text("tenant")?,
         status: parse(row, "status")?,
@@ -361,6 +363,7 @@ pub(super) fn session(row: &impl SqlRow) -> Result<Session, StoreError> {
 
 pub(super) fn message(row: &impl SqlRow) -> Result<Message, StoreError> {
     Ok(Message {
+        attachments: Vec::new(), // TODO(store)
         id: row.uuid("id")?.into(),
         session_id: row.uuid("session_id")?.into(),
         job_id: row.opt_uuid("job_id")?.map(Into::into),

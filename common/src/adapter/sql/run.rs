@@ -27,7 +27,7 @@ use crate::{
     },
     port::{
         StoreError,
-        store::{Append, Claimed, Claims, Consequences, Finish, Outcome, Runs, Stale},
+        store::{Append, Claimed, Claims, Consequences, Finish, Outcome, Release, Runs, Stale},
     },
 };
 
@@ -158,7 +158,8 @@ impl<D: Dialect> Runs for SqlStore<D> {
         Ok((results, unit.commit().await?))
     }
 
-    async fn release(&self, fence: Fence, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError> {
+    async fn release(&self, release: Release, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError> {
+        let fence = release.fence;
         let (mut unit, rows) = self.hold([fence], now).await?;
         let mut rows: Vec<_> =
             rows.into_values().filter(|row| row.job.state.is_terminal() && row.is_held_by(&fence)).collect();

@@ -384,6 +384,7 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         _ => JobState::Queued,
     };
     let job = Job {
+        user_id: new.user_id.clone(),
         id: new.id,
         tenant: new.tenant.clone(),
         kind: new.kind.clone(),

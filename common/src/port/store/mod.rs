@@ -14,9 +14,13 @@
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
 
 mod access;
+mod approval;
+mod attachment;
 mod control;
 mod effect;
+mod engine_state;
 mod fleet;
+mod preference;
 mod read;
 mod restore;
 mod retain;
@@ -24,21 +28,27 @@ mod retry;
 mod run;
 mod submit;
 mod sweep;
+mod usage;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
+pub use approval::{Approvals, Ask, Asked, Park, Parked, Ruled, Ruling, Verdict};
+pub use attachment::Attachments;
 pub use control::{Control, DrainAsked, PausedQueue};
 pub use effect::{EffectReceipt, Effects, Intend, Intended, NewEffect};
+pub use engine_state::{EngineState, EngineStates};
 pub use fleet::{Fleet, WorkerInfo};
+pub use preference::Preferences;
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
 pub use retain::{Passed, Retains, Step};
 pub use retry::{Retried, Retries, Unsuccessful, UnsuccessfulFilter};
-pub use run::{Append, Claimed, Claims, Finish, Outcome, Runs, Stale};
+pub use run::{Append, Claimed, Claims, Finish, Outcome, Release, Runs, Stale};
 pub use submit::{
-    CancelRequest, CancelResult, Created, IdempotencyRecord, NewJob, NewTask, Refused, StoredAnswer, Submission,
-    Submissions, Submitted,
+    CancelRequest, CancelResult, Created, IdempotencyRecord, Interruption, NewJob, NewTask, Refused, StoredAnswer,
+    Submission, Submissions, Submitted,
 };
 pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
+pub use usage::{Spent, SpentBy, UsageFilter, UsageGroup, UsageReads, UsageSum};
 
 use crate::domain::{Event, JobId, JobState, WorkerId};
 
@@ -58,7 +68,7 @@ pub enum StoreError {
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A run to be stopped because its job is no longer its.
+/// A run of a worker that is to be told something: to stop because its job is no longer its, or that a decision was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stop {
     /// Who runs it.
@@ -88,6 +98,8 @@ pub struct Consequences {
     pub ready: Vec<Ready>,
     /// Runs that must stop.
     pub stops: Vec<Stop>,
+    /// Runs about whose tool calls something was decided.
+    pub decided: Vec<Stop>,
     /// Jobs that ended, to be counted.
     pub ended: Vec<Ended>,
 }
@@ -98,17 +110,49 @@ impl Consequences {
         self.events.extend(other.events);
         self.ready.extend(other.ready);
         self.stops.extend(other.stops);
+        self.decided.extend(other.decided);
         self.ended.extend(other.ended);
     }
 }
 
 /// All of the store.
 pub trait Store:
-    Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Effects + Control + Restore
+    Submissions
+    + Retries
+    + Runs
+    + Approvals
+    + EngineStates
+    + Attachments
+    + UsageReads
+    + Preferences
+    + Sweeps
+    + Retains
+    + Reads
+    + Access
+    + Fleet
+    + Effects
+    + Control
+    + Restore
 {
 }
 
-impl<T: Submissions + Retries + Runs + Sweeps + Retains + Reads + Access + Fleet + Effects + Control + Restore> Store
-    for T
+impl<
+    T: Submissions
+        + Retries
+        + Runs
+        + Approvals
+        + EngineStates
+        + Attachments
+        + UsageReads
+        + Preferences
+        + Sweeps
+        + Retains
+        + Reads
+        + Access
+        + Fleet
+        + Effects
+        + Control
+        + Restore,
+> Store for T
 {
 }

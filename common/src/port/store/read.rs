@@ -20,6 +20,8 @@ pub struct JobFilter {
     pub session_id: Option<SessionId>,
     /// Children of this job.
     pub parent_id: Option<JobId>,
+    /// Submitted by this user.
+    pub user_id: Option<String>,
     /// Submitted at or after.
     pub since: Option<Timestamp>,
     /// Only those older than this one (the cursor).
@@ -31,6 +33,8 @@ pub struct JobFilter {
 /// Which sessions to list, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct SessionFilter {
+    /// Opened by this user.
+    pub user_id: Option<String>,
     /// Only those older than this one (the cursor).
     pub before: Option<SessionId>,
     /// At most so many.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Consequences, EffectReceipt, StoreError};
-use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, WorkerId};
+use super::{Consequences, EffectReceipt, EngineState, StoreError};
+use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, UsageReport, WorkerId};
 
 /// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
 /// The holder must stop.
@@ -101,6 +101,35 @@ pub struct Finish {
     pub receipts: Vec<EffectReceipt>,
     /// How it ended.
     pub outcome: Outcome,
+    /// What it spent. One record a claim: whoever writes it first.
+    pub usage: Option<UsageReport>,
+    /// What its engine needs to go on with the conversation.
+    pub engine_state: Option<EngineState>,
+}
+
+impl Finish {
+    /// An end and nothing else.
+    #[must_use]
+    pub const fn new(fence: Fence, outcome: Outcome) -> Self {
+        Self { fence, events: Vec::new(), receipts: Vec::new(), outcome, usage: None, engine_state: None }
+    }
+}
+
+impl From<Fence> for Release {
+    fn from(fence: Fence) -> Self {
+        Self { fence, usage: None, engine_state: None }
+    }
+}
+
+/// What the holder of a job that was ended while it ran has left to say.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Whose.
+    pub fence: Fence,
+    /// What it spent.
+    pub usage: Option<UsageReport>,
+    /// What its engine needs to go on with the conversation.
+    pub engine_state: Option<EngineState>,
 }
 
 /// What workers write.
@@ -151,7 +180,7 @@ pub trait Runs: Send + Sync {
 
     /// The one write accepted under the claim of a job that was ended while it ran, once: its process tree is gone. Frees
     /// the session's next task. [`Stale`] if it was released before, or its run ended by itself.
-    async fn release(&self, fence: Fence, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError>;
+    async fn release(&self, release: Release, now: Timestamp) -> Result<(Result<(), Stale>, Consequences), StoreError>;
 
     /// The last `limit` messages of a session, oldest first, without those that `job` itself brought.
     async fn history(&self, session: SessionId, job: JobId, limit: u32) -> Result<Vec<Message>, StoreError>;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Consequences, StoreError};
-use crate::domain::{Dedup, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp};
+use crate::domain::{AttachmentRef, Dedup, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp};
 
 /// One job to be made.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct NewJob {
     pub metadata: Option<Value>,
     /// The job it repeats.
     pub retry_of: Option<JobId>,
+    /// The user who submits it, if a user's token said so; `None`: a key, and every key of the tenant sees it.
+    pub user_id: Option<String>,
     /// Present for a `task`: the conversation it belongs to.
     pub task: Option<NewTask>,
     /// What it means if the same was submitted before. A job that joins a session, or has children, knows only the modes
@@ -62,7 +64,8 @@ impl NewJob {
 /// The conversation's side of a task.
 #[derive(Clone, Debug)]
 pub struct NewTask {
-    /// The session asked for. If it is unknown, closed or another tenant's, `fresh` is opened instead.
+    /// The session asked for. If it is unknown, closed, another tenant's or, where a user asks, another user's, `fresh` is opened
+    /// instead; it is the asking user's then.
     pub session_id: Option<SessionId>,
     /// The id of the session to open.
     pub fresh: SessionId,
@@ -78,6 +81,25 @@ pub struct NewTask {
     pub voice_mode: bool,
     /// What to do if the session is busy.
     pub on_busy: OnBusy,
+    /// Images and documents that come with the prompt; their contents are kept already.
+    pub attachments: Vec<AttachmentRef>,
+    /// Its runs spend tokens: one that dies leaves a record that says so.
+    pub metered: bool,
+    /// What the task that gives way is told, if `on_busy` is `interrupt`.
+    pub interruption: Interruption,
+}
+
+/// Why a session's active task gives way to a new one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interruption {
+    /// A new task: code `USER_INTERRUPT`.
+    #[default]
+    Task,
+    /// Text put into the live task: code `USER_INJECT`.
+    Inject,
+    /// A voice message: code `VOICE_INJECT`.
+    Voice,
 }
 
 /// An `Idempotency-Key` with all that it stands for.

@@ -221,12 +221,7 @@ on_both! {
                     let ids: Vec<_> = queued.iter().map(|queued| queued.ready.id).collect();
                     let worker = fixture.worker().await;
                     let (claimed, _) = fixture.store.claim(worker, LEASE, &ids, now()).await.unwrap();
-                    let end = |claimed: &Claimed| Finish {
-                        fence: claimed.fence,
-                        receipts: vec![],
-events: vec![],
-                        outcome: Outcome::Completed { result: json!({}), message: None },
-                    };
+                    let end = |claimed: &Claimed| Finish::new(claimed.fence, Outcome::Completed { result: json!({}), message: None });
                     let ends = claimed.claimed.iter().map(end).collect();
                     assert!(fixture.store.finish(ends, now()).await.unwrap().0.iter().all(Result::is_ok));
                 }

@@ -39,7 +39,7 @@ impl Fixture {
     }
 
     async fn finish_with(&self, claimed: &Claimed, receipts: Vec<EffectReceipt>, outcome: Outcome) -> bool {
-        let entry = Finish { fence: claimed.fence, events: vec![], receipts, outcome };
+        let entry = Finish { receipts, ..Finish::new(claimed.fence, outcome) };
         self.store.finish(vec![entry], now()).await.unwrap().0.remove(0).is_ok()
     }
 

@@ -202,12 +202,7 @@ on_both! {
             tokio::spawn(async move {
                 let mut ends = 0;
                 for batch in mine.chunks(1 + racer * 4) {
-                    let outcome = |fence: &errand_common::domain::Fence| Finish {
-                        fence: *fence,
-                        receipts: vec![],
-events: vec![],
-                        outcome: Outcome::Completed { result: json!({}), message: None },
-                    };
+                    let outcome = |fence: &errand_common::domain::Fence| Finish::new(*fence, Outcome::Completed { result: json!({}), message: None });
                     let (results, consequences) =
                         fixture.store.finish(batch.iter().map(outcome).collect(), now()).await.unwrap();
                     assert!(results.iter().all(Result::is_ok));
@@ -238,7 +233,7 @@ events: vec![],
             let fixture = fixture.clone();
             let entries: Vec<_> = batch
                 .iter()
-                .map(|run| Finish { fence: run.fence, receipts: vec![], events: vec![], outcome: Outcome::Completed { result: json!({}), message: None } })
+                .map(|run| Finish::new(run.fence, Outcome::Completed { result: json!({}), message: None }))
                 .collect();
             tokio::spawn(async move { fixture.store.finish(entries, now()).await.map(drop) })
         });

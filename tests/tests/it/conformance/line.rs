@@ -25,7 +25,7 @@ on_both! {
         let urgent = fixture.submit(task(session, "urgent", OnBusy::Interrupt)).await.unwrap();
         assert_eq!(urgent.state, JobState::Blocked, "the interrupted run has not been released");
         assert_eq!(fixture.job(active.id).await.failure.unwrap().code, "USER_INTERRUPT");
-        fixture.store.release(run.fence, now()).await.unwrap().0.unwrap();
+        fixture.store.release(run.fence.into(), now()).await.unwrap().0.unwrap();
         for expected in [urgent.id, first.id, second.id] {
             assert_eq!(fixture.job(expected).await.state, JobState::Queued);
             let run = fixture.claim(expected, LEASE).await;

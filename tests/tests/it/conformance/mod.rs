@@ -33,8 +33,8 @@ use errand_common::{
     port::{
         Store,
         store::{
-            Claimed, Created, Finish, IdempotencyRecord, NewJob, NewTask, Outcome, Refused, Submission, Submitted,
-            WorkerInfo,
+            Claimed, Created, Finish, IdempotencyRecord, Interruption, NewJob, NewTask, Outcome, Refused, Submission,
+            Submitted, WorkerInfo,
         },
     },
 };
@@ -121,6 +121,7 @@ pub(crate) fn plain_job() -> NewJob {
         deadline: None,
         metadata: None,
         retry_of: None,
+        user_id: None,
         task: None,
         dedup: None,
         children: Vec::new(),
@@ -137,6 +138,9 @@ pub(crate) fn task(session: Option<SessionId>, prompt: &str, on_busy: OnBusy) ->
         title: prompt.to_owned(),
         voice_mode: false,
         on_busy,
+        attachments: vec![],
+        metered: false,
+        interruption: Interruption::Task,
     };
     NewJob { task: Some(task), ..plain_job() }
 }
@@ -222,7 +226,7 @@ impl Fixture {
     }
 
     pub(crate) async fn finish(&self, claimed: &Claimed, outcome: Outcome) -> bool {
-        let entry = Finish { fence: claimed.fence, events: vec![], receipts: vec![], outcome };
+        let entry = Finish::new(claimed.fence, outcome);
         self.store.finish(vec![entry], now()).await.unwrap().0.remove(0).is_ok()
     }
 

@@ -78,8 +78,8 @@ on_both! {
         for _ in 0..3 {
             ids.insert(0, fixture.submit(task(None, "hi", OnBusy::default())).await.unwrap().session_id.unwrap());
         }
-        let first = fixture.store.sessions(TENANT, &SessionFilter { before: None, limit: 2 }).await.unwrap();
-        let second = fixture.store.sessions(TENANT, &SessionFilter { before: Some(first[1].id), limit: 2 }).await.unwrap();
+        let first = fixture.store.sessions(TENANT, &SessionFilter { limit: 2, ..SessionFilter::default() }).await.unwrap();
+        let second = fixture.store.sessions(TENANT, &SessionFilter { before: Some(first[1].id), limit: 2, ..SessionFilter::default() }).await.unwrap();
         let mut listed: Vec<_> = first.iter().chain(&second).map(|session| session.id).collect();
         listed.sort();
         ids.sort();

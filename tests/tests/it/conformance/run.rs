@@ -73,7 +73,7 @@ on_both! {
         let created = fixture.submit(task(None, "hi", OnBusy::default())).await.unwrap();
         let claimed = fixture.claim(created.id, LEASE).await;
         let outcome = Outcome::Completed { result: json!({"summary": "hello"}), message: Some("hello".to_owned()) };
-        let entry = Finish { fence: claimed.fence, events: vec![text("hello")], receipts: vec![], outcome: outcome.clone() };
+        let entry = Finish { events: vec![text("hello")], ..Finish::new(claimed.fence, outcome.clone()) };
         assert_eq!(fixture.store.finish(vec![entry], now()).await.unwrap().0, [Ok(())]);
         let job = fixture.job(created.id).await;
         assert_eq!((job.state, job.result, job.lease_until), (JobState::Completed, Some(json!({"summary": "hello"})), None));
@@ -156,7 +156,7 @@ on_both! {
         let (finished, lost, cancelled, late) = (new().await, new().await, new().await, new().await);
         let claimed = fixture.claim(finished, LEASE).await;
         let outcome = Outcome::Completed { result: json!({}), message: None };
-        let finish = Finish { fence: claimed.fence, events: vec![], receipts: vec![], outcome };
+        let finish = Finish::new(claimed.fence, outcome);
         ended.extend(fixture.store.finish(vec![finish.clone()], now()).await.unwrap().1.ended);
         ended.extend(fixture.store.finish(vec![finish], now()).await.unwrap().1.ended);
         fixture.tamper("UPDATE jobs SET max_attempts = 1").await;
@@ -182,7 +182,7 @@ on_both! {
         let (appended, _) = fixture.store.append(vec![Append { fence: stale.fence, events: vec![text("x")] }], now()).await.unwrap();
         assert!(appended[0].is_err());
         assert!(!fixture.complete(&stale, "x").await);
-        assert!(fixture.store.release(stale.fence, now()).await.unwrap().0.is_err());
+        assert!(fixture.store.release(stale.fence.into(), now()).await.unwrap().0.is_err());
         assert_eq!(fixture.events(Stream::Job(created.id)).await, before);
         assert!(fixture.complete(&holder, "done").await);
     }
@@ -202,10 +202,10 @@ on_both! {
         assert!(!fixture.complete(&claimed, "late").await);
         assert_eq!(fixture.job(next.id).await.state, JobState::Blocked);
 
-        let (released, consequences) = fixture.store.release(claimed.fence, now()).await.unwrap();
+        let (released, consequences) = fixture.store.release(claimed.fence.into(), now()).await.unwrap();
         assert!(released.is_ok());
         assert_eq!(consequences.ready[0].id, next.id);
-        assert!(fixture.store.release(claimed.fence, now()).await.unwrap().0.is_err(), "once");
+        assert!(fixture.store.release(claimed.fence.into(), now()).await.unwrap().0.is_err(), "once");
         assert_eq!(fixture.job(next.id).await.state, JobState::Queued);
         assert_eq!(fixture.said(session.unwrap()).await.last().unwrap(), "next");
     }

@@ -136,7 +136,7 @@ on_both! {
         let failed = fixture.job(started).await;
         assert_eq!((failed.state, failed.failure.unwrap().class), (JobState::Failed, FailureClass::Timeout));
         assert!(!fixture.complete(&run, "late").await);
-        assert!(fixture.store.release(run.fence, at).await.unwrap().0.is_ok());
+        assert!(fixture.store.release(run.fence.into(), at).await.unwrap().0.is_ok());
     }
 
     async fn the_line_moves_on_even_if_nobody_said_so(fixture: Fixture) {

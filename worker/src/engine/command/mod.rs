@@ -78,7 +78,7 @@ impl Command {
 
     fn judge(&self, exit: Exit, text: String, stderr: Tail, lease_over: bool) -> Result<TurnEnd, TurnFailure> {
         let how = match exit {
-            Exit::Code(0) => return Ok(TurnEnd { text, ..TurnEnd::default() }),
+            Exit::Code(0) => return Ok(TurnEnd { text, model: None }),
             Exit::Code(status) => format!("exited with status {status}"),
             Exit::Signal(_) if lease_over => return Err(TurnFailure::lease_over()),
             Exit::Signal(signal) => format!("was killed by signal {signal}"),

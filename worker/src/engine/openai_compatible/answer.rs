@@ -1,6 +1,9 @@
 //! An answer while it is put together.
 
-use errand_common::{config::Secret, domain::FailureClass};
+use errand_common::{
+    config::Secret,
+    domain::{FailureClass, Usage},
+};
 use serde_json::Value;
 
 use super::{
@@ -72,6 +75,14 @@ impl Answer {
         self.finish_reason.is_some() || self.done
     }
 
+    /// What it cost, once the server has said so.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let tokens = |name| self.usage.as_ref()?.get(name)?.as_u64();
+        let model = self.model.clone();
+        let (input_tokens, output_tokens) = (tokens("prompt_tokens")?, tokens("completion_tokens").unwrap_or(0));
+        Some(Usage { input_tokens, output_tokens, model, ..Usage::default() })
+    }
+
     /// The end, with a note for people if the answer is not what it might have been.
     pub(super) fn finish(self) -> Result<(TurnEnd, Option<&'static str>), TurnFailure> {
         if !self.is_finished() {
@@ -90,14 +101,6 @@ impl Answer {
             Some("length") => Some("the answer ends at the longest length that the server or `max_tokens` allows"),
             _ => None,
         };
-        let tokens = |name| self.usage.as_ref().and_then(|usage| usage.get(name)?.as_u64());
-        let end = TurnEnd {
-            input_tokens: tokens("prompt_tokens"),
-            output_tokens: tokens("completion_tokens"),
-            cost_usd: None,
-            text: self.text,
-            model: self.model,
-        };
-        Ok((end, note))
+        Ok((TurnEnd { text: self.text, model: self.model }, note))
     }
 }

@@ -67,11 +67,21 @@ impl OpenAiCompatible {
         let unavailable = |reason| TurnFailure::new(FailureClass::Fatal, code::ENGINE_UNAVAILABLE, reason);
         let client = self.client().map_err(unavailable)?;
         let key = self.key().map_err(unavailable)?;
-        let response = self.ask(client, turn, key.as_ref()).await?;
+        let spending = context.ledger.begin();
+        let response = match self.ask(client, turn, key.as_ref()).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                spending.nothing();
+                return Err(refusal);
+            }
+        };
         let limit = usize::try_from(self.config.answer_limit_kib).unwrap_or(usize::MAX).saturating_mul(1024);
         let idle = Duration::from_secs(self.config.idle_timeout_seconds.into());
         let mut answer = Answer::new(limit, key);
         listen(Pieces::new(response, limit, idle), &mut answer, context).await?;
+        if let Some(usage) = answer.usage() {
+            spending.report(usage);
+        }
         let (end, note) = answer.finish()?;
         if let Some(note) = note {
             let event = NewEvent::new(EventType::Progress, json!({ "message": note }));
@@ -129,7 +139,7 @@ async fn listen(mut pieces: Pieces, answer: &mut Answer, context: &TurnContext) 
 #[async_trait]
 impl Engine for OpenAiCompatible {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { streaming: true, history: true, ..Capabilities::default() }
+        Capabilities { streaming: true, history: true, metered: true, ..Capabilities::default() }
     }
 
     async fn availability(&self) -> Availability {

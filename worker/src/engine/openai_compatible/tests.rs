@@ -1,4 +1,6 @@
-use errand_common::domain::{JobId, Message, MessageId, Role, SessionId, Timestamp};
+use std::sync::Arc;
+
+use errand_common::domain::{Message, MessageId, Role, SessionId, Timestamp, UsageReport};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -7,7 +9,13 @@ use super::{
     fake::{Fake, Script},
     *,
 };
-use crate::guard::MonotonicInstant;
+use crate::{
+    engine::{
+        Ledger,
+        trial::{TrialLink, turn},
+    },
+    guard::MonotonicInstant,
+};
 
 fn engine(base_url: &str, more: &Value) -> OpenAiCompatible {
     // Another test may have installed it already.
@@ -17,31 +25,39 @@ fn engine(base_url: &str, more: &Value) -> OpenAiCompatible {
     OpenAiCompatible::new("trial", &serde_json::from_value(config).expect("a configuration"))
 }
 
-fn turn(prompt: &str) -> Turn {
-    Turn {
-        job_id: JobId::new(),
-        session_id: None,
-        attempt: 1,
-        prompt: prompt.to_owned(),
-        system_prompt: None,
-        max_turns: 10,
-        allowed_tools: Vec::new(),
-        history: Vec::new(),
-    }
-}
-
 /// The end and all events, each as its type and content.
 async fn run(engine: &OpenAiCompatible, turn: Turn) -> (Result<TurnEnd, TurnFailure>, Vec<(EventType, String)>) {
+    let (end, said, _) = run_accounted(engine, turn).await;
+    (end, said)
+}
+
+/// As [`run`], with what the run knows that it spent.
+async fn run_accounted(
+    engine: &OpenAiCompatible,
+    turn: Turn,
+) -> (Result<TurnEnd, TurnFailure>, Vec<(EventType, String)>, Option<UsageReport>) {
     let (events, mut heard) = mpsc::channel(1024);
     let (_lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(Duration::from_secs(60)));
-    let context = TurnContext { events, stop: CancellationToken::new(), must_end_by };
+    let ledger = Ledger::default();
+    let context = TurnContext {
+        events,
+        stop: CancellationToken::new(),
+        must_end_by,
+        ledger: ledger.clone(),
+        link: Arc::new(TrialLink::allowing()),
+    };
     let end = engine.run(turn, context).await;
     let mut said = Vec::new();
     while let Some(event) = heard.recv().await {
         let content = event.data.get("content").and_then(Value::as_str).unwrap_or_default();
         said.push((event.kind, content.to_owned()));
     }
-    (end, said)
+    (end, said, ledger.report())
+}
+
+async fn account_of(script: Script) -> (Result<TurnEnd, TurnFailure>, Vec<(EventType, String)>, Option<UsageReport>) {
+    let fake = Fake::play(vec![script]).await;
+    run_accounted(&engine(&fake.base_url, &json!({})), turn("hello")).await
 }
 
 async fn answer_to(script: Script) -> (Result<TurnEnd, TurnFailure>, Vec<(EventType, String)>) {
@@ -70,10 +86,11 @@ const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_toke
 
 #[tokio::test]
 async fn text_streams_and_tokens_are_counted() {
-    let (end, said) = answer_to(Script::events(&[&text("Hello"), &text(" you"), STOP, USAGE, "[DONE]"])).await;
+    let (end, said, usage) = account_of(Script::events(&[&text("Hello"), &text(" you"), STOP, USAGE, "[DONE]"])).await;
+    let usage = usage.expect("the server told").usage;
     let end = end.expect("success");
     assert_eq!((end.text.as_str(), end.model.as_deref()), ("Hello you", Some("trial-1")));
-    assert_eq!((end.input_tokens, end.output_tokens, end.cost_usd), (Some(7), Some(2), None));
+    assert_eq!((usage.input_tokens, usage.output_tokens, usage.cost_nano_usd), (7, 2, None));
     assert_eq!(said, [(EventType::Text, "Hello".into()), (EventType::Text, " you".into())]);
 }
 
@@ -87,6 +104,7 @@ async fn the_request_carries_the_conversation() {
         job_id: None,
         role,
         content: content.to_owned(),
+        attachments: vec![],
         ordinal: 1,
         created_at: Timestamp::default(),
     };
@@ -130,9 +148,10 @@ async fn quirks_of_servers_are_put_up_with() {
         .then("event: message\nid: 4\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\\u0000b\"}}]}\n\n")
         .then("data: {\"choices\":null,\"usage\":{\"prompt_tokens\":null}}\n\n")
         .then(format!("data: {STOP}\n\n"));
-    let (end, said) = answer_to(script).await;
+    let (end, said, usage) = account_of(script).await;
+    assert!(usage.is_some_and(|report| report.incomplete), "the server told nothing that can be counted");
     let end = end.expect("a finish reason without [DONE] is an end");
-    assert_eq!((end.text.as_str(), end.input_tokens), ("a\u{FFFD}b", None));
+    assert_eq!(end.text, "a\u{FFFD}b");
     let thinking = |text: &str| (EventType::Thinking, text.to_owned());
     assert_eq!(said, [thinking("hm"), thinking("so"), (EventType::Text, "a\u{FFFD}b".into())]);
     let (end, _) = answer_to(Script::events(&[&text("x"), "[DONE]"])).await;
@@ -143,9 +162,9 @@ async fn quirks_of_servers_are_put_up_with() {
 async fn an_answer_in_one_piece_is_taken() {
     let whole = json!({ "choices": [{ "message": { "content": "all at once" }, "finish_reason": "stop" }],
         "usage": { "prompt_tokens": 1, "completion_tokens": 3 } });
-    let (end, said) = answer_to(Script::json("200 OK", &[], &whole.to_string())).await;
-    let end = end.expect("success");
-    assert_eq!((end.text.as_str(), end.output_tokens), ("all at once", Some(3)));
+    let (end, said, usage) = account_of(Script::json("200 OK", &[], &whole.to_string())).await;
+    assert_eq!(end.expect("success").text, "all at once");
+    assert_eq!(usage.expect("the server told").usage.output_tokens, 3);
     assert_eq!(said, [(EventType::Text, "all at once".into())]);
 }
 
@@ -289,7 +308,13 @@ async fn a_stop_hangs_up() {
     let (events, mut heard) = mpsc::channel(16);
     let (_lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(Duration::from_secs(60)));
     let stop = CancellationToken::new();
-    let context = TurnContext { events, stop: stop.clone(), must_end_by };
+    let context = TurnContext {
+        events,
+        stop: stop.clone(),
+        must_end_by,
+        ledger: Ledger::default(),
+        link: Arc::new(TrialLink::allowing()),
+    };
     let run = tokio::spawn(async move { engine.run(turn("hello"), context).await });
     heard.recv().await.expect("the first word");
     stop.cancel();

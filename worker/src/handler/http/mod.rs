@@ -69,7 +69,7 @@ impl Handler for HttpHandler {
         self.default_timeout()
     }
 
-    async fn run(&self, claimed: &Claimed, context: &RunContext) -> Result<Completion, HandlerFailure> {
+    async fn run(&self, claimed: &Claimed, context: &Arc<RunContext>) -> Result<Completion, HandlerFailure> {
         let payload = HttpPayload::deserialize(&claimed.job.payload)
             .map_err(|error| invalid("INVALID_PAYLOAD", format!("the payload is not that of an http job: {error}")))?;
         let url = payload.target().map_err(|detail| invalid("INVALID_PAYLOAD", format!("/url {detail}")))?;

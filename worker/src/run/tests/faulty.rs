@@ -12,7 +12,8 @@ use std::{
 use async_trait::async_trait;
 use errand_common::{
     domain::{
-        ApiKeyId, Children, Effect, Event, Fence, Job, JobId, Message, Session, SessionId, Stream, Timestamp, WorkerId,
+        ApiKeyId, Approval, ApprovalId, AttachmentContent, Children, Decision, Effect, Event, Fence, Job, JobId,
+        Message, Session, SessionId, Stream, Timestamp, UsageRecord, WorkerId,
     },
     port::{Ready, Store, StoreError, store::*},
 };
@@ -85,8 +86,39 @@ delegate! { Runs {
     renew(lease: Duration, fences: &[Fence]) -> Vec<Result<Timestamp, Stale>>;
     append(batch: Vec<Append>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
     finish(batch: Vec<Finish>, now: Timestamp) -> (Vec<Result<(), Stale>>, Consequences);
-    release(fence: Fence, now: Timestamp) -> (Result<(), Stale>, Consequences);
+    release(release: Release, now: Timestamp) -> (Result<(), Stale>, Consequences);
     history(session: SessionId, job: JobId, limit: u32) -> Vec<Message>;
+} }
+
+delegate! { Approvals {
+    ask(fence: Fence, asks: Vec<Ask>, expires_at: Timestamp, now: Timestamp) -> (Result<Asked, Stale>, Consequences);
+    decisions(fence: Fence, ids: &[ApprovalId]) -> Vec<Option<Decision>>;
+    rule(verdict: Verdict) -> Option<(Ruled, Consequences)>;
+    withdraw(fence: Fence, ids: &[ApprovalId], now: Timestamp) -> (Result<(), Stale>, Consequences);
+    park(park: Park, now: Timestamp) -> (Parked, Consequences);
+    expire_approvals(now: Timestamp, limit: u32) -> (usize, Consequences);
+    approvals(tenant: &str, job: JobId) -> Vec<Approval>;
+} }
+
+delegate! { EngineStates {
+    engine_state(session: SessionId, engine: &str) -> Option<EngineState>;
+    keep_engine_state(fence: Fence, state: EngineState) -> Result<(), Stale>;
+} }
+
+delegate! { UsageReads {
+    usage_sums(filter: &UsageFilter, groups: &[UsageGroup], limit: u32) -> Vec<UsageSum>;
+    usage_of(tenant: &str, job: JobId) -> Vec<UsageRecord>;
+    spent(tenant: &str, job: JobId, session: Option<SessionId>, since: Timestamp) -> SpentBy;
+} }
+
+delegate! { Attachments {
+    keep_attachments(tenant: &str, contents: Vec<AttachmentContent>, now: Timestamp) -> ();
+    attachments(tenant: &str, hashes: &[String]) -> Vec<AttachmentContent>;
+} }
+
+delegate! { Preferences {
+    default_engine(tenant: &str) -> Option<String>;
+    choose_engine(tenant: &str, engine: &str, now: Timestamp) -> ();
 } }
 
 delegate! { Sweeps {

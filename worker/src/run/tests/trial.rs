@@ -18,7 +18,7 @@ use errand_common::{
         Event, EventType, FailureClass, Job, JobId, JobState, NewEvent, OnBusy, Priority, RetryPolicy, SessionId,
         Stream,
     },
-    port::store::{CancelRequest, CancelResult, NewJob, NewTask, Submission, Submitted},
+    port::store::{CancelRequest, CancelResult, Interruption, NewJob, NewTask, Submission, Submitted},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -87,7 +87,7 @@ impl Engine for Scripted {
                 say("before").await;
                 self.gate.notified().await;
                 say(" after").await;
-                Ok(TurnEnd { text: "before after".to_owned(), ..TurnEnd::default() })
+                Ok(TurnEnd { text: "before after".to_owned(), model: None })
             }
             // Its first run ends by being stopped.
             "second" if self.begun.lock().expect("no panic").insert(turn.job_id) => {
@@ -99,11 +99,11 @@ impl Engine for Scripted {
                 for number in 0..5_000 {
                     say(&format!("{number} ")).await;
                 }
-                Ok(TurnEnd { text: "flooded".to_owned(), ..TurnEnd::default() })
+                Ok(TurnEnd { text: "flooded".to_owned(), model: None })
             }
             _ => {
                 say(&turn.prompt).await;
-                Ok(TurnEnd { text: turn.prompt, ..TurnEnd::default() })
+                Ok(TurnEnd { text: turn.prompt, model: None })
             }
         }
     }
@@ -260,6 +260,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         deadline: None,
         metadata: None,
         retry_of: None,
+        user_id: None,
         task: None,
         dedup: None,
         children: Vec::new(),
@@ -281,6 +282,9 @@ pub(super) fn task_in(session: SessionId, prompt: &str) -> NewJob {
             title: prompt.to_owned(),
             voice_mode: false,
             on_busy: OnBusy::Enqueue,
+            attachments: vec![],
+            metered: false,
+            interruption: Interruption::Task,
         }),
         ..task(prompt)
     }

@@ -1,0 +1,29 @@
+//! Images and documents that come with a prompt.
+
+use serde::{Deserialize, Serialize};
+
+/// An attachment as messages and payloads name it: by the hash of its content.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentRef {
+    /// SHA-256 of the content, in hex.
+    pub hash: String,
+    /// Its media type, in lower case and without parameters: `image/png`.
+    pub media_type: String,
+    /// Its name, if it came with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
+    /// Bytes of its content.
+    pub size: u64,
+}
+
+/// A content, kept once a tenant however often it is sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AttachmentContent {
+    /// SHA-256 of the content, in hex.
+    pub hash: String,
+    /// The content in standard Base64 with padding: as it came, and as engines want it.
+    pub base64: String,
+    /// Bytes of the content itself.
+    pub size: u64,
+}

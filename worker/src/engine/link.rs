@@ -1,0 +1,41 @@
+//! What an engine may ask of the run it works for.
+
+use async_trait::async_trait;
+use errand_common::{
+    domain::{Decision, ToolCall},
+    port::store::EngineState,
+};
+
+use super::TurnFailure;
+
+/// What an engine may ask of the run it works for.
+#[async_trait]
+pub trait Link: Send + Sync {
+    /// Asks whether these calls may be made, and waits for the decisions, in the order asked. Meanwhile the run holds no slot and
+    /// the attempt's clock stands. Calls that need no asking (allowed by name, granted for the session, decided before) are
+    /// answered at once.
+    ///
+    /// # Errors
+    /// The run is to stop, or lets its process go while the question waits: the engine checkpoints its state and returns soon. A
+    /// later run finds the decision by asking again.
+    async fn approve(&self, calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure>;
+
+    /// The engine asks these calls (by [`ToolCall::id`]) no more; a pending [`Link::approve`] is answered with a denial.
+    async fn withdraw(&self, call_ids: Vec<String>);
+
+    /// Makes a state durable now, in mid-run: to be called with the engine's session id before anything is done under it.
+    ///
+    /// # Errors
+    /// The run is to stop.
+    async fn keep_state(&self, state: EngineState) -> Result<(), TurnFailure>;
+
+    /// The state that is written with the run's end, whichever way it ends; the last one counts.
+    fn checkpoint(&self, state: EngineState);
+
+    /// Whether another turn may begin: to be asked before each request to a model but the first, with everything spent so far
+    /// in the ledger.
+    ///
+    /// # Errors
+    /// A budget is used up; the turn ends with this failure.
+    async fn next_turn(&self) -> Result<(), TurnFailure>;
+}
