@@ -53,8 +53,9 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         let watched = Duration::from_secs(options.seconds);
 
         let (busy, until) = watch::channel(true);
-        let loops =
-            tokio::spawn(try_join_all((0..BUSY).map(|client| keep_busy(flooder.clone(), client % 2 + 1, until.clone()))));
+        let loops = tokio::spawn(try_join_all(
+            (0..BUSY).map(|client| keep_busy(flooder.clone(), client % 2 + 1, until.clone())),
+        ));
         // The slots are busy before it counts.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let calm = truth::now();
