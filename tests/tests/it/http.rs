@@ -75,6 +75,9 @@ both_modes! {
         assert_eq!((call.key.as_deref(), &call.body), (Some(id.as_str()), &json!({"n": 1})));
         assert_eq!((call.header("content-type"), call.header("x-own")), ("application/json", "yes"));
         assert_eq!(call.header("authorization"), "Bearer s3cret-of-the-test");
+        let counted = "errand_effects_total{kind=\"http\",result=\"sent\"} 1";
+        let metrics = errand.worker_client(0).get_root("/metrics").await.expect("metrics").text;
+        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
         let trace: Vec<_> = call.header("traceparent").split('-').collect();
         assert_eq!((trace[0], trace[1], trace[2].len(), trace[3]), ("00", id.replace('-', "").as_str(), 16, "01"));
 
