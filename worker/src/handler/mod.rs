@@ -206,7 +206,7 @@ pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
 
 /// All handlers of this version.
 pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Config) -> HandlerTable {
-    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, &config.engines));
+    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, config));
     let http: Arc<dyn Handler> = Arc::new(http::HttpHandler::new(config));
     BTreeMap::from([(wire::task::KIND.to_owned(), task), (wire::http::KIND.to_owned(), http)])
 }
