@@ -181,7 +181,7 @@ impl TurnFailure {
     }
 
     /// What a run that was told to stop returns; nobody looks at it.
-    fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         Self::new(FailureClass::Cancelled, code::EXECUTION_ERROR, "stopped")
     }
 }

@@ -1,8 +1,10 @@
 //! `task`: one prompt on one engine.
 
+mod approval;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,9 +21,10 @@ use errand_common::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::approval::{Approvals, Rules};
 use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
 use crate::{
     engine::{Engine, EngineTable, Ledger, Link, Turn, TurnContext, TurnEnd, TurnFailure},
@@ -38,17 +41,19 @@ pub(crate) struct TaskHandler {
     engines: Arc<EngineTable>,
     /// Engines that must not run twice for one task.
     run_once: BTreeSet<String>,
+    approvals: Rules,
 }
 
 impl TaskHandler {
-    pub(crate) fn new(engines: Arc<EngineTable>, config: &config::Engines) -> Self {
+    pub(crate) fn new(engines: Arc<EngineTable>, config: &config::Config) -> Self {
         let run_once = config
+            .engines
             .table
             .iter()
             .filter(|(_, engine)| matches!(engine, config::Engine::Command(command) if command.rerun == Rerun::Never))
             .map(|(name, _)| name.clone())
             .collect();
-        Self { engines, run_once }
+        Self { engines, run_once, approvals: Rules::new(&config.worker) }
     }
 }
 
@@ -81,7 +86,7 @@ impl Handler for TaskHandler {
         }
         let history = history(claimed, payload.max_context_messages, context).await?;
         let name = payload.engine_type.clone();
-        match run_turn(engine.as_ref(), turn(claimed, payload, history), context).await {
+        match self.run_turn(engine.as_ref(), turn(claimed, payload, history), context).await {
             Ok(end) => Ok(completion(&name, end, context.ledger())),
             Err(TurnFailure { class, code, message, retry_after }) => {
                 Err(HandlerFailure::Failed { class, code, message, retry_after })
@@ -135,38 +140,57 @@ fn turn(claimed: &Claimed, payload: TaskPayload, history: Vec<Message>) -> Turn 
     }
 }
 
-/// Runs the engine and forwards its events, all of them before this returns.
-async fn run_turn(engine: &dyn Engine, turn: Turn, context: &Arc<RunContext>) -> Result<TurnEnd, TurnFailure> {
-    let (events, emitted) = mpsc::channel(EVENTS_AHEAD);
-    let link = TurnContext {
-        events,
-        stop: context.run.stop_token().clone(),
-        must_end_by: context.run.must_end_by(),
-        ledger: context.ledger().clone(),
-        link: Arc::new(TaskLink { context: context.clone() }),
-    };
-    let over = CancellationToken::new();
-    let work = async {
-        let end = engine.run(turn, link).await;
-        over.cancel();
+impl TaskHandler {
+    /// Runs the engine and forwards its events, all of them before this returns.
+    async fn run_turn(
+        &self,
+        engine: &dyn Engine,
+        turn: Turn,
+        context: &Arc<RunContext>,
+    ) -> Result<TurnEnd, TurnFailure> {
+        let (events, emitted) = mpsc::channel(EVENTS_AHEAD);
+        let (flush, flushes) = mpsc::channel(1);
+        let approvals = Approvals {
+            context: context.clone(),
+            rules: self.approvals,
+            allowed_tools: turn.allowed_tools.clone(),
+            can_be_parked: engine.capabilities().resume,
+            flush,
+            waiting: Mutex::new(HashMap::new()),
+        };
+        let link = TurnContext {
+            events,
+            stop: context.run.stop_token().clone(),
+            must_end_by: context.run.must_end_by(),
+            ledger: context.ledger().clone(),
+            link: Arc::new(TaskLink { context: context.clone(), approvals }),
+        };
+        let over = CancellationToken::new();
+        let work = async {
+            let end = engine.run(turn, link).await;
+            over.cancel();
+            end
+        };
+        let (end, ()) = tokio::join!(work, forward(emitted, flushes, &over, context));
         end
-    };
-    let (end, ()) = tokio::join!(work, forward(emitted, &over, context));
-    end
+    }
 }
 
 /// What an engine may ask of a task's run.
 struct TaskLink {
     context: Arc<RunContext>,
+    approvals: Approvals,
 }
 
 #[async_trait]
 impl Link for TaskLink {
-    async fn approve(&self, _calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure> {
-        Err(TurnFailure::new(FailureClass::Fatal, "NOT_BUILT", "approvals are not built yet"))
+    async fn approve(&self, calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure> {
+        self.approvals.approve(calls).await
     }
 
-    async fn withdraw(&self, _call_ids: Vec<String>) {}
+    async fn withdraw(&self, call_ids: Vec<String>) {
+        self.approvals.withdraw(call_ids).await;
+    }
 
     async fn keep_state(&self, _state: EngineState) -> Result<(), TurnFailure> {
         Ok(())
@@ -181,8 +205,13 @@ impl Link for TaskLink {
     }
 }
 
-/// Hands events on until the turn is over and none is left.
-async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken, context: &RunContext) {
+/// Hands events on until the turn is over and none is left. Answers a flush when none is left for now.
+async fn forward(
+    mut emitted: mpsc::Receiver<NewEvent>,
+    mut flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    over: &CancellationToken,
+    context: &RunContext,
+) {
     loop {
         tokio::select! {
             biased;
@@ -190,6 +219,8 @@ async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken
                 Some(event) => context.event(event).await,
                 None => return,
             },
+            // Who asked is gone if it was dropped.
+            Some(flushed) = flushes.recv() => drop(flushed.send(())),
             () = over.cancelled() => break,
         }
     }
