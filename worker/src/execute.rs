@@ -23,6 +23,7 @@ use tracing::Instrument;
 
 use crate::{
     handler::{Completion, Handler, HandlerFailure, HandlerTable, Missing, RunContext},
+    metered,
     outcome::{self, Moment, Patience},
     pace::{Backoff, within},
     registry::{Held, Run, StopReason},
@@ -110,7 +111,7 @@ impl Executor {
             return;
         }
         if run.is_revoked() {
-            self.release(run, &outbox).await;
+            self.release(claimed, run, &outbox).await;
             return;
         }
         if !run.open_asks().is_empty() && self.leave_waiting(run, &outbox, &ended).await {
@@ -118,9 +119,12 @@ impl Executor {
         }
         let Some(outcome) = self.decide(claimed, run, ended).await else { return };
         match self.write(claimed, outbox.clone(), outcome.clone()).await {
-            Finished::Written => count(claimed, &outcome, started.elapsed()),
+            Finished::Written => {
+                count(claimed, &outcome, started.elapsed());
+                metered::count(&claimed.job, outbox.ledger().report().as_ref());
+            }
             // Whether it was cancelled or claimed by another is not known here; the store is.
-            Finished::Stale => self.release(run, &outbox).await,
+            Finished::Stale => self.release(claimed, run, &outbox).await,
             Finished::LeaseLost => lease_lost(run),
             Finished::Refused => tracing::error!("the end of the run could not be written; its lease will pass"),
         }
@@ -240,12 +244,15 @@ impl Executor {
     }
 
     /// Tells the store that nothing of a revoked run is left. Tried while the lease holds; afterwards it doesn't matter.
-    async fn release(&self, run: &Run, outbox: &Outbox) {
+    async fn release(&self, claimed: &Claimed, run: &Run, outbox: &Outbox) {
         let release = outbox.release();
         let mut backoff = Backoff::new();
         while run.lease_holds() {
             match within(self.call_limit, self.backend.store.release(release.clone(), self.backend.clock.now())).await {
-                Ok((Ok(()), consequences)) => return self.backend.dispatch(consequences).await,
+                Ok((Ok(()), consequences)) => {
+                    metered::count(&claimed.job, release.usage.as_ref());
+                    return self.backend.dispatch(consequences).await;
+                }
                 // Not cancelled, but another's by now: there is nothing to release.
                 Ok((Err(_), consequences)) => {
                     metrics::counter!(metric::STALE_WRITES_REJECTED_TOTAL).increment(1);

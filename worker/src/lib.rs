@@ -20,6 +20,7 @@ pub mod guard;
 mod handler;
 mod health;
 mod lease;
+mod metered;
 mod outcome;
 mod pace;
 mod refill;

@@ -43,6 +43,8 @@ pub struct Config {
     pub auth: Auth,
     /// How long things are kept.
     pub retention: Retention,
+    /// What may be spent.
+    pub budgets: Budgets,
     /// What end users read.
     pub texts: Texts,
     /// Streams to watchers.
@@ -233,6 +235,9 @@ pub struct Worker {
     pub sweep_horizon_seconds: u32,
     /// Most rows that one step of the sweep touches.
     pub sweep_batch: u32,
+    /// Largest sum of decoded attachments of the history that an engine is given with a prompt, in MiB, the prompt's own not
+    /// counted: the newest are given, a note stands in for each older one.
+    pub history_attachments_mib: u32,
 }
 
 impl Default for Worker {
@@ -256,6 +261,7 @@ impl Default for Worker {
             snooze_seconds: 5,
             sweep_horizon_seconds: 60,
             sweep_batch: 1_000,
+            history_attachments_mib: 20,
         }
     }
 }
@@ -380,6 +386,28 @@ impl Retention {
 
 fn days(count: u32) -> Option<Duration> {
     (count > 0).then(|| Duration::from_secs(u64::from(count) * 86_400))
+}
+
+/// `[budgets]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budgets {
+    /// Most tokens, in and out, that one task may spend over all its runs; no bound if unset. All budgets are judged before
+    /// each request to a model: one that is under way is not cut short. What a run that died had spent is counted as far
+    /// as it is known.
+    pub job_tokens: Option<u64>,
+    /// Most US dollars that one task may spend over all its runs; no bound if unset. Requests whose cost nobody knows count
+    /// nothing here: set prices, or a budget of tokens.
+    pub job_usd: Option<f64>,
+    /// Most tokens that the tasks of one session may spend; no bound if unset.
+    pub session_tokens: Option<u64>,
+    /// Most US dollars that the tasks of one session may spend; no bound if unset.
+    pub session_usd: Option<f64>,
+    /// Most tokens that the tasks of one tenant may spend in a day, which begins at 00:00 UTC; no bound if unset. Tasks that run
+    /// at once see what the others spent when their runs have ended.
+    pub tenant_day_tokens: Option<u64>,
+    /// Most US dollars that the tasks of one tenant may spend in a day, likewise; no bound if unset.
+    pub tenant_day_usd: Option<f64>,
 }
 
 /// `[texts]`

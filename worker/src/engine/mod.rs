@@ -87,6 +87,17 @@ pub struct Turn {
     pub contents: BTreeMap<String, AttachmentContent>,
     /// What this engine kept of the conversation when its last run in it ended or was parked.
     pub state: Option<EngineState>,
+    /// What budgets leave for it, as this run begins; engines that can hold to a bound of their own are given it.
+    pub remaining: Remaining,
+}
+
+/// What is left of the budgets that apply to a run; `None`: no budget bounds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Remaining {
+    /// Tokens in and out.
+    pub tokens: Option<u64>,
+    /// Billionths of a US dollar.
+    pub cost_nano_usd: Option<u64>,
 }
 
 /// How a turn ended well.
