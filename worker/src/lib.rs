@@ -29,7 +29,9 @@ mod retain;
 mod retry_after;
 mod run;
 mod runner;
+mod slots;
 mod sweep;
+mod warm;
 mod writer;
 
 pub use health::{Condition, Health};

@@ -2,7 +2,9 @@
 //!
 //! * `state`: what the engine finds again of the conversation; `contents`: the attachments it is given.
 //! * `budget`: what it may spend. `asking`: questions to the store that wait while it is away.
+//! * `approval`: the tool calls that a person decides about.
 
+mod approval;
 mod asking;
 mod budget;
 mod contents;
@@ -10,7 +12,7 @@ mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -23,10 +25,14 @@ use errand_common::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::{asking::ask, budget::Budget};
+use self::{
+    approval::{Approvals, Rules},
+    asking::ask,
+    budget::Budget,
+};
 use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
 use crate::engine::{Engine, EngineTable, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure};
 
@@ -40,6 +46,7 @@ pub(crate) struct TaskHandler {
     engines: Arc<EngineTable>,
     /// Engines that must not run twice for one task.
     run_once: BTreeSet<String>,
+    approvals: Rules,
     budgets: config::Budgets,
     /// Most bytes of the history's attachments that an engine is given.
     history_attachments: u64,
@@ -57,6 +64,7 @@ impl TaskHandler {
         Self {
             engines,
             run_once,
+            approvals: Rules::new(&config.worker),
             budgets: config.budgets.clone(),
             history_attachments: u64::from(config.worker.history_attachments_mib) * 1024 * 1024,
         }
@@ -81,7 +89,17 @@ impl TaskHandler {
             turn.state = state::load(claimed.job.session_id, &name, context).await?;
         }
         contents::load(&mut turn, capabilities.attachments, self.history_attachments, context).await?;
-        run_turn(engine, turn, TaskLink { context: context.clone(), budget }, context).await
+        let (flush, flushes) = mpsc::channel(1);
+        let approvals = Approvals {
+            context: context.clone(),
+            rules: self.approvals,
+            allowed_tools: turn.allowed_tools.clone(),
+            can_be_parked: capabilities.resume,
+            flush,
+            waiting: Mutex::default(),
+        };
+        let link = TaskLink { context: context.clone(), budget, approvals };
+        run_turn(engine, turn, link, flushes, context).await
     }
 }
 
@@ -157,6 +175,7 @@ async fn run_turn(
     engine: &dyn Engine,
     turn: Turn,
     link: TaskLink,
+    flushes: mpsc::Receiver<oneshot::Sender<()>>,
     context: &RunContext,
 ) -> Result<TurnEnd, TurnFailure> {
     let (events, emitted) = mpsc::channel(EVENTS_AHEAD);
@@ -173,7 +192,7 @@ async fn run_turn(
         over.cancel();
         end
     };
-    let (end, ()) = tokio::join!(work, forward(emitted, &over, context));
+    let (end, ()) = tokio::join!(work, forward(emitted, flushes, &over, context));
     end
 }
 
@@ -181,15 +200,18 @@ async fn run_turn(
 struct TaskLink {
     context: Arc<RunContext>,
     budget: Budget,
+    approvals: Approvals,
 }
 
 #[async_trait]
 impl Link for TaskLink {
-    async fn approve(&self, _calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure> {
-        Err(TurnFailure::new(FailureClass::Fatal, "NOT_BUILT", "approvals are not built yet"))
+    async fn approve(&self, calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure> {
+        self.approvals.approve(calls).await
     }
 
-    async fn withdraw(&self, _call_ids: Vec<String>) {}
+    async fn withdraw(&self, call_ids: Vec<String>) {
+        self.approvals.withdraw(call_ids).await;
+    }
 
     async fn keep_state(&self, state: EngineState) -> Result<(), TurnFailure> {
         state::keep(state, &self.context).await
@@ -204,8 +226,13 @@ impl Link for TaskLink {
     }
 }
 
-/// Hands events on until the turn is over and none is left.
-async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken, context: &RunContext) {
+/// Hands events on until the turn is over and none is left. Answers a flush when none is left for now.
+async fn forward(
+    mut emitted: mpsc::Receiver<NewEvent>,
+    mut flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    over: &CancellationToken,
+    context: &RunContext,
+) {
     loop {
         tokio::select! {
             biased;
@@ -213,6 +240,8 @@ async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken
                 Some(event) => context.event(event).await,
                 None => return,
             },
+            // Who asked is gone if it was dropped.
+            Some(flushed) = flushes.recv() => drop(flushed.send(())),
             () = over.cancelled() => break,
         }
     }
