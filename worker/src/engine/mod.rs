@@ -203,7 +203,26 @@ impl TurnContext {
     /// # Errors
     /// The run is over and nobody listens: as good as a stop.
     async fn say(&self, kind: EventType, content: &str) -> Result<(), TurnFailure> {
-        self.events.send(NewEvent::new(kind, json!({ "content": content }))).await.map_err(|_| TurnFailure::stopped())
+        self.emit(NewEvent::new(kind, json!({ "content": content }))).await
+    }
+
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// As [`TurnContext::say`].
+    async fn emit(&self, event: NewEvent) -> Result<(), TurnFailure> {
+        self.events.send(event).await.map_err(|_| TurnFailure::stopped())
+    }
+
+    #[expect(dead_code, reason = "for engines that see a stream abandoned; none does yet")]
+    /// Tells those who watch that all text of the turn so far is void but for `kept`, which is said again. Does no harm where
+    /// no text was said.
+    ///
+    /// # Errors
+    /// As [`TurnContext::say`].
+    async fn retract(&self, kept: &str) -> Result<(), TurnFailure> {
+        self.emit(NewEvent::new(EventType::TextRetracted, json!({}))).await?;
+        if kept.is_empty() { Ok(()) } else { self.say(EventType::Text, kept).await }
     }
 }
 

@@ -234,9 +234,7 @@ impl<D: Dialect> SqlStore<D> {
             row.job.worker_id = Some(worker);
             row.claimed_at = Some(now);
             row.job.started_at = row.job.started_at.or(Some(now));
-            if let Some(from) = row.text_from {
-                unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({"from_seq": from})));
-            }
+            unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({})));
             unit.emit(row, NewEvent::new(EventType::Started, json!({"worker_id": worker})));
         }
         unit.save(&mut rows).await?;

@@ -195,8 +195,13 @@ impl<D: Dialect> Unit<D> {
         Ok(rows.iter().filter_map(row::readable).collect())
     }
 
-    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`].
-    pub(super) fn emit(&mut self, row: &mut JobRow, event: NewEvent) {
+    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`]. A retraction is told here
+    /// from where on text is void; where no text stands there is nothing to say.
+    pub(super) fn emit(&mut self, row: &mut JobRow, mut event: NewEvent) {
+        if event.kind == EventType::TextRetracted {
+            let Some(from) = row.text_from else { return };
+            event.data = json!({ "from_seq": from });
+        }
         row.job.tail_seq += 1;
         let session_seq = row.job.session_id.and_then(|id| self.sessions.get_mut(&id)).map(|session| {
             session.tail_seq += 1;
