@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
+    auth::Caller,
     budget::BudgetRequest,
     engines::Known,
     extract::{Int, Wanted},
@@ -141,7 +142,7 @@ pub(crate) struct Beyond {
 pub(crate) fn new_job(
     app: &App,
     known: &Known,
-    tenant: &str,
+    caller: &Caller,
     request: TaskRequest,
     beyond: Beyond,
     at: &str,
@@ -165,7 +166,7 @@ pub(crate) fn new_job(
     }
     faults.finish()?;
     let engine = engine.ok_or_else(Problem::internal)?;
-    Ok(assemble(tenant, engine, request, beyond))
+    Ok(assemble(caller, engine, request, beyond))
 }
 
 fn attachments_refused(engine: Option<&EngineInfo>) -> String {
@@ -201,7 +202,7 @@ fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestam
     job::check_times((&run_at, request.run_at), ends, now, faults);
 }
 
-fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
+fn assemble(caller: &Caller, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
     let payload = TaskPayload {
         prompt: request.prompt.clone(),
         engine_type: engine.name.clone(),
@@ -211,7 +212,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         max_context_messages: request.max_context_messages.map_or_else(default_max_context_messages, Int::as_u32),
         voice_mode: request.voice_mode.unwrap_or_default(),
         attachments: Vec::new(), // TODO(api)
-        user: None,              // TODO(api)
+        user: caller.as_user().cloned(),
         budget: request.budget.map(BudgetRequest::keep),
     };
     let mut retry = beyond.retry.unwrap_or(RetryPolicy::TASK);
@@ -221,7 +222,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
     let timeout_seconds = request.timeout_seconds.map_or(limit::TASK_TIMEOUT_SECONDS, Int::get);
     NewJob {
         id: JobId::new(),
-        tenant: tenant.to_owned(),
+        tenant: caller.tenant.clone(),
         kind: KIND.to_owned(),
         queue: beyond.queue.unwrap_or_else(|| engine.queue.clone()),
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
@@ -235,7 +236,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         deadline: beyond.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
-        user_id: None,
+        user_id: caller.as_user().map(|user| user.id.clone()),
         dedup: None,
         children: Vec::new(),
         task: Some(NewTask {
@@ -315,7 +316,7 @@ pub(crate) mod tests {
             queue: "default".into(),
             capabilities: Value::Null,
         };
-        assemble("t", &engine, request(r#"{"prompt":"hello"}"#), Beyond::default())
+        assemble(&Caller::key_for_tests(&[]), &engine, request(r#"{"prompt":"hello"}"#), Beyond::default())
     }
 
     fn request(text: &str) -> TaskRequest {

@@ -19,6 +19,7 @@ mod harness;
 mod http;
 mod idempotency;
 mod jobs;
+mod jwt;
 mod keys;
 mod openai_engine;
 mod openapi;
