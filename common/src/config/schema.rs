@@ -41,7 +41,8 @@ pub(super) enum Rule {
 }
 
 use Rule::{
-    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, Networks, RedisPlace, SigningSecret, Text, Url, Whole, Words,
+    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, Networks, RedisPlace, SigningSecret, Text, Url, Whole,
+    Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
