@@ -9,6 +9,7 @@
 //! * `relay`: streams to watchers, over SSE and WebSocket.
 
 mod auth;
+mod budget;
 mod cached;
 mod cancel;
 mod dedup;

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::Caller,
+    budget::BudgetRequest,
     engines::Known,
     extract::{Int, Wanted},
     job, limit,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// One prompt for an engine. Unknown fields are ignored.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TaskRequest {
     /// What to do; not blank.
@@ -70,6 +71,8 @@ pub(crate) struct TaskRequest {
     /// Not supported yet: must be absent.
     #[schema(value_type = Option<Object>)]
     pub(crate) webhook: Option<Value>,
+    /// What the task may spend.
+    pub(crate) budget: Option<BudgetRequest>,
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
@@ -120,6 +123,7 @@ pub(crate) const FIELDS: &[&str] = &[
     "timeoutSeconds",
     "maxAttempts",
     "webhook",
+    "budget",
     "metadata",
 ];
 
@@ -186,6 +190,9 @@ fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
             format!("must be 1 to {} characters", limit::NAME_CHARS)
         });
     }
+    if let Some(budget) = &request.budget {
+        budget.check(&format!("{at}/budget"), faults);
+    }
     job::check_metadata(request.metadata.as_ref(), &format!("{at}/metadata"), faults);
 }
 
@@ -206,7 +213,7 @@ fn assemble(caller: &Caller, engine: &EngineInfo, request: TaskRequest, beyond: 
         voice_mode: request.voice_mode.unwrap_or_default(),
         attachments: Vec::new(), // TODO(api)
         user: caller.as_user().cloned(),
-        budget: None, // TODO(api)
+        budget: request.budget.map(BudgetRequest::keep),
     };
     let mut retry = beyond.retry.unwrap_or(RetryPolicy::TASK);
     if let Some(max_attempts) = request.max_attempts {
@@ -339,6 +346,7 @@ pub(crate) mod tests {
         assert_eq!(faults(r#"{"prompt":"x","expiresAt":"2400-01-01T00:00:00Z"}"#, now), ["/expiresAt"]);
         assert_eq!(faults(r#"{"prompt":"x","webhook":{"url":"https://x"}}"#, now), ["/webhook"]);
         assert_eq!(faults(r#"{"prompt":"x","allowedTools":["a",""]}"#, now), ["/allowedTools/1"]);
+        assert_eq!(faults(r#"{"prompt":"x","budget":{"maxCostUsd":-1}}"#, now), ["/budget/maxCostUsd"]);
         let metadata = format!(r#"{{"prompt":"x","metadata":{{"a":"{}"}}}}"#, "b".repeat(limit::METADATA_BYTES));
         assert_eq!(faults(&metadata, now), ["/metadata"]);
     }

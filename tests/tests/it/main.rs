@@ -1,5 +1,6 @@
 //! Behaviour, seen from outside, and the promises of the ports. One binary, so that all tests share one PostgreSQL.
 
+mod approval;
 mod architecture;
 mod bad_input;
 mod bulk_retry;
@@ -15,6 +16,7 @@ mod group;
 mod harness;
 mod http;
 mod idempotency;
+mod inject;
 mod jobs;
 mod jwt;
 mod keys;
