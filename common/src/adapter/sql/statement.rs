@@ -368,8 +368,8 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM jobs n WHERE n.retry_of = jobs.id) \
         AND NOT EXISTS (SELECT 1 FROM jobs c WHERE c.parent_id = jobs.id) \
         AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = jobs.parent_id AND (p.finished_at IS NULL OR p.finished_at >= $2)) \
-        AND NOT EXISTS (SELECT 1 FROM dedup_keys d WHERE d.tenant = jobs.tenant AND d.kind = jobs.kind \
-        AND d.key = jobs.dedup_key AND d.job_id = jobs.id AND d.keep_until > $3) \
+        AND NOT EXISTS (SELECT 1 FROM dedup_keys d WHERE d.tenant = jobs.tenant \
+        AND d.kind = jobs.kind || coalesce(' ' || jobs.user_id, '') AND d.key = jobs.dedup_key AND d.job_id = jobs.id AND d.keep_until > $3) \
         RETURNING id";
     /// $1 rows of job ids.
     DELETE_EFFECTS = "DELETE FROM effects WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";

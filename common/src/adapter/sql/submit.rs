@@ -21,7 +21,7 @@ use crate::{
     port::{
         StoreError,
         store::{
-            CancelRequest, CancelResult, Consequences, Created, IdempotencyRecord, NewJob, NewTask, Refused,
+            CancelRequest, CancelResult, Consequences, Created, IdempotencyRecord, Interruption, NewJob, NewTask, Refused,
             StoredAnswer, Submission, Submissions, Submitted,
         },
     },
@@ -325,6 +325,10 @@ impl<D: Dialect> SqlStore<D> {
                 unit.consequences.ready.extend(row.ready());
             }
             state => unit.emit(&mut row, NewEvent::new(EventType::Queued, json!({"state": state.as_str()}))),
+        }
+        if new.task.as_ref().is_some_and(|task| task.interruption != Interruption::Task) {
+            // Who watches the session follows the new task from here on.
+            unit.emit(&mut row, NewEvent::new(EventType::TaskInfo, json!({"taskId": new.id})));
         }
         let created =
             Created { id: row.job.id, state: row.job.state, session_id: row.job.session_id, deduplicated: false };
