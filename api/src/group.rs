@@ -10,6 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
+    auth::Caller,
     engines::Known,
     extract::decode,
     job::{self, JobRequest},
@@ -31,7 +32,7 @@ pub(crate) struct GroupRequest {
 }
 
 /// The group with its jobs, with every fault of the request found.
-pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobRequest) -> Result<NewJob, Problem> {
+pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobRequest) -> Result<NewJob, Problem> {
     let now = app.now();
     let mut faults = Faults::default();
     for (pointer, given) in
@@ -56,7 +57,7 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     let mut children = Vec::with_capacity(group.jobs.len());
     let mut faults = Faults::default();
     for (index, value) in group.jobs.iter().enumerate() {
-        match child(app, known, tenant, &request, value) {
+        match child(app, known, caller, &request, value) {
             Ok(child) => children.push(child),
             Err(problem) if problem.errors.is_empty() => return Err(problem),
             Err(problem) => {
@@ -72,7 +73,7 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     faults.finish()?;
     Ok(NewJob {
         id,
-        tenant: tenant.to_owned(),
+        tenant: caller.tenant.clone(),
         kind: KIND.to_owned(),
         queue: request.queue.unwrap_or_else(|| QUEUE.to_owned()),
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
@@ -85,14 +86,14 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
         deadline: request.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
-        user_id: None,
+        user_id: caller.as_user().map(|user| user.id.clone()),
         task: None,
         dedup: None,
         children,
     })
 }
 
-fn child(app: &App, known: &Known, tenant: &str, group: &JobRequest, value: &Value) -> Result<NewJob, Problem> {
+fn child(app: &App, known: &Known, caller: &Caller, group: &JobRequest, value: &Value) -> Result<NewJob, Problem> {
     let bytes = serde_json::to_vec(value).map_err(|_| Problem::internal())?;
     let mut request: JobRequest = decode(&bytes)?;
     let mut faults = Faults::default();
@@ -109,7 +110,7 @@ fn child(app: &App, known: &Known, tenant: &str, group: &JobRequest, value: &Val
     if silent(&request, "runAt") {
         request.run_at = request.run_at.or(group.run_at);
     }
-    let child = job::new_job(app, known, tenant, request)?;
+    let child = job::new_job(app, known, caller, request)?;
     if child.task.as_ref().is_some_and(|task| task.on_busy == OnBusy::Reject) {
         let detail = "must be another one in a group, whose jobs are all made or none: enqueue waits";
         return Err(Problem::field("/payload/onBusy", detail));

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
+    auth::Caller,
     dedup::DedupRequest,
     engines::Known,
     extract::{Int, Wanted, decode},
@@ -111,7 +112,7 @@ pub(crate) fn is_queue_name(name: &str) -> bool {
 }
 
 /// The job, with every fault of the request found.
-pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobRequest) -> Result<NewJob, Problem> {
+pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobRequest) -> Result<NewJob, Problem> {
     if !KINDS.contains(&request.kind.as_str()) {
         let detail = format!("unknown kind {:?}; known are: {}", request.kind, KINDS.join(", "));
         return Err(Problem::field("/kind", detail).coded("unknown_kind"));
@@ -119,10 +120,10 @@ pub(crate) fn new_job(app: &App, known: &Known, tenant: &str, request: JobReques
     let mut request = request;
     let dedup = request.dedup.take().map(|dedup| dedup.judge(&request.kind, request.run_at)).transpose();
     let made = match request.kind.as_str() {
-        GROUP => group::new_job(app, known, tenant, request),
-        HTTP => http::new_job(app, tenant, request),
+        GROUP => group::new_job(app, known, caller, request),
+        HTTP => http::new_job(app, caller, request),
         _ => task_of(request).and_then(|(task, beyond)| {
-            task::new_job(app, known, tenant, task, beyond, "/payload").map_err(above_payload)
+            task::new_job(app, known, caller, task, beyond, "/payload").map_err(above_payload)
         }),
     };
     match (made, dedup) {

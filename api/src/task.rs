@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
+    auth::Caller,
+    budget::BudgetRequest,
     engines::Known,
     extract::{Int, Wanted},
     job, limit,
@@ -22,7 +24,7 @@ use crate::{
 };
 
 /// One prompt for an engine. Unknown fields are ignored.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TaskRequest {
     /// What to do; not blank.
@@ -69,6 +71,8 @@ pub(crate) struct TaskRequest {
     /// Not supported yet: must be absent.
     #[schema(value_type = Option<Object>)]
     pub(crate) webhook: Option<Value>,
+    /// What the task may spend.
+    pub(crate) budget: Option<BudgetRequest>,
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
@@ -119,6 +123,7 @@ pub(crate) const FIELDS: &[&str] = &[
     "timeoutSeconds",
     "maxAttempts",
     "webhook",
+    "budget",
     "metadata",
 ];
 
@@ -137,7 +142,7 @@ pub(crate) struct Beyond {
 pub(crate) fn new_job(
     app: &App,
     known: &Known,
-    tenant: &str,
+    caller: &Caller,
     request: TaskRequest,
     beyond: Beyond,
     at: &str,
@@ -161,7 +166,7 @@ pub(crate) fn new_job(
     }
     faults.finish()?;
     let engine = engine.ok_or_else(Problem::internal)?;
-    Ok(assemble(tenant, engine, request, beyond))
+    Ok(assemble(caller, engine, request, beyond))
 }
 
 fn attachments_refused(engine: Option<&EngineInfo>) -> String {
@@ -185,6 +190,9 @@ fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
             format!("must be 1 to {} characters", limit::NAME_CHARS)
         });
     }
+    if let Some(budget) = &request.budget {
+        budget.check(&format!("{at}/budget"), faults);
+    }
     job::check_metadata(request.metadata.as_ref(), &format!("{at}/metadata"), faults);
 }
 
@@ -194,7 +202,7 @@ fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestam
     job::check_times((&run_at, request.run_at), ends, now, faults);
 }
 
-fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
+fn assemble(caller: &Caller, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
     let payload = TaskPayload {
         prompt: request.prompt.clone(),
         engine_type: engine.name.clone(),
@@ -204,8 +212,8 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         max_context_messages: request.max_context_messages.map_or_else(default_max_context_messages, Int::as_u32),
         voice_mode: request.voice_mode.unwrap_or_default(),
         attachments: Vec::new(), // TODO(api)
-        user: None,              // TODO(api)
-        budget: None,            // TODO(api)
+        user: caller.as_user().cloned(),
+        budget: request.budget.map(BudgetRequest::keep),
     };
     let mut retry = beyond.retry.unwrap_or(RetryPolicy::TASK);
     if let Some(max_attempts) = request.max_attempts {
@@ -214,7 +222,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
     let timeout_seconds = request.timeout_seconds.map_or(limit::TASK_TIMEOUT_SECONDS, Int::get);
     NewJob {
         id: JobId::new(),
-        tenant: tenant.to_owned(),
+        tenant: caller.tenant.clone(),
         kind: KIND.to_owned(),
         queue: beyond.queue.unwrap_or_else(|| engine.queue.clone()),
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
@@ -228,7 +236,7 @@ fn assemble(tenant: &str, engine: &EngineInfo, request: TaskRequest, beyond: Bey
         deadline: beyond.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
-        user_id: None,
+        user_id: caller.as_user().map(|user| user.id.clone()),
         dedup: None,
         children: Vec::new(),
         task: Some(NewTask {
@@ -308,7 +316,7 @@ pub(crate) mod tests {
             queue: "default".into(),
             capabilities: Value::Null,
         };
-        assemble("t", &engine, request(r#"{"prompt":"hello"}"#), Beyond::default())
+        assemble(&Caller::key_for_tests(&[]), &engine, request(r#"{"prompt":"hello"}"#), Beyond::default())
     }
 
     fn request(text: &str) -> TaskRequest {
@@ -338,6 +346,7 @@ pub(crate) mod tests {
         assert_eq!(faults(r#"{"prompt":"x","expiresAt":"2400-01-01T00:00:00Z"}"#, now), ["/expiresAt"]);
         assert_eq!(faults(r#"{"prompt":"x","webhook":{"url":"https://x"}}"#, now), ["/webhook"]);
         assert_eq!(faults(r#"{"prompt":"x","allowedTools":["a",""]}"#, now), ["/allowedTools/1"]);
+        assert_eq!(faults(r#"{"prompt":"x","budget":{"maxCostUsd":-1}}"#, now), ["/budget/maxCostUsd"]);
         let metadata = format!(r#"{{"prompt":"x","metadata":{{"a":"{}"}}}}"#, "b".repeat(limit::METADATA_BYTES));
         assert_eq!(faults(&metadata, now), ["/metadata"]);
     }

@@ -11,6 +11,7 @@ pub mod destination;
 pub mod errand;
 pub mod fake_openai;
 pub mod fleet;
+pub mod identity;
 pub mod port;
 pub mod postgres;
 pub mod process;

@@ -141,7 +141,7 @@ async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Resul
     let judge_one = |job: Value| {
         let bytes = serde_json::to_vec(&job).map_err(|_| Problem::internal())?;
         let request: JobRequest = decode(&bytes)?;
-        job::new_job(app, &known, &caller.tenant, request)
+        job::new_job(app, &known, caller, request)
     };
     let judged: Vec<Result<NewJob, Problem>> = jobs.into_iter().map(judge_one).collect();
     let all: usize = judged.iter().flatten().map(|job| job.children.len().max(1)).sum();

@@ -2,19 +2,20 @@
 
 use axum::{Json, extract::State};
 use errand_common::{
-    domain::{Job, JobId},
+    domain::{ApprovalState, Job, JobId, JobState},
     wire::task::KIND,
 };
 
 use crate::{
-    auth::{Permit, Read},
+    auth::{Caller, Permit, Read},
     extract::PathId,
     problem::Problem,
+    scope,
     state::{App, AppState},
     view::TaskView,
 };
 
-/// Shows a task.
+/// Shows a task, and the tool calls it waits for.
 #[utoipa::path(
     get, path = "/api/v1/agent/tasks/{id}", tag = "tasks", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = TaskView))
@@ -24,11 +25,15 @@ pub(crate) async fn show_task(
     caller: Permit<Read>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(TaskView::new(task_of(&app, &caller.tenant, id).await?)))
+    let task = task_of(&app, &caller, id).await?;
+    let asks = task.state == JobState::AwaitingApproval;
+    let mut approvals = if asks { app.backend.store.approvals(&caller.tenant, id).await? } else { Vec::new() };
+    approvals.retain(|approval| approval.state == ApprovalState::Pending);
+    Ok(Json(TaskView::new(task).asking(approvals)))
 }
 
-/// The task's job; 404 for any other kind.
-pub(crate) async fn task_of(app: &App, tenant: &str, id: JobId) -> Result<Job, Problem> {
-    let job = app.backend.store.job(tenant, id).await?;
+/// The task's job; 404 for any other kind, and for what the caller may not see.
+pub(crate) async fn task_of(app: &App, caller: &Caller, id: JobId) -> Result<Job, Problem> {
+    let job = scope::job(app, caller, id).await?;
     job.filter(|job| job.kind == KIND).ok_or_else(|| Problem::not_found("task"))
 }

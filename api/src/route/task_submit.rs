@@ -50,7 +50,7 @@ pub(crate) async fn submit_task(
     let key = key.bind(&caller, body.digest);
     let new_job = async || {
         let known = app.engines.known().await?;
-        task::new_job(&app, &known, &caller.tenant, body.value, Beyond::default(), "")
+        task::new_job(&app, &known, &caller, body.value, Beyond::default(), "")
     };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = TaskAccepted { session_id: accepted.session_id, task_id: accepted.id };

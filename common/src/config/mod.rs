@@ -2,6 +2,7 @@
 //!
 //! Field docs are the reference; units are in the names.
 
+mod agreement;
 mod environment;
 mod fault;
 mod load;
@@ -43,6 +44,8 @@ pub struct Config {
     pub auth: Auth,
     /// How long things are kept.
     pub retention: Retention,
+    /// What may be spent.
+    pub budgets: Budgets,
     /// What end users read.
     pub texts: Texts,
     /// Streams to watchers.
@@ -212,8 +215,18 @@ pub struct Worker {
     pub event_buffer_kib: u32,
     /// How long a run that is told to stop may take before it is dropped, in milliseconds.
     pub stop_grace_ms: u32,
-    /// How often a worker looks for work that nobody told it of, in milliseconds.
+    /// How often a worker looks for work, and for decisions, that nobody told it of, in milliseconds.
     pub poll_interval_ms: u32,
+    /// How long the process of an engine is kept while its task waits for an approval, in seconds; then it is parked: the
+    /// task waits without it, and the engine goes on in another run after the decision. Only engines that can (`resume` in
+    /// their capabilities) are parked.
+    pub approval_warm_seconds: u32,
+    /// Most such runs that are kept; beyond it the longest-waiting is parked. They hold no slot, and go on without waiting for
+    /// one, so a worker may run so many more than `concurrency` for a while. Of runs that can't be parked `concurrency` may
+    /// wait beside them; the tool calls of more are denied.
+    pub max_warm: u32,
+    /// How long a tool call waits for a decision, in seconds; then it is denied.
+    pub approval_expires_seconds: u32,
     /// How long a worker waits for its other runs to end when a job that crashed its workers must run alone, in seconds;
     /// then it leaves that job to others, or to later.
     pub isolate_wait_seconds: u32,
@@ -223,6 +236,9 @@ pub struct Worker {
     pub sweep_horizon_seconds: u32,
     /// Most rows that one step of the sweep touches.
     pub sweep_batch: u32,
+    /// Largest sum of decoded attachments of the history that an engine is given with a prompt, in MiB, the prompt's own not
+    /// counted: the newest are given, a note stands in for each older one.
+    pub history_attachments_mib: u32,
 }
 
 impl Default for Worker {
@@ -239,10 +255,14 @@ impl Default for Worker {
             event_buffer_kib: 256,
             stop_grace_ms: 1_000,
             poll_interval_ms: 1_000,
+            approval_warm_seconds: 120,
+            max_warm: 16,
+            approval_expires_seconds: 86_400,
             isolate_wait_seconds: 60,
             snooze_seconds: 5,
             sweep_horizon_seconds: 60,
             sweep_batch: 1_000,
+            history_attachments_mib: 20,
         }
     }
 }
@@ -325,11 +345,48 @@ pub struct Auth {
     pub bootstrap_key: Option<Secret>,
     /// Failed authentications one address may make in a minute before it gets 429.
     pub failures_per_minute: u32,
+    /// Tokens of end users (JWT) are taken that are signed with this secret, by HS256 and no other way. Not together with
+    /// `jwks_url`; with neither, there are API keys only.
+    pub jwt_secret: Option<Secret>,
+    /// Tokens of end users (JWT) are taken that are signed with a key of this JWK set: by RS256, ES256 or EdDSA, as the key's
+    /// own type says. A token names its key by `kid`. https, or http on this machine and in the networks of
+    /// `outbound.allow`. Needs `issuer`.
+    pub jwks_url: Option<String>,
+    /// What a token's `iss` must be; not looked at if unset.
+    pub issuer: Option<String>,
+    /// What a token's `aud` must be, or hold. Unset: a token that is made for some audience is refused.
+    pub audience: Option<String>,
+    /// The claim of a token that names the tenant.
+    pub tenant_claim: String,
+    /// How far the clock of who made a token may be off, in seconds: `exp` and `nbf` are judged with so much patience.
+    pub leeway_seconds: u32,
+    /// Time between two fetches of the key set, in seconds. While it can't be fetched, the last one holds.
+    pub jwks_refresh_seconds: u32,
+    /// Shortest time between two fetches of the key set, in seconds: a key that the set lacks makes it be fetched again, and a
+    /// fetch that failed is repeated.
+    pub jwks_retry_seconds: u32,
+    /// Longest time that one fetch of the key set may take, in seconds.
+    pub jwks_timeout_seconds: u32,
+    /// Largest key set, in KiB.
+    pub jwks_limit_kib: u32,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { bootstrap_key: None, failures_per_minute: 20 }
+        Self {
+            bootstrap_key: None,
+            failures_per_minute: 20,
+            jwt_secret: None,
+            jwks_url: None,
+            issuer: None,
+            audience: None,
+            tenant_claim: "tenant_id".to_owned(),
+            leeway_seconds: 30,
+            jwks_refresh_seconds: 300,
+            jwks_retry_seconds: 10,
+            jwks_timeout_seconds: 5,
+            jwks_limit_kib: 256,
+        }
     }
 }
 
@@ -367,6 +424,28 @@ impl Retention {
 
 fn days(count: u32) -> Option<Duration> {
     (count > 0).then(|| Duration::from_secs(u64::from(count) * 86_400))
+}
+
+/// `[budgets]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budgets {
+    /// Most tokens, in and out, that one task may spend over all its runs; no bound if unset. All budgets are judged before
+    /// each request to a model: one that is under way is not cut short. What a run that died had spent is counted as far
+    /// as it is known.
+    pub job_tokens: Option<u64>,
+    /// Most US dollars that one task may spend over all its runs; no bound if unset. Requests whose cost nobody knows count
+    /// nothing here: set prices, or a budget of tokens.
+    pub job_usd: Option<f64>,
+    /// Most tokens that the tasks of one session may spend; no bound if unset.
+    pub session_tokens: Option<u64>,
+    /// Most US dollars that the tasks of one session may spend; no bound if unset.
+    pub session_usd: Option<f64>,
+    /// Most tokens that the tasks of one tenant may spend in a day, which begins at 00:00 UTC; no bound if unset. Tasks that run
+    /// at once see what the others spent when their runs have ended.
+    pub tenant_day_tokens: Option<u64>,
+    /// Most US dollars that the tasks of one tenant may spend in a day, likewise; no bound if unset.
+    pub tenant_day_usd: Option<f64>,
 }
 
 /// `[texts]`
@@ -411,7 +490,7 @@ pub struct Relay {
     pub buffer_frames: u32,
     /// Largest frame a client may send, in KiB.
     pub frame_limit_kib: u32,
-    /// Time between two pings of a WebSocket, in seconds: one that answers none is closed. Its API key is checked as
+    /// Time between two pings of a WebSocket, in seconds: one that answers none is closed. Its credential is checked as
     /// often.
     pub ping_seconds: u32,
     /// A stopping server tells each watcher to come again after a random time up to this, in milliseconds, so that they
@@ -463,11 +542,16 @@ pub struct EchoEngine {
     pub queue: String,
     /// Pause before each word, in milliseconds, so that a stream can be seen.
     pub word_delay_ms: u32,
+    /// Plays an engine with tools: a line `!tool NAME JSON` of the prompt asks whether the tool NAME may be called with that
+    /// input, and is answered by `allowed`, or by `denied` and why. Nothing is called.
+    pub asks: bool,
+    /// Where it asks: whether it goes on in a later run after its process was let go.
+    pub resumes: bool,
 }
 
 impl Default for EchoEngine {
     fn default() -> Self {
-        Self { queue: default_queue(), word_delay_ms: 20 }
+        Self { queue: default_queue(), word_delay_ms: 20, asks: false, resumes: true }
     }
 }
 

@@ -12,6 +12,10 @@ use crate::wire::credential;
 pub(super) enum Rule {
     /// A whole number within bounds, both included.
     Whole(i64, i64),
+    /// True or false.
+    Flag,
+    /// An amount of US dollars.
+    Dollars,
     /// Text that is not blank.
     Text,
     /// An address with a port.
@@ -24,6 +28,8 @@ pub(super) enum Rule {
     KeyPrefix,
     /// A key of Errand's form; never shown.
     ApiKey,
+    /// A secret of at least so many bytes; never shown.
+    SigningSecret(usize),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts, none blank, at least so many.
@@ -34,10 +40,16 @@ pub(super) enum Rule {
     Words(&'static [&'static str]),
 }
 
-use Rule::{Address, ApiKey, Choice, KeyPrefix, List, Networks, RedisPlace, Text, Url, Whole, Words};
+use Rule::{
+    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, Networks, RedisPlace, SigningSecret, Text, Url, Whole,
+    Words,
+};
 
 const HTTP: Rule = Url(&["http", "https"]);
 const DAY: i64 = 86_400;
+const TOKENS: i64 = 1_000_000_000_000;
+/// The largest amount of money that can be set.
+const MOST_DOLLARS: f64 = 1_000_000.0;
 
 /// The settings outside `[engines]`.
 pub(super) const SETTINGS: &[(&str, Rule)] = &[
@@ -72,10 +84,14 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("worker.event_buffer_kib", Whole(1, 65_536)),
     ("worker.stop_grace_ms", Whole(0, 60_000)),
     ("worker.poll_interval_ms", Whole(10, 60_000)),
+    ("worker.approval_warm_seconds", Whole(0, DAY)),
+    ("worker.max_warm", Whole(0, 10_000)),
+    ("worker.approval_expires_seconds", Whole(1, 365 * DAY)),
     ("worker.isolate_wait_seconds", Whole(1, 86_400)),
     ("worker.snooze_seconds", Whole(1, 3_600)),
     ("worker.sweep_horizon_seconds", Whole(1, 86_400)),
     ("worker.sweep_batch", Whole(1, 10_000)),
+    ("worker.history_attachments_mib", Whole(0, 1_024)),
     ("outbound.allow", Networks),
     ("outbound.call_seconds", Whole(1, 300)),
     ("outbound.connect_timeout_seconds", Whole(1, 300)),
@@ -89,9 +105,25 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("gates.busy_wait_ms", Whole(1, 60_000)),
     ("auth.bootstrap_key", ApiKey),
     ("auth.failures_per_minute", Whole(1, 10_000)),
+    ("auth.jwt_secret", SigningSecret(32)),
+    ("auth.jwks_url", HTTP),
+    ("auth.issuer", Text),
+    ("auth.audience", Text),
+    ("auth.tenant_claim", Text),
+    ("auth.leeway_seconds", Whole(0, 300)),
+    ("auth.jwks_refresh_seconds", Whole(1, DAY)),
+    ("auth.jwks_retry_seconds", Whole(1, 3_600)),
+    ("auth.jwks_timeout_seconds", Whole(1, 60)),
+    ("auth.jwks_limit_kib", Whole(1, 4_096)),
     ("retention.jobs_days", Whole(0, 36_500)),
     ("retention.events_days", Whole(0, 36_500)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
+    ("budgets.job_tokens", Whole(1, TOKENS)),
+    ("budgets.job_usd", Dollars),
+    ("budgets.session_tokens", Whole(1, TOKENS)),
+    ("budgets.session_usd", Dollars),
+    ("budgets.tenant_day_tokens", Whole(1, TOKENS)),
+    ("budgets.tenant_day_usd", Dollars),
     ("texts.locale", Choice(&["en", "zh"])),
     ("relay.max_connections", Whole(1, 1_000_000)),
     ("relay.max_subscriptions", Whole(1, 10_000)),
@@ -135,7 +167,7 @@ const fn must(key: &'static str, rule: Rule) -> EngineSetting {
 
 /// The types of engines, each with its settings beside `type`.
 pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
-    ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000))]),
+    ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000)), may("asks", Flag), may("resumes", Flag)]),
     (
         "command",
         &[
@@ -200,19 +232,22 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
 impl Rule {
     /// Whether the setting is a text, so that a variable's raw text is its value.
     pub(super) const fn takes_text(self) -> bool {
-        matches!(self, Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | Choice(_))
+        matches!(self, Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | SigningSecret(_) | Choice(_))
     }
 
     /// In words.
     pub(super) fn allowed(self) -> String {
         match self {
             Whole(min, max) => format!("a whole number from {min} to {max}"),
+            Flag => "true or false".to_owned(),
+            Dollars => format!("US dollars above 0, such as 2.5; at most {MOST_DOLLARS}"),
             Text => "text that is not blank".to_owned(),
             Address => "an IP address with a port, such as 127.0.0.1:8080".to_owned(),
             Url(schemes) => format!("a URL that begins with {}://", schemes.join(":// or ")),
             RedisPlace => Url(redis_url::SCHEMES).allowed(),
             KeyPrefix => "1 to 64 of A-Z a-z 0-9 . _ : -".to_owned(),
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
+            SigningSecret(least) => format!("at least {least} bytes of text"),
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
             Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
@@ -228,6 +263,10 @@ impl Rule {
     pub(super) fn check(self, value: &Value) -> Result<(), String> {
         let fits = match (self, value) {
             (Whole(min, max), Value::Integer(number)) => (min..=max).contains(number),
+            (Flag, Value::Boolean(_)) => true,
+            (Dollars, Value::Float(amount)) => *amount > 0.0 && *amount <= MOST_DOLLARS,
+            #[expect(clippy::cast_precision_loss, reason = "compared with a bound that is far smaller")]
+            (Dollars, Value::Integer(amount)) => *amount > 0 && (*amount as f64) <= MOST_DOLLARS,
             (Text, Value::String(text)) => !text.trim().is_empty(),
             (Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Url(schemes), Value::String(text)) => text
@@ -243,6 +282,7 @@ impl Rule {
                 (1..=64).contains(&text.len()) && text.chars().all(named)
             }
             (ApiKey, Value::String(text)) => credential::is_key(text),
+            (SigningSecret(least), Value::String(text)) => text.trim().len() >= least,
             (Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (List(least), Value::Array(items)) => {
                 items.len() >= least
@@ -270,6 +310,8 @@ impl Rule {
                 _ => "is no such URL".to_owned(),
             },
             (ApiKey, _) => "does not have the form of a key".to_owned(),
+            (SigningSecret(_), Value::String(text)) => format!("has {} bytes", text.trim().len()),
+            (SigningSecret(_), _) => "is not text".to_owned(),
             (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
             (Url(_) | RedisPlace, _) => "is not text".to_owned(),
             (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),

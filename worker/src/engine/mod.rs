@@ -87,6 +87,17 @@ pub struct Turn {
     pub contents: BTreeMap<String, AttachmentContent>,
     /// What this engine kept of the conversation when its last run in it ended or was parked.
     pub state: Option<EngineState>,
+    /// What budgets leave for it, as this run begins; engines that can hold to a bound of their own are given it.
+    pub remaining: Remaining,
+}
+
+/// What is left of the budgets that apply to a run; `None`: no budget bounds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Remaining {
+    /// Tokens in and out.
+    pub tokens: Option<u64>,
+    /// Billionths of a US dollar.
+    pub cost_nano_usd: Option<u64>,
 }
 
 /// How a turn ended well.
@@ -181,7 +192,7 @@ impl TurnFailure {
     }
 
     /// What a run that was told to stop returns; nobody looks at it.
-    fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         Self::new(FailureClass::Cancelled, code::EXECUTION_ERROR, "stopped")
     }
 }
@@ -192,7 +203,26 @@ impl TurnContext {
     /// # Errors
     /// The run is over and nobody listens: as good as a stop.
     async fn say(&self, kind: EventType, content: &str) -> Result<(), TurnFailure> {
-        self.events.send(NewEvent::new(kind, json!({ "content": content }))).await.map_err(|_| TurnFailure::stopped())
+        self.emit(NewEvent::new(kind, json!({ "content": content }))).await
+    }
+
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// As [`TurnContext::say`].
+    async fn emit(&self, event: NewEvent) -> Result<(), TurnFailure> {
+        self.events.send(event).await.map_err(|_| TurnFailure::stopped())
+    }
+
+    #[expect(dead_code, reason = "for engines that see a stream abandoned; none does yet")]
+    /// Tells those who watch that all text of the turn so far is void but for `kept`, which is said again. Does no harm where
+    /// no text was said.
+    ///
+    /// # Errors
+    /// As [`TurnContext::say`].
+    async fn retract(&self, kept: &str) -> Result<(), TurnFailure> {
+        self.emit(NewEvent::new(EventType::TextRetracted, json!({}))).await?;
+        if kept.is_empty() { Ok(()) } else { self.say(EventType::Text, kept).await }
     }
 }
 

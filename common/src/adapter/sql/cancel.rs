@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    SqlStore,
+    SqlStore, approval,
     dialect::{Dialect, SqlRow, SqlTx, params},
     effect, family, line,
     row::{self, JobRow},
@@ -16,7 +16,7 @@ use crate::{
     domain::{Change, EventType, Failure, FailureClass, JobState, NewEvent, Role},
     port::{
         StoreError,
-        store::{CancelRequest, CancelResult, Consequences},
+        store::{CancelRequest, CancelResult, Consequences, Interruption},
     },
 };
 
@@ -27,8 +27,19 @@ pub(super) struct Reason {
 }
 
 impl Reason {
-    pub(super) fn interrupted() -> Self {
-        Self { code: "USER_INTERRUPT".to_owned(), message: "Interrupted by a new task".to_owned() }
+    /// Said to the task that gives way to another.
+    pub(super) fn interrupted(by: Interruption) -> Self {
+        let (code, message) = match by {
+            Interruption::Task => ("USER_INTERRUPT", "Interrupted by a new task"),
+            Interruption::Inject => ("USER_INJECT", "Interrupted by user injection"),
+            Interruption::Voice => ("VOICE_INJECT", "Interrupted by voice message"),
+        };
+        Self { code: code.to_owned(), message: message.to_owned() }
+    }
+
+    /// Said to a task one of whose tool calls was refused, and itself with it.
+    pub(super) fn rejected() -> Self {
+        Self { code: "USER_REJECT".to_owned(), message: "Command rejected by user".to_owned() }
     }
 
     /// Said to the children of a job whose deadline has passed.
@@ -40,7 +51,7 @@ impl Reason {
     }
 }
 
-/// Cancels a locked job that has not ended: its text so far to the history, then event and state. A holder keeps its lease
+/// Cancels a locked job that has not ended: its text so far to the history, what it asks withdrawn, then event and state. A holder keeps its lease
 /// until it has released the job, and is told to stop. The caller saves the row.
 pub(super) async fn cancel_row<D: Dialect>(
     unit: &mut Unit<D>,
@@ -53,6 +64,7 @@ pub(super) async fn cancel_row<D: Dialect>(
     if !partial.is_empty() {
         unit.say(row, Role::Assistant, partial + marker);
     }
+    approval::close(unit, row).await?;
     let mut data = json!({"message": message, "code": code});
     if row.claim > 0 && effect::any_in_doubt(unit, row.job.id).await? {
         data["effect_unknown"] = true.into();
@@ -72,12 +84,17 @@ pub(super) async fn cancel_row<D: Dialect>(
 /// The text that watchers were shown and that was not retracted.
 async fn shown_text<D: Dialect>(unit: &mut Unit<D>, row: &JobRow) -> Result<String, StoreError> {
     let Some(from) = row.text_from else { return Ok(String::new()) };
-    let mut text = String::new();
+    let mut shown: Vec<(i64, String)> = Vec::new();
     for event in unit.tx.fetch(&statement::TEXT, params![row.job.id.uuid(), from]).await? {
         let data: Value = serde_json::from_str(&event.text("data")?).unwrap_or_default();
-        text.push_str(data["content"].as_str().unwrap_or_default());
+        if event.text("type")? == EventType::TextRetracted.as_str() {
+            let from = data["from_seq"].as_i64().unwrap_or_default();
+            shown.retain(|(seq, _)| *seq < from);
+        } else {
+            shown.push((event.int("seq")?, data["content"].as_str().unwrap_or_default().to_owned()));
+        }
     }
-    Ok(text)
+    Ok(shown.into_iter().map(|(_, text)| text).collect())
 }
 
 impl<D: Dialect> SqlStore<D> {

@@ -7,6 +7,9 @@
 //! * the other files: one per sub-trait of [`crate::port::Store`].
 
 mod access;
+mod approval;
+mod ask;
+mod attachment;
 mod cancel;
 mod control;
 mod crash;
@@ -14,14 +17,15 @@ mod dedup;
 mod dialect;
 mod due;
 mod effect;
+mod engine_state;
 mod family;
 mod fleet;
 mod inspect;
 mod line;
 mod open;
 mod patience;
-mod pending;
 mod postgres;
+mod preference;
 mod read;
 mod restore;
 mod retain;
@@ -33,6 +37,7 @@ mod statement;
 mod submit;
 mod sweep;
 mod unit;
+mod usage;
 
 pub use inspect::{Schema, inspect};
 pub use open::{Migration, OpenError, OpenOptions, SchemaCheck, open};

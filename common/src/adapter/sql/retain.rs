@@ -97,9 +97,17 @@ impl<D: Dialect> Retains for SqlStore<D> {
         let ids = deleted.iter().map(|row| row.uuid("id")).collect::<Result<Vec<_>, _>>()?;
         if !ids.is_empty() {
             tx.execute(&statement::DELETE_EFFECTS, params![id_rows(ids.iter().copied())]).await?;
+            tx.execute(&statement::DELETE_APPROVALS, params![id_rows(ids.iter().copied())]).await?;
         }
         tx.commit().await?;
         Ok(Step { removed: ids.len() as u64, next })
+    }
+
+    async fn drop_attachments(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let mut tx = self.dialect.begin().await?;
+        let dropped = tx.execute(&statement::DROP_ATTACHMENTS, params![before, limit]).await?;
+        tx.commit().await?;
+        Ok(dropped)
     }
 }
 

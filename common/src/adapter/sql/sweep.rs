@@ -10,7 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    SqlStore,
+    SqlStore, approval,
     cancel::Reason,
     crash, dedup,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
@@ -19,9 +19,10 @@ use super::{
     run::{give_up, hand_back},
     statement,
     unit::{Unit, id_rows},
+    usage,
 };
 use crate::{
-    domain::{Change, Failure, FailureClass, JobId, SessionId, Timestamp},
+    domain::{Change, Failure, FailureClass, JobId, JobState, SessionId, Timestamp},
     port::{
         Ready, StoreError,
         store::{Consequences, Due, Queued, RescueScope, Sweeps, Unblocked},
@@ -87,10 +88,15 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         let lapsed = unit.db_now;
         rows.retain(|row| row.job.lease_until.is_some_and(|until| scope == RescueScope::All || until < lapsed));
         let holders = crash::holders(&mut unit, &rows).await?;
+        usage::lost(&mut unit, &mut rows).await?;
         for row in &mut rows {
             let holder = row.job.worker_id.and_then(|worker| holders.get(&worker));
             if row.job.state.is_terminal() {
                 row.end_lease();
+                continue;
+            }
+            if row.job.state == JobState::AwaitingApproval {
+                approval::let_go(&unit, row);
                 continue;
             }
             row.cut_off_at = Some(now);
@@ -121,6 +127,7 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         let mut rows = unit.lock_free_jobs(&ids).await?;
         rows.retain(|row| !row.job.state.is_terminal() && row.time_is_up(now));
         for row in &mut rows {
+            approval::close(&mut unit, row).await?;
             end_late(&mut unit, row);
         }
         unit.save(&mut rows).await?;
