@@ -135,22 +135,19 @@ impl Executor {
         if let Some(reason) = run.stop_reason() {
             return Ended::Stopped(reason);
         }
-        let context = RunContext::new(
-            self.backend.clone(),
-            run.clone(),
-            self.writer.clone(),
-            outbox.clone(),
-            self.warm.clone(),
-        );
+        let context =
+            RunContext::new(self.backend.clone(), run.clone(), self.writer.clone(), outbox.clone(), self.warm.clone());
         let context = Arc::new(context);
         let limit = handler.time_limit(claimed);
         let mut work = Box::pin(AssertUnwindSafe(handler.run(claimed, &context)).catch_unwind());
         tokio::select! {
             biased;
             () = run.stop_token().cancelled() => {}
-            ended = &mut work => return match ended {
-                Ok(result) => Ended::Itself(result),
-                Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
+            ended = &mut work => return match (ended, run.stop_reason()) {
+                // It was told to stop just now, perhaps by itself: what it says about that is not looked at.
+                (Ok(Err(_)), Some(reason)) => Ended::Stopped(reason),
+                (Ok(result), _) => Ended::Itself(result),
+                (Err(panic), _) => Ended::Panicked(panic_message(panic.as_ref())),
             },
             () = worked_for(limit, run.waiting()) => run.stop(StopReason::Timeout),
         }

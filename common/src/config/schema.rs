@@ -152,15 +152,7 @@ const fn must(key: &'static str, rule: Rule) -> EngineSetting {
 
 /// The types of engines, each with its settings beside `type`.
 pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
-    (
-        "echo",
-        &[
-            may("queue", Text),
-            may("word_delay_ms", Whole(0, 60_000)),
-            may("asks", Flag),
-            may("resumes", Flag),
-        ],
-    ),
+    ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000)), may("asks", Flag), may("resumes", Flag)]),
     (
         "command",
         &[
