@@ -7,6 +7,7 @@
 //! * `submit`: the batcher that lets submissions share commits.
 //! * `relay`: streams to watchers, over SSE and WebSocket.
 
+mod attachment;
 mod auth;
 mod cached;
 mod cancel;
@@ -16,6 +17,7 @@ mod extract;
 mod group;
 mod http;
 mod idempotency;
+mod intake;
 mod job;
 mod limit;
 mod listen;
@@ -32,6 +34,7 @@ mod state;
 mod submission;
 mod submit;
 mod task;
+mod transcription;
 mod view;
 mod wait;
 
