@@ -9,6 +9,7 @@
 
 mod attachment;
 mod auth;
+mod budget;
 mod cached;
 mod cancel;
 mod dedup;

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     attachment::{self, Attachment},
+    budget::BudgetRequest,
     engines::Known,
     extract::{Int, Wanted},
     intake::Intake,
@@ -71,6 +72,8 @@ pub(crate) struct TaskRequest {
     /// Not supported yet: must be absent.
     #[schema(value_type = Option<Object>)]
     pub(crate) webhook: Option<Value>,
+    /// What the task may spend.
+    pub(crate) budget: Option<BudgetRequest>,
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
@@ -108,6 +111,7 @@ pub(crate) const FIELDS: &[&str] = &[
     "timeoutSeconds",
     "maxAttempts",
     "webhook",
+    "budget",
     "metadata",
 ];
 
@@ -171,6 +175,9 @@ fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
             format!("must be 1 to {} characters", limit::NAME_CHARS)
         });
     }
+    if let Some(budget) = &request.budget {
+        budget.check(&format!("{at}/budget"), faults);
+    }
     job::check_metadata(request.metadata.as_ref(), &format!("{at}/metadata"), faults);
 }
 
@@ -196,8 +203,8 @@ fn assemble(
         max_context_messages: request.max_context_messages.map_or_else(default_max_context_messages, Int::as_u32),
         voice_mode: request.voice_mode.unwrap_or_default(),
         attachments: attachments.clone(),
-        user: None,   // TODO(api)
-        budget: None, // TODO(api)
+        user: None, // TODO(api)
+        budget: request.budget.map(BudgetRequest::keep),
     };
     let mut retry = beyond.retry.unwrap_or(RetryPolicy::TASK);
     if let Some(max_attempts) = request.max_attempts {
@@ -330,6 +337,7 @@ pub(crate) mod tests {
         assert_eq!(faults(r#"{"prompt":"x","expiresAt":"2400-01-01T00:00:00Z"}"#, now), ["/expiresAt"]);
         assert_eq!(faults(r#"{"prompt":"x","webhook":{"url":"https://x"}}"#, now), ["/webhook"]);
         assert_eq!(faults(r#"{"prompt":"x","allowedTools":["a",""]}"#, now), ["/allowedTools/1"]);
+        assert_eq!(faults(r#"{"prompt":"x","budget":{"maxCostUsd":-1}}"#, now), ["/budget/maxCostUsd"]);
         let metadata = format!(r#"{{"prompt":"x","metadata":{{"a":"{}"}}}}"#, "b".repeat(limit::METADATA_BYTES));
         assert_eq!(faults(&metadata, now), ["/metadata"]);
     }

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use errand_common::telemetry::log;
 
-use crate::command::{api, dev, doctor, jobs, keys, migrate, queues, submit, worker, workers};
+use crate::command::{
+    api, dev, doctor, engines, jobs, keys, migrate, queues, sessions, submit, usage, worker, workers,
+};
 
 /// Errand runs jobs for fleets of AI agents.
 #[derive(Debug, Parser)]
@@ -63,6 +65,14 @@ pub(crate) enum Command {
     /// Look at jobs, follow, cancel and retry them
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    /// Look at conversations, and close them
+    #[command(subcommand)]
+    Sessions(sessions::Sessions),
+    /// List engines, and choose the default
+    #[command(subcommand)]
+    Engines(engines::Engines),
+    /// Show what was spent
+    Usage(usage::Usage),
     /// List, pause and resume queues
     #[command(subcommand)]
     Queues(queues::Queues),

@@ -7,6 +7,8 @@ ALTER TABLE messages ADD COLUMN attachments text; -- JSON array: hash, media typ
 ALTER TABLE jobs ADD COLUMN user_id text; -- the user who submitted it; null: a key did
 ALTER TABLE jobs ADD COLUMN pending_attachments text; -- what comes with pending_message, as in messages
 ALTER TABLE jobs ADD COLUMN metered bigint NOT NULL DEFAULT 0; -- 1: its runs spend tokens, and one that dies leaves a record
+ALTER TABLE jobs ADD COLUMN engine text; -- of a task: what its usage is booked on
+ALTER TABLE jobs ADD COLUMN parked_seq bigint; -- number of the last event before a run let go of its process to be resumed: what was said until then stands
 ALTER TABLE jobs ADD COLUMN interruption text; -- what the task that gives way to it is told
 CREATE INDEX jobs_by_user ON jobs (tenant, user_id, id) WHERE user_id IS NOT NULL;
 
@@ -29,6 +31,7 @@ CREATE TABLE approvals (
     created_at  bigint NOT NULL,
     expires_at  bigint NOT NULL,
     decided_at  bigint,
+    taken_by    uuid, -- the equal question of a later run that took the decision over
     UNIQUE (job_id, ordinal)
 );
 CREATE INDEX approvals_expiring ON approvals (expires_at) WHERE state = 'pending';
@@ -50,9 +53,11 @@ CREATE TABLE attachments (
     hash       text   NOT NULL, -- SHA-256 of the content, in hex
     size       bigint NOT NULL,
     base64     text   NOT NULL,
-    created_at bigint NOT NULL,
+    created_at bigint NOT NULL, -- or last sent again
+    named      bigint NOT NULL, -- 1: a task came with it
     PRIMARY KEY (tenant, hash)
 );
+CREATE INDEX attachments_unnamed ON attachments (created_at) WHERE named = 0;
 
 -- What runs spent: at most one record a claim.
 CREATE TABLE usage_records (

@@ -13,19 +13,22 @@ use errand_common::{
     domain::FailureClass,
     port::{
         StoreError,
-        store::{Claimed, Outcome},
+        store::{Claimed, Outcome, Parked},
     },
     telemetry::metric,
 };
 use futures::FutureExt;
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::{
     handler::{Completion, Handler, HandlerFailure, HandlerTable, Missing, RunContext},
+    metered,
     outcome::{self, Moment, Patience},
     pace::{Backoff, within},
     registry::{Held, Run, StopReason},
-    writer::{Finished, Outbox, Writer},
+    warm::Warm,
+    writer::{Finished, Outbox, Unwritten, Writer},
 };
 
 /// After a run was dropped rather than ended, its guards need so long to kill what it had started.
@@ -45,6 +48,7 @@ pub(crate) struct Executor {
     backend: Backend,
     handlers: HandlerTable,
     writer: Writer,
+    warm: Arc<Warm>,
     stop_grace: Duration,
     /// Bounds one call to the store.
     call_limit: Duration,
@@ -62,11 +66,18 @@ enum Ended {
 }
 
 impl Executor {
-    pub(crate) fn new(backend: Backend, handlers: HandlerTable, writer: Writer, config: &config::Worker) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        handlers: HandlerTable,
+        writer: Writer,
+        warm: Arc<Warm>,
+        config: &config::Worker,
+    ) -> Self {
         Self {
             backend,
             handlers,
             writer,
+            warm,
             stop_grace: Duration::from_millis(config.stop_grace_ms.into()),
             call_limit: Duration::from_secs(config.lease_seconds.into()),
             patience: Patience {
@@ -100,14 +111,20 @@ impl Executor {
             return;
         }
         if run.is_revoked() {
-            self.release(run, &outbox).await;
+            self.release(claimed, run, &outbox).await;
+            return;
+        }
+        if !run.open_asks().is_empty() && self.leave_waiting(run, &outbox, &ended).await {
             return;
         }
         let Some(outcome) = self.decide(claimed, run, ended).await else { return };
         match self.write(claimed, outbox.clone(), outcome.clone()).await {
-            Finished::Written => count(claimed, &outcome, started.elapsed()),
+            Finished::Written => {
+                count(claimed, &outcome, started.elapsed());
+                metered::count(&claimed.job, outbox.ledger().report().as_ref());
+            }
             // Whether it was cancelled or claimed by another is not known here; the store is.
-            Finished::Stale => self.release(run, &outbox).await,
+            Finished::Stale => self.release(claimed, run, &outbox).await,
             Finished::LeaseLost => lease_lost(run),
             Finished::Refused => tracing::error!("the end of the run could not be written; its lease will pass"),
         }
@@ -118,7 +135,13 @@ impl Executor {
         if let Some(reason) = run.stop_reason() {
             return Ended::Stopped(reason);
         }
-        let context = RunContext::new(self.backend.clone(), run.clone(), self.writer.clone(), outbox.clone());
+        let context = RunContext::new(
+            self.backend.clone(),
+            run.clone(),
+            self.writer.clone(),
+            outbox.clone(),
+            self.warm.clone(),
+        );
         let context = Arc::new(context);
         let limit = handler.time_limit(claimed);
         let mut work = Box::pin(AssertUnwindSafe(handler.run(claimed, &context)).catch_unwind());
@@ -129,7 +152,7 @@ impl Executor {
                 Ok(result) => Ended::Itself(result),
                 Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
             },
-            () = tokio::time::sleep(limit) => run.stop(StopReason::Timeout),
+            () = worked_for(limit, run.waiting()) => run.stop(StopReason::Timeout),
         }
         let reason = run.stop_reason().unwrap_or(StopReason::Revoked);
         // A run without a lease has no grace: another may begin.
@@ -151,6 +174,27 @@ impl Executor {
         Ended::Stopped(reason)
     }
 
+    /// The end of a run that asked a person something and may not have an answer. `true`: the job waits without a holder,
+    /// and there is nothing left to write.
+    async fn leave_waiting(&self, run: &Run, outbox: &Arc<Outbox>, ended: &Ended) -> bool {
+        let lets_go = matches!(ended, Ended::Stopped(StopReason::Park | StopReason::Drain));
+        // A run that must not be repeated has no later run that could ask again.
+        if !lets_go || run.rerun_is_forbidden() {
+            // What is not written here is closed with the job, or asked again by its next run.
+            let _ = self.writer.withdraw(outbox, run.open_asks()).await;
+            return false;
+        }
+        match self.writer.park(outbox).await {
+            Ok(Parked::Done) => true,
+            // Its engine is gone already: the next run makes use of the decision.
+            Ok(Parked::Decided) => false,
+            // The end of the run finds out, and does, what has to be done.
+            Ok(Parked::Stale) | Err(Unwritten::NotHeld) => false,
+            // The lease will pass, which parks the job.
+            Err(Unwritten::Refused) => true,
+        }
+    }
+
     /// What to write. `None`: nothing may be written.
     async fn decide(&self, claimed: &Claimed, run: &Run, ended: Ended) -> Option<Outcome> {
         let moment = Moment { now: self.backend.clock.now(), dice: rand::random() };
@@ -170,6 +214,7 @@ impl Executor {
                 failed(outcome::timed_out(claimed, limit.unwrap_or_default()))
             }
             Ended::Stopped(StopReason::Drain) => outcome::drained(claimed, run.rerun_is_forbidden()),
+            Ended::Stopped(StopReason::Park) => Outcome::HandedBack { reason: "decided".to_owned() },
             Ended::Stopped(StopReason::EventsRefused) => failed(events_refused(claimed)),
             Ended::Stopped(StopReason::Revoked | StopReason::LeaseLost) => return None,
         })
@@ -199,12 +244,15 @@ impl Executor {
     }
 
     /// Tells the store that nothing of a revoked run is left. Tried while the lease holds; afterwards it doesn't matter.
-    async fn release(&self, run: &Run, outbox: &Outbox) {
+    async fn release(&self, claimed: &Claimed, run: &Run, outbox: &Outbox) {
         let release = outbox.release();
         let mut backoff = Backoff::new();
         while run.lease_holds() {
             match within(self.call_limit, self.backend.store.release(release.clone(), self.backend.clock.now())).await {
-                Ok((Ok(()), consequences)) => return self.backend.dispatch(consequences).await,
+                Ok((Ok(()), consequences)) => {
+                    metered::count(&claimed.job, release.usage.as_ref());
+                    return self.backend.dispatch(consequences).await;
+                }
                 // Not cancelled, but another's by now: there is nothing to release.
                 Ok((Err(_), consequences)) => {
                     metrics::counter!(metric::STALE_WRITES_REJECTED_TOTAL).increment(1);
@@ -218,6 +266,20 @@ impl Executor {
             }
         }
     }
+}
+
+/// Waits until a run has worked for so long; the time during which it waits for a person does not count.
+async fn worked_for(limit: Duration, mut waiting: watch::Receiver<bool>) {
+    let mut left = limit;
+    // The run outlives this: it does not go without a word.
+    while waiting.wait_for(|waits| !waits).await.is_ok() {
+        let since = tokio::time::Instant::now();
+        match tokio::time::timeout(left, waiting.wait_for(|waits| *waits)).await {
+            Ok(_) => left = left.saturating_sub(since.elapsed()),
+            Err(_) => return,
+        }
+    }
+    std::future::pending().await
 }
 
 fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {
@@ -291,6 +353,22 @@ pub(crate) mod tests {
             tail_seq: 0,
         };
         Claimed { job, fence, snoozed_since: None, cut_off_at: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_of_an_attempt_stands_while_it_waits_for_a_person() {
+        let waits = watch::Sender::new(false);
+        let started = tokio::time::Instant::now();
+        let work = tokio::spawn(worked_for(Duration::from_secs(10), waits.subscribe()));
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            waits.send_replace(true);
+            tokio::time::sleep(Duration::from_secs(1_000)).await;
+            waits.send_replace(false);
+        }
+        work.await.expect("no panic");
+        let took = started.elapsed().as_secs();
+        assert_eq!(took, 2_010, "ten seconds of work");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod guard;
 mod handler;
 mod health;
 mod lease;
+mod metered;
 mod outcome;
 mod pace;
 mod refill;
@@ -28,7 +29,9 @@ mod retain;
 mod retry_after;
 mod run;
 mod runner;
+mod slots;
 mod sweep;
+mod warm;
 mod writer;
 
 pub use health::{Condition, Health};

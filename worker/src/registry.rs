@@ -2,139 +2,23 @@
 //!
 //! Shared by every core task. A run enters when it is claimed and leaves when its end is written, or was given up.
 
+mod run;
+
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use errand_common::domain::{Fence, JobId};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::guard::MonotonicInstant;
+pub(crate) use self::run::{Run, StopReason};
+use crate::{guard::MonotonicInstant, slots::Slot};
 
 /// Stop signals that came before their run was known, kept so many.
 const EARLY_STOPS: usize = 256;
-
-/// Why a run was told to stop. The first reason stays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum StopReason {
-    /// The claim is no longer ours: cancelled, or claimed by another.
-    Revoked,
-    /// The lease could not be renewed in time.
-    LeaseLost,
-    /// The worker is stopping.
-    Drain,
-    /// The attempt ran longer than it may.
-    Timeout,
-    /// The store refused its events for good.
-    EventsRefused,
-}
-
-/// One claim being worked on.
-#[derive(Debug)]
-pub(crate) struct Run {
-    fence: Fence,
-    stop: CancellationToken,
-    reason: OnceLock<StopReason>,
-    revoked: AtomicBool,
-    rerun_unsafe: AtomicBool,
-    must_end_by: watch::Sender<MonotonicInstant>,
-    decided: Notify,
-}
-
-impl Run {
-    fn new(fence: Fence, must_end_by: MonotonicInstant) -> Self {
-        Self {
-            fence,
-            stop: CancellationToken::new(),
-            reason: OnceLock::new(),
-            revoked: AtomicBool::new(false),
-            rerun_unsafe: AtomicBool::new(false),
-            must_end_by: watch::Sender::new(must_end_by),
-            decided: Notify::new(),
-        }
-    }
-
-    pub(crate) const fn fence(&self) -> Fence {
-        self.fence
-    }
-
-    /// Tells the run to stop.
-    pub(crate) fn stop(&self, reason: StopReason) {
-        if reason == StopReason::Revoked {
-            self.revoked.store(true, Ordering::Release);
-        }
-        // A late reason changes nothing but the flag above: the run is stopping already.
-        let _ = self.reason.set(reason);
-        self.stop.cancel();
-    }
-
-    pub(crate) const fn stop_token(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    pub(crate) fn stop_reason(&self) -> Option<StopReason> {
-        self.reason.get().copied()
-    }
-
-    /// The claim is known to be another's.
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.revoked.load(Ordering::Acquire)
-    }
-
-    /// Whether its writes may still be tried: it was not revoked, and the safe part of the lease has not passed.
-    pub(crate) fn may_write(&self) -> bool {
-        !self.is_revoked() && self.lease_holds()
-    }
-
-    /// Whether the safe part of the lease has not passed.
-    pub(crate) fn lease_holds(&self) -> bool {
-        self.stop_reason() != Some(StopReason::LeaseLost) && MonotonicInstant::now() < *self.must_end_by.borrow()
-    }
-
-    /// Moves the end of the safe part of the lease, unless the run was stopped because it had passed.
-    fn extend(&self, must_end_by: MonotonicInstant) {
-        if self.stop_reason() != Some(StopReason::LeaseLost) {
-            self.must_end_by.send_if_modified(|end| {
-                let later = must_end_by > *end;
-                if later {
-                    *end = must_end_by;
-                }
-                later
-            });
-        }
-    }
-
-    /// Follows the end of the safe part of the lease.
-    pub(crate) fn must_end_by(&self) -> watch::Receiver<MonotonicInstant> {
-        self.must_end_by.subscribe()
-    }
-
-    /// Waits until somebody says that a decision about its tool calls was made.
-    pub(crate) async fn decided(&self) {
-        self.decided.notified().await;
-    }
-
-    /// From here on, cutting the run off leaves an outcome that can't be known.
-    pub(crate) fn forbid_rerun(&self) {
-        self.rerun_unsafe.store(true, Ordering::Release);
-    }
-
-    /// What was under way is known again.
-    pub(crate) fn permit_rerun(&self) {
-        self.rerun_unsafe.store(false, Ordering::Release);
-    }
-
-    /// Whether cutting the run off leaves an outcome that can't be known.
-    pub(crate) fn rerun_is_forbidden(&self) -> bool {
-        self.rerun_unsafe.load(Ordering::Acquire)
-    }
-}
 
 /// When the safe part of a lease ends that was asked for at `sent`: a tenth before the lease itself. Counted from before
 /// the request left, so that it ends earlier than the database's own count.
@@ -148,6 +32,7 @@ pub(crate) struct Registry {
     table: Mutex<Table>,
     renewal_wanted: Notify,
     drain_asked: CancellationToken,
+    left: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -167,9 +52,9 @@ impl Registry {
         self: &Arc<Self>,
         fence: Fence,
         must_end_by: MonotonicInstant,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
     ) -> Held {
-        let run = Arc::new(Run::new(fence, must_end_by));
+        let run = Arc::new(Run::new(fence, must_end_by, slot));
         let key = (fence.job_id, fence.claim);
         let mut table = self.table();
         if let Some(at) = table.early_stops.iter().position(|stop| *stop == key) {
@@ -180,7 +65,7 @@ impl Registry {
             run.stop(StopReason::Drain);
         }
         table.runs.insert(key, run.clone());
-        Held { run, registry: self.clone(), _slot: slot }
+        Held { run, registry: self.clone() }
     }
 
     /// A signal to stop one claim. If its claim has not been taken in yet, it will stop when it is.
@@ -199,7 +84,7 @@ impl Registry {
     /// A signal that a decision was made about tool calls of one claim.
     pub(crate) fn tell_decided(&self, job_id: JobId, claim: i64) {
         if let Some(run) = self.table().runs.get(&(job_id, claim)) {
-            run.decided.notify_one();
+            run.tell_decided();
         }
     }
 
@@ -226,7 +111,7 @@ impl Registry {
     pub(crate) fn stop_lapsed(&self, now: MonotonicInstant) -> usize {
         let mut stopped = 0;
         for run in self.table().runs.values() {
-            let lapsed = now >= *run.must_end_by.borrow();
+            let lapsed = run.has_lapsed(now);
             if lapsed && !run.is_revoked() && run.stop_reason() != Some(StopReason::LeaseLost) {
                 // One that is stopping for another reason keeps it; its writes are refused by `may_write`.
                 if run.stop_reason().is_none() {
@@ -253,6 +138,13 @@ impl Registry {
         self.table().runs.len()
     }
 
+    /// Waits until there is none. For one caller at a time.
+    pub(crate) async fn emptied(&self) {
+        while self.len() > 0 {
+            self.left.notified().await;
+        }
+    }
+
     /// Asks for a renewal now: something may have been missed, and a renewal tells which claims are no longer ours.
     pub(crate) fn want_renewal(&self) {
         self.renewal_wanted.notify_one();
@@ -264,12 +156,11 @@ impl Registry {
     }
 }
 
-/// A run in the registry, with its slot.
+/// A run in the registry.
 #[derive(Debug)]
 pub(crate) struct Held {
     run: Arc<Run>,
     registry: Arc<Registry>,
-    _slot: OwnedSemaphorePermit,
 }
 
 impl Held {
@@ -280,24 +171,26 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let fence = self.run.fence;
+        let fence = self.run.fence();
         self.registry.table().runs.remove(&(fence.job_id, fence.claim));
+        self.run.leave();
+        self.registry.left.notify_one();
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use errand_common::domain::LeaseToken;
-    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::slots::Slots;
 
     pub(crate) fn fence() -> Fence {
         Fence { job_id: JobId::new(), session_id: None, claim: 1, token: LeaseToken::random() }
     }
 
     pub(crate) fn hold(registry: &Arc<Registry>, fence: Fence, lease: Duration) -> Held {
-        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a fresh semaphore has a permit");
+        let slot = Slots::new(1).take_now();
         registry.hold(fence, safe_end(MonotonicInstant::now(), lease), slot)
     }
 
@@ -306,7 +199,7 @@ pub(crate) mod tests {
         let registry = Arc::new(Registry::default());
         let lease = Duration::from_secs(30);
         let sent = MonotonicInstant::now();
-        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit");
+        let slot = Slots::new(1).take_now();
         let held = registry.hold(fence(), safe_end(sent, lease), slot);
 
         assert_eq!(registry.stop_lapsed(sent.plus(Duration::from_millis(26_999))), 0);
@@ -321,7 +214,7 @@ pub(crate) mod tests {
         let registry = Arc::new(Registry::default());
         let lease = Duration::from_secs(30);
         let sent = MonotonicInstant::now();
-        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit");
+        let slot = Slots::new(1).take_now();
         let held = registry.hold(fence(), safe_end(sent, lease), slot);
 
         Registry::renewed(held.run(), sent.plus(Duration::from_secs(10)), lease);

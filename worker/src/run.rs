@@ -22,6 +22,7 @@ use crate::{
     registry::Registry,
     runner,
     sweep::Sweeper,
+    warm::Warm,
     writer::Writer,
 };
 
@@ -142,6 +143,7 @@ struct Parts {
     /// Stops what runs need to the end.
     core: CancellationToken,
     registry: Arc<Registry>,
+    warm: Arc<Warm>,
     keeper: Arc<Keeper>,
     drain: Duration,
     /// After the drain: to stop runs and write their ends, at most.
@@ -156,22 +158,26 @@ impl Parts {
         let (lease, id, registry) = (keeper.lease, keeper.info.id, keeper.registry.clone());
         let keeper = Arc::new(keeper);
         let grace = Duration::from_millis(worker.stop_grace_ms.into());
+        let warm = Warm::new(worker);
         let mut parts = Self {
             tasks: JoinSet::new(),
             names: HashMap::new(),
             intake: CancellationToken::new(),
             core: CancellationToken::new(),
             registry: registry.clone(),
+            warm: warm.clone(),
             keeper: keeper.clone(),
             drain: Duration::from_secs(worker.drain_seconds.into()),
             // Ends are tried while the lease holds, so a lease after their grace all of them are over.
             ending: grace + lease + Duration::from_secs(2),
         };
         let concurrency = worker.concurrency.max(1) as usize;
+        // Beside those that work: those that wait for a person, as many as can't be parked and as many as are kept warm.
+        let at_once = 2 * concurrency + worker.max_warm as usize;
         let (assignments, assigned) = mpsc::channel(concurrency);
         let (writer, loops) = Writer::new(backend, worker);
-        let executor = Arc::new(Executor::new(backend.clone(), handlers, writer, worker));
-        let fetcher = Fetcher::new(backend.clone(), registry.clone(), id, worker, assignments);
+        let executor = Arc::new(Executor::new(backend.clone(), handlers, writer, warm.clone(), worker));
+        let fetcher = Fetcher::new(backend.clone(), registry.clone(), warm, id, worker, assignments);
         let refiller = Refiller::new(backend.clone(), id, worker);
         let (intake, core) = (parts.intake.clone(), parts.core.clone());
 
@@ -181,11 +187,12 @@ impl Parts {
         parts.part("event writer", loops.append.run(core));
         parts.part("end writer", loops.finish.run());
         parts.part("intent writer", loops.intend.run());
+        parts.part("question writer", loops.question.run());
         parts.part("sweeper", sweeper.run(intake.clone()));
         parts.part("refiller", refiller.run(intake.clone()));
         parts.part("fetcher", fetcher.run(intake));
         parts.fallible(RUNNER, async move {
-            runner::run(id, concurrency, assigned, executor).await.map_err(|error| error.to_string())
+            runner::run(id, at_once, assigned, executor).await.map_err(|error| error.to_string())
         });
         parts
     }
@@ -238,6 +245,7 @@ impl Parts {
         // So that others see it, whoever asked.
         self.registry.ask_drain();
         self.registry.want_renewal();
+        self.warm.drain();
         if self.runs_end_within(self.drain).await?.is_none() {
             tracing::info!(running = self.registry.len(), "the drain is over; the rest is handed back");
             self.registry.drain();

@@ -5,11 +5,14 @@ mod cluster;
 pub(crate) mod database;
 pub(crate) mod dev;
 pub(crate) mod doctor;
+pub(crate) mod engines;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod queues;
+pub(crate) mod sessions;
 pub(crate) mod submit;
+pub(crate) mod usage;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
@@ -34,6 +37,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Worker(worker) => worker.run(&global, screen).await,
         Command::Submit(submit) => submit.run(screen).await,
         Command::Jobs(jobs) => jobs.run(screen).await,
+        Command::Sessions(sessions) => sessions.run(screen).await,
+        Command::Engines(engines) => engines.run(screen).await,
+        Command::Usage(usage) => usage.run(screen).await,
         Command::Queues(queues) => queues.run(screen).await,
         Command::Workers(workers) => workers.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,

@@ -43,6 +43,8 @@ pub struct Config {
     pub auth: Auth,
     /// How long things are kept.
     pub retention: Retention,
+    /// What may be spent.
+    pub budgets: Budgets,
     /// What end users read.
     pub texts: Texts,
     /// Streams to watchers.
@@ -227,8 +229,18 @@ pub struct Worker {
     pub event_buffer_kib: u32,
     /// How long a run that is told to stop may take before it is dropped, in milliseconds.
     pub stop_grace_ms: u32,
-    /// How often a worker looks for work that nobody told it of, in milliseconds.
+    /// How often a worker looks for work, and for decisions, that nobody told it of, in milliseconds.
     pub poll_interval_ms: u32,
+    /// How long the process of an engine is kept while its task waits for an approval, in seconds; then it is parked: the
+    /// task waits without it, and the engine goes on in another run after the decision. Only engines that can (`resume` in
+    /// their capabilities) are parked.
+    pub approval_warm_seconds: u32,
+    /// Most such runs that are kept; beyond it the longest-waiting is parked. They hold no slot, and go on without waiting for
+    /// one, so a worker may run so many more than `concurrency` for a while. Of runs that can't be parked `concurrency` may
+    /// wait beside them; the tool calls of more are denied.
+    pub max_warm: u32,
+    /// How long a tool call waits for a decision, in seconds; then it is denied.
+    pub approval_expires_seconds: u32,
     /// How long a worker waits for its other runs to end when a job that crashed its workers must run alone, in seconds;
     /// then it leaves that job to others, or to later.
     pub isolate_wait_seconds: u32,
@@ -238,6 +250,9 @@ pub struct Worker {
     pub sweep_horizon_seconds: u32,
     /// Most rows that one step of the sweep touches.
     pub sweep_batch: u32,
+    /// Largest sum of decoded attachments of the history that an engine is given with a prompt, in MiB, the prompt's own not
+    /// counted: the newest are given, a note stands in for each older one.
+    pub history_attachments_mib: u32,
 }
 
 impl Default for Worker {
@@ -254,10 +269,14 @@ impl Default for Worker {
             event_buffer_kib: 256,
             stop_grace_ms: 1_000,
             poll_interval_ms: 1_000,
+            approval_warm_seconds: 120,
+            max_warm: 16,
+            approval_expires_seconds: 86_400,
             isolate_wait_seconds: 60,
             snooze_seconds: 5,
             sweep_horizon_seconds: 60,
             sweep_batch: 1_000,
+            history_attachments_mib: 20,
         }
     }
 }
@@ -382,6 +401,28 @@ impl Retention {
 
 fn days(count: u32) -> Option<Duration> {
     (count > 0).then(|| Duration::from_secs(u64::from(count) * 86_400))
+}
+
+/// `[budgets]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budgets {
+    /// Most tokens, in and out, that one task may spend over all its runs; no bound if unset. All budgets are judged before
+    /// each request to a model: one that is under way is not cut short. What a run that died had spent is counted as far
+    /// as it is known.
+    pub job_tokens: Option<u64>,
+    /// Most US dollars that one task may spend over all its runs; no bound if unset. Requests whose cost nobody knows count
+    /// nothing here: set prices, or a budget of tokens.
+    pub job_usd: Option<f64>,
+    /// Most tokens that the tasks of one session may spend; no bound if unset.
+    pub session_tokens: Option<u64>,
+    /// Most US dollars that the tasks of one session may spend; no bound if unset.
+    pub session_usd: Option<f64>,
+    /// Most tokens that the tasks of one tenant may spend in a day, which begins at 00:00 UTC; no bound if unset. Tasks that run
+    /// at once see what the others spent when their runs have ended.
+    pub tenant_day_tokens: Option<u64>,
+    /// Most US dollars that the tasks of one tenant may spend in a day, likewise; no bound if unset.
+    pub tenant_day_usd: Option<f64>,
 }
 
 /// `[texts]`
@@ -528,11 +569,16 @@ pub struct EchoEngine {
     pub queue: String,
     /// Pause before each word, in milliseconds, so that a stream can be seen.
     pub word_delay_ms: u32,
+    /// Plays an engine with tools: a line `!tool NAME JSON` of the prompt asks whether the tool NAME may be called with that
+    /// input, and is answered by `allowed`, or by `denied` and why. Nothing is called.
+    pub asks: bool,
+    /// Where it asks: whether it goes on in a later run after its process was let go.
+    pub resumes: bool,
 }
 
 impl Default for EchoEngine {
     fn default() -> Self {
-        Self { queue: default_queue(), word_delay_ms: 20 }
+        Self { queue: default_queue(), word_delay_ms: 20, asks: false, resumes: true }
     }
 }
 

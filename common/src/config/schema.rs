@@ -15,6 +15,10 @@ use crate::{
 pub(super) enum Rule {
     /// A whole number within bounds, both included.
     Whole(i64, i64),
+    /// True or false.
+    Flag,
+    /// An amount of US dollars.
+    Dollars,
     /// Text that is not blank.
     Text,
     /// An address with a port.
@@ -42,11 +46,15 @@ pub(super) enum Rule {
 }
 
 use Rule::{
-    Address, ApiKey, Choice, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Text, Url, Whole, Words,
+    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Text, Url, Whole,
+    Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
 const DAY: i64 = 86_400;
+const TOKENS: i64 = 1_000_000_000_000;
+/// The largest amount of money that can be set.
+const MOST_DOLLARS: f64 = 1_000_000.0;
 
 /// The settings outside `[engines]`.
 pub(super) const SETTINGS: &[(&str, Rule)] = &[
@@ -83,10 +91,14 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("worker.event_buffer_kib", Whole(1, 65_536)),
     ("worker.stop_grace_ms", Whole(0, 60_000)),
     ("worker.poll_interval_ms", Whole(10, 60_000)),
+    ("worker.approval_warm_seconds", Whole(0, DAY)),
+    ("worker.max_warm", Whole(0, 10_000)),
+    ("worker.approval_expires_seconds", Whole(1, 365 * DAY)),
     ("worker.isolate_wait_seconds", Whole(1, 86_400)),
     ("worker.snooze_seconds", Whole(1, 3_600)),
     ("worker.sweep_horizon_seconds", Whole(1, 86_400)),
     ("worker.sweep_batch", Whole(1, 10_000)),
+    ("worker.history_attachments_mib", Whole(0, 1_024)),
     ("outbound.allow", Networks),
     ("outbound.call_seconds", Whole(1, 300)),
     ("outbound.connect_timeout_seconds", Whole(1, 300)),
@@ -103,6 +115,12 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("retention.jobs_days", Whole(0, 36_500)),
     ("retention.events_days", Whole(0, 36_500)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
+    ("budgets.job_tokens", Whole(1, TOKENS)),
+    ("budgets.job_usd", Dollars),
+    ("budgets.session_tokens", Whole(1, TOKENS)),
+    ("budgets.session_usd", Dollars),
+    ("budgets.tenant_day_tokens", Whole(1, TOKENS)),
+    ("budgets.tenant_day_usd", Dollars),
     ("texts.locale", Choice(&["en", "zh"])),
     ("relay.max_connections", Whole(1, 1_000_000)),
     ("relay.max_subscriptions", Whole(1, 10_000)),
@@ -156,7 +174,15 @@ const fn must(key: &'static str, rule: Rule) -> EngineSetting {
 
 /// The types of engines, each with its settings beside `type`.
 pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
-    ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000))]),
+    (
+        "echo",
+        &[
+            may("queue", Text),
+            may("word_delay_ms", Whole(0, 60_000)),
+            may("asks", Flag),
+            may("resumes", Flag),
+        ],
+    ),
     (
         "command",
         &[
@@ -228,6 +254,8 @@ impl Rule {
     pub(super) fn allowed(self) -> String {
         match self {
             Whole(min, max) => format!("a whole number from {min} to {max}"),
+            Flag => "true or false".to_owned(),
+            Dollars => format!("US dollars above 0, such as 2.5; at most {MOST_DOLLARS}"),
             Text => "text that is not blank".to_owned(),
             Address => "an IP address with a port, such as 127.0.0.1:8080".to_owned(),
             Url(schemes) => format!("a URL that begins with {}://", schemes.join(":// or ")),
@@ -251,6 +279,10 @@ impl Rule {
     pub(super) fn check(self, value: &Value) -> Result<(), String> {
         let fits = match (self, value) {
             (Whole(min, max), Value::Integer(number)) => (min..=max).contains(number),
+            (Flag, Value::Boolean(_)) => true,
+            (Dollars, Value::Float(amount)) => *amount > 0.0 && *amount <= MOST_DOLLARS,
+            #[expect(clippy::cast_precision_loss, reason = "compared with a bound that is far smaller")]
+            (Dollars, Value::Integer(amount)) => *amount > 0 && (*amount as f64) <= MOST_DOLLARS,
             (Text, Value::String(text)) => !text.trim().is_empty(),
             (Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Url(schemes), Value::String(text)) => text

@@ -30,4 +30,4 @@ pub use lifecycle::{Change, Illegal};
 pub use retry::RetryPolicy;
 pub use session::{Message, OnBusy, Role, Session, SessionStatus};
 pub use time::Timestamp;
-pub use usage::{Usage, UsageRecord, UsageReport};
+pub use usage::{Usage, UsageRecord, UsageReport, nano_usd, usd_text};

@@ -55,6 +55,26 @@ impl Usage {
     }
 }
 
+/// US dollars in billionths of one: 0 for what is negative or no number.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, which is as it should be"
+)]
+pub fn nano_usd(usd: f64) -> u64 {
+    (usd * 1e9).round() as u64
+}
+
+/// Billionths of a US dollar for people: `0.0421` with as many digits as say something.
+#[must_use]
+pub fn usd_text(nano: u64) -> String {
+    let (whole, rest) = (nano / 1_000_000_000, nano % 1_000_000_000);
+    let text = format!("{whole}.{rest:09}");
+    let shown = text.trim_end_matches('0');
+    if shown.ends_with('.') { whole.to_string() } else { shown.to_owned() }
+}
+
 /// What a run reports at its end.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct UsageReport {
@@ -102,6 +122,15 @@ pub struct UsageRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn money_is_read_and_shown_to_the_billionth() {
+        for (usd, nano, text) in [(0.0, 0, "0"), (2.5, 2_500_000_000, "2.5"), (0.000_000_001, 1, "0.000000001")] {
+            assert_eq!((nano_usd(usd), usd_text(nano).as_str()), (nano, text));
+        }
+        assert_eq!(usd_text(30_000_000_000), "30");
+        assert_eq!((nano_usd(-1.0), nano_usd(f64::NAN), nano_usd(f64::INFINITY)), (0, 0, u64::MAX));
+    }
 
     fn priced(cost: Option<u64>) -> Usage {
         Usage { input_tokens: 10, output_tokens: 1, cost_nano_usd: cost, ..Usage::default() }

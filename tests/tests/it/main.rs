@@ -1,10 +1,13 @@
 //! Behaviour, seen from outside, and the promises of the ports. One binary, so that all tests share one PostgreSQL.
 
+mod agent_table;
 mod architecture;
 mod bad_input;
+mod budget;
 mod bulk_retry;
 mod cancel;
 mod cli;
+mod cli_agent;
 mod command_engine;
 mod conformance;
 mod crash;
@@ -31,3 +34,4 @@ mod session;
 mod socket;
 mod stream;
 mod submit;
+mod usage_exactness;

@@ -129,7 +129,13 @@ impl Place {
         let claimed = claimed.claimed.pop().expect("it can be claimed");
         let held = hold(&self.registry, claimed.fence, LEASE);
         let outbox = self.writer.outbox(held.run().clone());
-        let context = RunContext::new(self.backend.clone(), held.run().clone(), self.writer.clone(), outbox.clone());
+        let context = RunContext::new(
+            self.backend.clone(),
+            held.run().clone(),
+            self.writer.clone(),
+            outbox.clone(),
+            crate::warm::Warm::new(&errand_common::config::Worker::default()),
+        );
         Attempt { context, outbox, claimed, held }
     }
 

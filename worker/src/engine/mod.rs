@@ -87,6 +87,17 @@ pub struct Turn {
     pub contents: BTreeMap<String, AttachmentContent>,
     /// What this engine kept of the conversation when its last run in it ended or was parked.
     pub state: Option<EngineState>,
+    /// What budgets leave for it, as this run begins; engines that can hold to a bound of their own are given it.
+    pub remaining: Remaining,
+}
+
+/// What is left of the budgets that apply to a run; `None`: no budget bounds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Remaining {
+    /// Tokens in and out.
+    pub tokens: Option<u64>,
+    /// Billionths of a US dollar.
+    pub cost_nano_usd: Option<u64>,
 }
 
 /// How a turn ended well.
@@ -181,7 +192,7 @@ impl TurnFailure {
     }
 
     /// What a run that was told to stop returns; nobody looks at it.
-    fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         Self::new(FailureClass::Cancelled, code::EXECUTION_ERROR, "stopped")
     }
 }

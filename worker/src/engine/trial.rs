@@ -11,7 +11,7 @@ use errand_common::{
     port::store::EngineState,
 };
 
-use super::{Link, Turn, TurnFailure};
+use super::{Link, Remaining, Turn, TurnFailure};
 
 /// A first turn of a task without a session.
 #[must_use]
@@ -30,6 +30,7 @@ pub fn turn(prompt: &str) -> Turn {
         attachments: Vec::new(),
         contents: BTreeMap::new(),
         state: None,
+        remaining: Remaining::default(),
     }
 }
 

@@ -17,7 +17,7 @@ use errand_common::{
     port::{Popped, StoreError, store::Claimed},
     telemetry::metric,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::suspects::Suspects;
@@ -26,6 +26,8 @@ use crate::{
     guard::MonotonicInstant,
     pace::{Backoff, within},
     registry::{Registry, safe_end},
+    slots::{Slot, Slots},
+    warm::Warm,
 };
 
 /// Most jobs of one claim.
@@ -41,8 +43,8 @@ pub(crate) struct Fetcher {
     poll: Duration,
     isolate_wait: Duration,
     /// As many as may run at once.
-    slots: Arc<Semaphore>,
-    all_slots: u32,
+    slots: Arc<Slots>,
+    warm: Arc<Warm>,
     assignments: mpsc::Sender<Assignment>,
     /// Handed out by the queue and not claimed yet, because the store was away.
     carried: Vec<JobId>,
@@ -80,11 +82,11 @@ impl Fetcher {
     pub(crate) fn new(
         backend: Backend,
         registry: Arc<Registry>,
+        warm: Arc<Warm>,
         worker: WorkerId,
         config: &config::Worker,
         assignments: mpsc::Sender<Assignment>,
     ) -> Self {
-        let all_slots = config.concurrency.max(1);
         Self {
             backend,
             registry,
@@ -93,8 +95,8 @@ impl Fetcher {
             lease: Duration::from_secs(config.lease_seconds.into()),
             poll: Duration::from_millis(config.poll_interval_ms.max(10).into()),
             isolate_wait: Duration::from_secs(config.isolate_wait_seconds.into()),
-            slots: Arc::new(Semaphore::new(all_slots as usize)),
-            all_slots,
+            slots: Slots::new(config.concurrency.max(1)),
+            warm,
             assignments,
             carried: Vec::new(),
             suspects: Suspects::new(),
@@ -111,7 +113,7 @@ impl Fetcher {
             let next = match self.suspects.first() {
                 Some(suspect) => self.isolate(suspect, &stop).await,
                 None => {
-                    let Some(slots) = stop.run_until_cancelled(free_slots(&self.slots)).await else { return };
+                    let Some(slots) = stop.run_until_cancelled(self.slots.free(JOBS_PER_CLAIM)).await else { return };
                     self.round(slots).await
                 }
             };
@@ -143,7 +145,7 @@ impl Fetcher {
     }
 
     /// One look and one claim.
-    async fn round(&mut self, slots: Vec<OwnedSemaphorePermit>) -> Result<Next, StoreError> {
+    async fn round(&mut self, slots: Vec<Slot>) -> Result<Next, StoreError> {
         let Look { ids, from_store, again, next_due } = self.look(slots.len()).await?;
         let found = !ids.is_empty();
         let claimed = if found { self.claim(ids, slots).await? } else { 0 };
@@ -221,15 +223,14 @@ impl Fetcher {
 
     /// Claims a job that crashed its workers, once nothing else runs here.
     async fn isolate(&mut self, suspect: JobId, stop: &CancellationToken) -> Result<Next, StoreError> {
-        let alone = tokio::time::timeout(self.isolate_wait, self.slots.clone().acquire_many_owned(self.all_slots));
-        let slot = match stop.run_until_cancelled(alone).await {
-            Some(Ok(Ok(slot))) => slot,
+        let slot = match stop.run_until_cancelled(tokio::time::timeout(self.isolate_wait, self.alone())).await {
+            Some(Ok(slot)) => slot,
             Some(Err(_)) => {
                 tracing::info!(job_id = %suspect, "other runs did not end in time for a job that must run alone; it waits");
                 self.suspects.rest(Instant::now(), self.isolate_wait);
                 return Ok(Next::AtOnce);
             }
-            Some(Ok(Err(_))) | None => return Ok(Next::Idle(None)),
+            None => return Ok(Next::Idle(None)),
         };
         let sent = MonotonicInstant::now();
         let now = self.backend.clock.now();
@@ -254,7 +255,15 @@ impl Fetcher {
         Ok(Next::AtOnce)
     }
 
-    async fn claim(&mut self, ids: Vec<JobId>, slots: Vec<OwnedSemaphorePermit>) -> Result<usize, StoreError> {
+    /// Every slot, once no run is left. Those that wait for a person hold no slot; they are parked where that can be.
+    async fn alone(&self) -> Slot {
+        let slot = self.slots.all().await;
+        self.warm.let_go();
+        self.registry.emptied().await;
+        slot
+    }
+
+    async fn claim(&mut self, ids: Vec<JobId>, slots: Vec<Slot>) -> Result<usize, StoreError> {
         let sent = MonotonicInstant::now();
         let now = self.backend.clock.now();
         let (claims, consequences) = match self.call(self.backend.store.claim(self.worker, self.lease, &ids, now)).await
@@ -280,26 +289,12 @@ impl Fetcher {
         within(self.lease, call).await
     }
 
-    async fn hand_on(&self, claimed: Claimed, sent: MonotonicInstant, now: Timestamp, slot: OwnedSemaphorePermit) {
+    async fn hand_on(&self, claimed: Claimed, sent: MonotonicInstant, now: Timestamp, slot: Slot) {
         metrics::histogram!(metric::START_LATENCY_SECONDS).record(now.since(claimed.job.run_at).as_secs_f64());
         let held = self.registry.hold(claimed.fence, safe_end(sent, self.lease), slot);
         // The channel has room for every slot; it is closed only when the worker comes down, and then the lease passes.
         let _ = self.assignments.send(Assignment { claimed, held }).await;
     }
-}
-
-/// All free slots, at least one, at most what one claim takes.
-async fn free_slots(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
-    let mut free = Vec::new();
-    if let Ok(first) = slots.clone().acquire_owned().await {
-        free.push(first);
-        while free.len() < JOBS_PER_CLAIM
-            && let Ok(next) = slots.clone().try_acquire_owned()
-        {
-            free.push(next);
-        }
-    }
-    free
 }
 
 /// How long to wait for a wake-up: to the next delayed job, but never longer than `poll`.
@@ -309,26 +304,7 @@ fn idle_for(poll: Duration, next_due: Option<Timestamp>, now: Timestamp) -> Dura
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
-
     use super::*;
-
-    #[tokio::test]
-    async fn credit_is_what_is_free_and_waits_when_nothing_is() {
-        let slots = Arc::new(Semaphore::new(3));
-        let running = slots.clone().try_acquire_owned().expect("free");
-        let credit = free_slots(&slots).await;
-        assert_eq!(credit.len(), 2);
-        assert!(free_slots(&slots).now_or_never().is_none(), "no slot is free");
-        drop(running);
-        assert_eq!(free_slots(&slots).now_or_never().map(|credit| credit.len()), Some(1));
-    }
-
-    #[tokio::test]
-    async fn one_claim_takes_a_bounded_number() {
-        let slots = Arc::new(Semaphore::new(10_000));
-        assert_eq!(free_slots(&slots).await.len(), JOBS_PER_CLAIM);
-    }
 
     #[test]
     fn an_idle_worker_sleeps_to_the_next_due_job_but_not_past_its_poll() {

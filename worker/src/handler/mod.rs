@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use errand_common::{
     backend::Backend,
     config,
-    domain::{FailureClass, Job, NewEvent, Receipt, Timestamp, gate},
-    port::store::{Claimed, EffectReceipt, EngineState, Intended, NewEffect, WorkerInfo},
+    domain::{ApprovalId, FailureClass, Job, NewEvent, Receipt, Timestamp, gate},
+    port::store::{Ask, Asked, Claimed, EffectReceipt, EngineState, Intended, NewEffect, WorkerInfo},
     wire,
 };
 use serde_json::Value;
@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::{
     engine::{EngineTable, Ledger},
     registry::Run,
+    warm::{Place, Warm},
     writer::{Outbox, Unwritten, Writer},
 };
 
@@ -144,11 +145,18 @@ pub(crate) struct RunContext {
     pub(crate) run: Arc<Run>,
     writer: Writer,
     outbox: Arc<Outbox>,
+    warm: Arc<Warm>,
 }
 
 impl RunContext {
-    pub(crate) const fn new(backend: Backend, run: Arc<Run>, writer: Writer, outbox: Arc<Outbox>) -> Self {
-        Self { backend, run, writer, outbox }
+    pub(crate) const fn new(
+        backend: Backend,
+        run: Arc<Run>,
+        writer: Writer,
+        outbox: Arc<Outbox>,
+        warm: Arc<Warm>,
+    ) -> Self {
+        Self { backend, run, writer, outbox, warm }
     }
 
     /// Shows an event; waits while too many of this run's are on their way.
@@ -159,6 +167,21 @@ impl RunContext {
     /// Writes that something is about to be done outside, or finds what is known of it.
     pub(crate) async fn intend(&self, effect: NewEffect) -> Result<Intended, Unwritten> {
         self.writer.intend(&self.outbox, effect).await
+    }
+
+    /// Asks a person, after all that was said before, whether calls may be made.
+    pub(crate) async fn ask(&self, asks: Vec<Ask>, expires_at: Timestamp) -> Result<Asked, Unwritten> {
+        self.writer.ask(&self.outbox, asks, expires_at).await
+    }
+
+    /// Asks these no more.
+    pub(crate) async fn withdraw(&self, ids: Vec<ApprovalId>) -> Result<(), Unwritten> {
+        self.writer.withdraw(&self.outbox, ids).await
+    }
+
+    /// The run waits for a person while it holds what this returns: see [`Warm::enter`].
+    pub(crate) fn wait_for_person(&self, can_be_parked: bool) -> Option<Place> {
+        self.warm.enter(&self.run, can_be_parked)
     }
 
     /// What the run spends.
@@ -206,7 +229,7 @@ pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
 
 /// All handlers of this version.
 pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Config) -> HandlerTable {
-    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, &config.engines));
+    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, config));
     let http: Arc<dyn Handler> = Arc::new(http::HttpHandler::new(config));
     BTreeMap::from([(wire::task::KIND.to_owned(), task), (wire::http::KIND.to_owned(), http)])
 }

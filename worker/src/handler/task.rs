@@ -1,8 +1,18 @@
 //! `task`: one prompt on one engine.
+//!
+//! * `state`: what the engine finds again of the conversation; `contents`: the attachments it is given.
+//! * `budget`: what it may spend. `asking`: questions to the store that wait while it is away.
+//! * `approval`: the tool calls that a person decides about.
+
+mod approval;
+mod asking;
+mod budget;
+mod contents;
+mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -10,23 +20,21 @@ use async_trait::async_trait;
 use errand_common::{
     config::{self, Rerun},
     domain::{Decision, FailureClass, Message, NewEvent, ToolCall, Usage},
-    port::{
-        StoreError,
-        store::{Claimed, EngineState},
-    },
-    telemetry::metric,
+    port::store::{Claimed, EngineState},
     wire::task::{TaskPayload, VERSION},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
-use crate::{
-    engine::{Engine, EngineTable, Ledger, Link, Turn, TurnContext, TurnEnd, TurnFailure},
-    pace::Backoff,
+use self::{
+    approval::{Approvals, Rules},
+    asking::ask,
+    budget::Budget,
 };
+use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
+use crate::engine::{Engine, EngineTable, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure};
 
 /// Events an engine may emit before it waits for the writer to take them.
 const EVENTS_AHEAD: usize = 64;
@@ -38,17 +46,60 @@ pub(crate) struct TaskHandler {
     engines: Arc<EngineTable>,
     /// Engines that must not run twice for one task.
     run_once: BTreeSet<String>,
+    approvals: Rules,
+    budgets: config::Budgets,
+    /// Most bytes of the history's attachments that an engine is given.
+    history_attachments: u64,
 }
 
 impl TaskHandler {
-    pub(crate) fn new(engines: Arc<EngineTable>, config: &config::Engines) -> Self {
+    pub(crate) fn new(engines: Arc<EngineTable>, config: &config::Config) -> Self {
         let run_once = config
+            .engines
             .table
             .iter()
             .filter(|(_, engine)| matches!(engine, config::Engine::Command(command) if command.rerun == Rerun::Never))
             .map(|(name, _)| name.clone())
             .collect();
-        Self { engines, run_once }
+        Self {
+            engines,
+            run_once,
+            approvals: Rules::new(&config.worker),
+            budgets: config.budgets.clone(),
+            history_attachments: u64::from(config.worker.history_attachments_mib) * 1024 * 1024,
+        }
+    }
+
+    /// Prepares the turn and runs it.
+    async fn turn(
+        &self,
+        engine: &dyn Engine,
+        claimed: &Claimed,
+        payload: TaskPayload,
+        context: &Arc<RunContext>,
+    ) -> Result<TurnEnd, TurnFailure> {
+        let capabilities = engine.capabilities();
+        let limits = if capabilities.metered { &self.budgets } else { &config::Budgets::default() };
+        let budget = Budget::new(limits, payload.budget.filter(|_| capabilities.metered), &claimed.job);
+        let remaining = budget.remaining(context).await?;
+        let history = history(claimed, payload.max_context_messages, context).await?;
+        let name = payload.engine_type.clone();
+        let mut turn = Turn { remaining, ..turn(claimed, payload, history) };
+        if capabilities.resume {
+            turn.state = state::load(claimed.job.session_id, &name, context).await?;
+        }
+        contents::load(&mut turn, capabilities.attachments, self.history_attachments, context).await?;
+        let (flush, flushes) = mpsc::channel(1);
+        let approvals = Approvals {
+            context: context.clone(),
+            rules: self.approvals,
+            allowed_tools: turn.allowed_tools.clone(),
+            can_be_parked: capabilities.resume,
+            flush,
+            waiting: Mutex::default(),
+        };
+        let link = TaskLink { context: context.clone(), budget, approvals };
+        run_turn(engine, turn, link, flushes, context).await
     }
 }
 
@@ -79,10 +130,8 @@ impl Handler for TaskHandler {
             }
             context.run.forbid_rerun();
         }
-        let history = history(claimed, payload.max_context_messages, context).await?;
-        let name = payload.engine_type.clone();
-        match run_turn(engine.as_ref(), turn(claimed, payload, history), context).await {
-            Ok(end) => Ok(completion(&name, end, context.ledger())),
+        match self.turn(engine.as_ref(), claimed, payload, context).await {
+            Ok(end) => Ok(completion(end, context)),
             Err(TurnFailure { class, code, message, retry_after }) => {
                 Err(HandlerFailure::Failed { class, code, message, retry_after })
             }
@@ -94,27 +143,12 @@ const fn failed(class: FailureClass, code: &'static str, message: String) -> Han
     HandlerFailure::Failed { class, code, message, retry_after: None }
 }
 
-/// The session's earlier messages. Waits while the store is away: the lease bounds that.
-async fn history(claimed: &Claimed, limit: u32, context: &RunContext) -> Result<Vec<Message>, HandlerFailure> {
-    let Some(session) = claimed.job.session_id else { return Ok(Vec::new()) };
-    if limit == 0 {
-        return Ok(Vec::new());
-    }
-    let mut backoff = Backoff::new();
-    loop {
-        match context.backend.store.history(session, claimed.job.id, limit).await {
-            Ok(messages) => return Ok(messages),
-            Err(StoreError::Unavailable(_)) => tokio::time::sleep(backoff.pause()).await,
-            Err(error) => {
-                tracing::error!(%error, "the history of a session can't be read");
-                return Err(failed(
-                    FailureClass::Fatal,
-                    "HISTORY_UNREADABLE",
-                    "the history of the session can't be read; the worker's log says why".to_owned(),
-                ));
-            }
-        }
-    }
+/// The session's earlier messages.
+async fn history(claimed: &Claimed, limit: u32, context: &RunContext) -> Result<Vec<Message>, TurnFailure> {
+    let Some(session) = claimed.job.session_id.filter(|_| limit > 0) else { return Ok(Vec::new()) };
+    let store = &context.backend.store;
+    ask(context, "HISTORY_UNREADABLE", "the history of the session", || store.history(session, claimed.job.id, limit))
+        .await
 }
 
 fn turn(claimed: &Claimed, payload: TaskPayload, history: Vec<Message>) -> Turn {
@@ -132,44 +166,55 @@ fn turn(claimed: &Claimed, payload: TaskPayload, history: Vec<Message>) -> Turn 
         attachments: payload.attachments,
         contents: BTreeMap::new(),
         state: None,
+        remaining: Remaining::default(),
     }
 }
 
 /// Runs the engine and forwards its events, all of them before this returns.
-async fn run_turn(engine: &dyn Engine, turn: Turn, context: &Arc<RunContext>) -> Result<TurnEnd, TurnFailure> {
+async fn run_turn(
+    engine: &dyn Engine,
+    turn: Turn,
+    link: TaskLink,
+    flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    context: &RunContext,
+) -> Result<TurnEnd, TurnFailure> {
     let (events, emitted) = mpsc::channel(EVENTS_AHEAD);
-    let link = TurnContext {
+    let turn_context = TurnContext {
         events,
         stop: context.run.stop_token().clone(),
         must_end_by: context.run.must_end_by(),
         ledger: context.ledger().clone(),
-        link: Arc::new(TaskLink { context: context.clone() }),
+        link: Arc::new(link),
     };
     let over = CancellationToken::new();
     let work = async {
-        let end = engine.run(turn, link).await;
+        let end = engine.run(turn, turn_context).await;
         over.cancel();
         end
     };
-    let (end, ()) = tokio::join!(work, forward(emitted, &over, context));
+    let (end, ()) = tokio::join!(work, forward(emitted, flushes, &over, context));
     end
 }
 
 /// What an engine may ask of a task's run.
 struct TaskLink {
     context: Arc<RunContext>,
+    budget: Budget,
+    approvals: Approvals,
 }
 
 #[async_trait]
 impl Link for TaskLink {
-    async fn approve(&self, _calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure> {
-        Err(TurnFailure::new(FailureClass::Fatal, "NOT_BUILT", "approvals are not built yet"))
+    async fn approve(&self, calls: Vec<ToolCall>) -> Result<Vec<Decision>, TurnFailure> {
+        self.approvals.approve(calls).await
     }
 
-    async fn withdraw(&self, _call_ids: Vec<String>) {}
+    async fn withdraw(&self, call_ids: Vec<String>) {
+        self.approvals.withdraw(call_ids).await;
+    }
 
-    async fn keep_state(&self, _state: EngineState) -> Result<(), TurnFailure> {
-        Ok(())
+    async fn keep_state(&self, state: EngineState) -> Result<(), TurnFailure> {
+        state::keep(state, &self.context).await
     }
 
     fn checkpoint(&self, state: EngineState) {
@@ -177,12 +222,17 @@ impl Link for TaskLink {
     }
 
     async fn next_turn(&self) -> Result<(), TurnFailure> {
-        Ok(())
+        self.budget.remaining(&self.context).await.map(drop)
     }
 }
 
-/// Hands events on until the turn is over and none is left.
-async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken, context: &RunContext) {
+/// Hands events on until the turn is over and none is left. Answers a flush when none is left for now.
+async fn forward(
+    mut emitted: mpsc::Receiver<NewEvent>,
+    mut flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    over: &CancellationToken,
+    context: &RunContext,
+) {
     loop {
         tokio::select! {
             biased;
@@ -190,6 +240,8 @@ async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken
                 Some(event) => context.event(event).await,
                 None => return,
             },
+            // Who asked is gone if it was dropped.
+            Some(flushed) = flushes.recv() => drop(flushed.send(())),
             () = over.cancelled() => break,
         }
     }
@@ -200,14 +252,8 @@ async fn forward(mut emitted: mpsc::Receiver<NewEvent>, over: &CancellationToken
     }
 }
 
-fn completion(engine: &str, end: TurnEnd, ledger: &Ledger) -> Completion {
-    let usage = ledger.report().map(|report| report.usage);
-    if let Some(usage) = &usage {
-        for (direction, tokens) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
-            let labels = [("engine", engine.to_owned()), ("direction", direction.to_owned())];
-            metrics::counter!(metric::ENGINE_TOKENS_TOTAL, &labels).increment(tokens);
-        }
-    }
+fn completion(end: TurnEnd, context: &RunContext) -> Completion {
+    let usage = context.ledger().report().map(|report| report.usage);
     Completion { result: result(&end, usage.as_ref()), message: Some(end.text) }
 }
 

@@ -138,6 +138,8 @@ impl Sweeper {
         }
         let expired = self.expire().await;
         self.note("expire", expired);
+        let expired = self.turns(|| self.backend.store.expire_approvals(self.now(), self.batch)).await;
+        self.note("expire approvals", expired);
         let unblocked = self.unblock().await;
         self.note("unblock", unblocked);
         let told = self.tell_upcoming().await;

@@ -1,14 +1,15 @@
 //! What runs write: events by group commit, and their ends likewise.
 //!
 //! Each run has an [`Outbox`] that joins deltas while it waits. [`append`] writes the outboxes of all runs together;
-//! [`finish`] writes ends, each with what is left in its outbox; [`intend`] writes what is about to be done outside. The
-//! first two hold the outbox's commit lock from the taking of
+//! [`finish`] writes ends, each with what is left in its outbox; [`intend`] writes what is about to be done outside,
+//! [`question`] what a person is asked. All but intents hold the outbox's commit lock from the taking of
 //! events to the telling of the fleet, so that a run's events are numbered and published in their order.
 
 mod append;
 mod finish;
 mod intend;
 mod outbox;
+mod question;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,10 +19,10 @@ use std::{
 use errand_common::{
     backend::Backend,
     config,
-    domain::NewEvent,
+    domain::{ApprovalId, NewEvent, Timestamp},
     port::{
         StoreError,
-        store::{EffectReceipt, Intended, NewEffect, Outcome},
+        store::{Ask, Asked, EffectReceipt, Intended, NewEffect, Outcome, Parked},
     },
     telemetry::metric,
 };
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use intend::Unwritten;
 pub(crate) use outbox::Outbox;
+use question::{Question, Written};
 
 use crate::registry::{Run, StopReason};
 
@@ -51,6 +53,7 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     ends: mpsc::Sender<End>,
     intents: mpsc::Sender<intend::Entry>,
+    questions: mpsc::Sender<question::Entry>,
 }
 
 #[derive(Debug)]
@@ -75,10 +78,12 @@ pub(crate) struct Loops {
     pub(crate) finish: finish::Finisher,
     /// Writes intents.
     pub(crate) intend: intend::Intender,
+    /// Writes questions.
+    pub(crate) question: question::Questioner,
 }
 
 impl Writer {
-    /// A writer and its loops. Those of ends and intents end when the last `Writer` is gone.
+    /// A writer and its loops. Those of ends, intents and questions end when the last `Writer` is gone.
     pub(crate) fn new(backend: &Backend, config: &config::Worker) -> (Self, Loops) {
         let shared = Arc::new(Shared {
             announced: Mutex::default(),
@@ -97,7 +102,9 @@ impl Writer {
         let finish = finish::Finisher { backend: backend.clone(), incoming, call_limit };
         let (intents, incoming) = mpsc::channel(config.concurrency.max(1) as usize);
         let intend = intend::Intender { backend: backend.clone(), incoming, call_limit };
-        (Self { shared, ends, intents }, Loops { append, finish, intend })
+        let (questions, incoming) = mpsc::channel(config.concurrency.max(1) as usize);
+        let question = question::Questioner::new(backend.clone(), shared.clone(), incoming, call_limit);
+        (Self { shared, ends, intents, questions }, Loops { append, finish, intend, question })
     }
 
     /// Where the events of `run` go.
@@ -127,6 +134,41 @@ impl Writer {
     /// Keeps what came of an effect, to be written with the run's next intent or its end.
     pub(crate) fn receipt(&self, outbox: &Arc<Outbox>, receipt: EffectReceipt) {
         outbox.keep(receipt);
+    }
+
+    /// Asks whether calls may be made, after all that the run said before. Tried as [`Writer::intend`] is.
+    pub(crate) async fn ask(
+        &self,
+        outbox: &Arc<Outbox>,
+        asks: Vec<Ask>,
+        expires_at: Timestamp,
+    ) -> Result<Asked, Unwritten> {
+        match self.question(outbox, Question::Ask(asks, expires_at)).await? {
+            Written::Asked(asked) => Ok(asked),
+            _ => Err(Unwritten::Refused),
+        }
+    }
+
+    /// Asks these no more.
+    pub(crate) async fn withdraw(&self, outbox: &Arc<Outbox>, ids: Vec<ApprovalId>) -> Result<(), Unwritten> {
+        self.question(outbox, Question::Withdraw(ids)).await.map(drop)
+    }
+
+    /// Ends a run while its question waits: what is left of its events, then the parking.
+    pub(crate) async fn park(&self, outbox: &Arc<Outbox>) -> Result<Parked, Unwritten> {
+        match self.question(outbox, Question::Park).await? {
+            Written::Parked(parked) => Ok(parked),
+            _ => Err(Unwritten::Refused),
+        }
+    }
+
+    async fn question(&self, outbox: &Arc<Outbox>, question: Question) -> Result<Written, Unwritten> {
+        let (answer, answered) = oneshot::channel();
+        if self.questions.send(question::Entry { outbox: outbox.clone(), question, answer }).await.is_err() {
+            return Err(Unwritten::NotHeld);
+        }
+        // The loop drops an answer only when the worker comes down.
+        answered.await.unwrap_or(Err(Unwritten::NotHeld))
     }
 
     /// Ends a run: what is left of its events, then the outcome. Tried until it is known to be written or refused, or the

@@ -1,5 +1,6 @@
 //! `errand submit`
 
+mod attachment;
 mod job;
 mod task;
 

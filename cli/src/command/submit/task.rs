@@ -1,10 +1,11 @@
 //! `errand submit task`
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::attachment;
 use crate::{arguments::ClientOptions, client, exit, screen::Screen};
 
 #[derive(Debug, Args)]
@@ -21,6 +22,21 @@ pub(crate) struct Task {
     /// Instructions for the engine
     #[arg(long, value_name = "TEXT")]
     system_prompt: Option<String>,
+    /// Image or document that goes with the prompt; may be said several times
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+    /// Tool that needs no approval; may be said several times
+    #[arg(long, value_name = "TOOL")]
+    allow: Vec<String>,
+    /// Most rounds of the engine [default: 10]
+    #[arg(long, value_name = "N")]
+    max_turns: Option<u32>,
+    /// Most US dollars that it may spend
+    #[arg(long, value_name = "AMOUNT")]
+    budget_usd: Option<f64>,
+    /// Most tokens that it may spend
+    #[arg(long, value_name = "N")]
+    budget_tokens: Option<u64>,
     /// What happens if the session is busy [default: interrupt]
     #[arg(long, value_name = "WHAT", value_parser = ["interrupt", "enqueue", "reject", "steer"])]
     on_busy: Option<String>,
@@ -59,6 +75,10 @@ impl Task {
         put("engineType", self.engine.clone().map(Value::from));
         put("sessionId", self.session.clone().map(Value::from));
         put("systemPrompt", self.system_prompt.clone().map(Value::from));
+        put("attachments", Some(attachment::read(&self.file)?).filter(|files| !files.is_empty()).map(Value::from));
+        put("allowedTools", Some(&self.allow).filter(|tools| !tools.is_empty()).map(|tools| json!(tools)));
+        put("maxTurns", self.max_turns.map(Value::from));
+        put("budget", self.budget());
         put("onBusy", self.on_busy.clone().map(Value::from));
         put("runAt", self.run_at.clone().map(Value::from));
         put("priority", self.priority.map(Value::from));
@@ -66,12 +86,18 @@ impl Task {
         put("maxAttempts", self.max_attempts.map(Value::from));
         Ok(body.into())
     }
+
+    fn budget(&self) -> Option<Value> {
+        let usd = self.budget_usd.map(|usd| ("maxCostUsd".to_owned(), usd.into()));
+        let tokens = self.budget_tokens.map(|tokens| ("maxTokens".to_owned(), tokens.into()));
+        let bounds: Map<String, Value> = usd.into_iter().chain(tokens).collect();
+        (!bounds.is_empty()).then(|| bounds.into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use serde_json::json;
 
     use super::*;
 
@@ -92,6 +118,11 @@ mod tests {
         assert_eq!(
             body(&["hello", "--engine", "echo", "--session", "s", "--on-busy", "enqueue", "--priority", "1"]),
             json!({"prompt": "hello", "engineType": "echo", "sessionId": "s", "onBusy": "enqueue", "priority": 1})
+        );
+        let words = ["hello", "--allow", "Read", "--allow", "Bash(ls)", "--max-turns", "3", "--budget-usd", "0.5"];
+        assert_eq!(
+            body(&words),
+            json!({"prompt": "hello", "allowedTools": ["Read", "Bash(ls)"], "maxTurns": 3, "budget": {"maxCostUsd": 0.5}})
         );
     }
 }

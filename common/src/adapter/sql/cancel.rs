@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    SqlStore,
+    SqlStore, approval,
     dialect::{Dialect, SqlRow, SqlTx, params},
     effect, family, line,
     row::{self, JobRow},
@@ -31,6 +31,11 @@ impl Reason {
         Self { code: "USER_INTERRUPT".to_owned(), message: "Interrupted by a new task".to_owned() }
     }
 
+    /// Said to a task one of whose tool calls was refused, and itself with it.
+    pub(super) fn rejected() -> Self {
+        Self { code: "USER_REJECT".to_owned(), message: "Command rejected by user".to_owned() }
+    }
+
     /// Said to the children of a job whose deadline has passed.
     pub(super) fn parent_overdue() -> Self {
         Self {
@@ -40,7 +45,7 @@ impl Reason {
     }
 }
 
-/// Cancels a locked job that has not ended: its text so far to the history, then event and state. A holder keeps its lease
+/// Cancels a locked job that has not ended: its text so far to the history, what it asks withdrawn, then event and state. A holder keeps its lease
 /// until it has released the job, and is told to stop. The caller saves the row.
 pub(super) async fn cancel_row<D: Dialect>(
     unit: &mut Unit<D>,
@@ -53,6 +58,7 @@ pub(super) async fn cancel_row<D: Dialect>(
     if !partial.is_empty() {
         unit.say(row, Role::Assistant, partial + marker);
     }
+    approval::close(unit, row).await?;
     let mut data = json!({"message": message, "code": code});
     if row.claim > 0 && effect::any_in_doubt(unit, row.job.id).await? {
         data["effect_unknown"] = true.into();

@@ -7,6 +7,8 @@
 //! * the other files: one per sub-trait of [`crate::port::Store`].
 
 mod access;
+mod approval;
+mod ask;
 mod cancel;
 mod control;
 mod crash;

@@ -13,42 +13,6 @@ fn missing<T>() -> Result<T, StoreError> {
 }
 
 #[async_trait]
-impl<D: Dialect> Approvals for SqlStore<D> {
-    async fn ask(
-        &self,
-        _: Fence,
-        _: Vec<Ask>,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<(Result<Asked, Stale>, Consequences), StoreError> {
-        missing()
-    }
-    async fn decisions(&self, _: Fence, _: &[ApprovalId]) -> Result<Vec<Option<Decision>>, StoreError> {
-        missing()
-    }
-    async fn rule(&self, _: Verdict) -> Result<Option<(Ruled, Consequences)>, StoreError> {
-        missing()
-    }
-    async fn withdraw(
-        &self,
-        _: Fence,
-        _: &[ApprovalId],
-        _: Timestamp,
-    ) -> Result<(Result<(), Stale>, Consequences), StoreError> {
-        missing()
-    }
-    async fn park(&self, _: Park, _: Timestamp) -> Result<(Parked, Consequences), StoreError> {
-        missing()
-    }
-    async fn expire_approvals(&self, _: Timestamp, _: u32) -> Result<(usize, Consequences), StoreError> {
-        missing()
-    }
-    async fn approvals(&self, _: &str, _: JobId) -> Result<Vec<Approval>, StoreError> {
-        missing()
-    }
-}
-
-#[async_trait]
 impl<D: Dialect> EngineStates for SqlStore<D> {
     async fn engine_state(&self, _: SessionId, _: &str) -> Result<Option<EngineState>, StoreError> {
         missing()

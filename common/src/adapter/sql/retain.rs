@@ -97,6 +97,7 @@ impl<D: Dialect> Retains for SqlStore<D> {
         let ids = deleted.iter().map(|row| row.uuid("id")).collect::<Result<Vec<_>, _>>()?;
         if !ids.is_empty() {
             tx.execute(&statement::DELETE_EFFECTS, params![id_rows(ids.iter().copied())]).await?;
+            tx.execute(&statement::DELETE_APPROVALS, params![id_rows(ids.iter().copied())]).await?;
         }
         tx.commit().await?;
         Ok(Step { removed: ids.len() as u64, next })

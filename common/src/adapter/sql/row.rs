@@ -210,12 +210,12 @@ fn corrupt(column: &str, value: &str) -> StoreError {
     StoreError::Corrupt(format!("column {column} holds {value:?}"))
 }
 
-fn parse<T: std::str::FromStr>(row: &impl SqlRow, column: &str) -> Result<T, StoreError> {
+pub(super) fn parse<T: std::str::FromStr>(row: &impl SqlRow, column: &str) -> Result<T, StoreError> {
     let text = row.text(column)?;
     text.parse().map_err(|_| corrupt(column, &text))
 }
 
-fn number<T: TryFrom<i64>>(row: &impl SqlRow, column: &str) -> Result<T, StoreError> {
+pub(super) fn number<T: TryFrom<i64>>(row: &impl SqlRow, column: &str) -> Result<T, StoreError> {
     let value = row.int(column)?;
     T::try_from(value).map_err(|_| corrupt(column, &value.to_string()))
 }
@@ -224,13 +224,13 @@ pub(super) fn at(row: &impl SqlRow, column: &str) -> Result<Timestamp, StoreErro
     row.int(column).map(Timestamp::from_micros)
 }
 
-fn opt_at(row: &impl SqlRow, column: &str) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn opt_at(row: &impl SqlRow, column: &str) -> Result<Option<Timestamp>, StoreError> {
     Ok(row.opt_int(column)?.map(Timestamp::from_micros))
 }
 
 /// What is not JSON can't have come through us; it is shown as the string it is. So a payload that can't be read ends its
 /// own job, by its handler, and nothing else.
-fn lenient_json(row: &impl SqlRow, column: &str) -> Result<Option<Value>, StoreError> {
+pub(super) fn lenient_json(row: &impl SqlRow, column: &str) -> Result<Option<Value>, StoreError> {
     let text = row.opt_text(column)?;
     Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    SqlStore,
+    SqlStore, approval,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect,
     line::{self, Admission},
@@ -148,6 +148,16 @@ impl<D: Dialect> Runs for SqlStore<D> {
             receipts.extend(effect::receipt_rows(row.job.id, entry.receipts, now));
             for event in entry.events {
                 unit.emit(&mut row, event);
+            }
+            if row.job.state == JobState::AwaitingApproval {
+                if matches!(entry.outcome, Outcome::HandedBack { .. }) {
+                    // It waits on, without a holder, as if it had been parked.
+                    row.end_lease();
+                    ended.push(row);
+                    continue;
+                }
+                approval::close(&mut unit, &mut row).await?;
+                row.change(Change::ResumeWarm).expect("the state was checked");
             }
             end_run(&mut unit, &mut row, entry.outcome);
             ended.push(row);

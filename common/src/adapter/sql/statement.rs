@@ -30,6 +30,14 @@ macro_rules! effect_columns {
     };
 }
 
+/// All columns of an approval.
+macro_rules! approval_columns {
+    () => {
+        "id, tenant, job_id, session_id, claim, ordinal, call_id, tool, input, fingerprint, state, scope, message, \
+         decided_by, created_at, expires_at, decided_at, taken_by"
+    };
+}
+
 /// The states that occupy a session: the predicate of `jobs_active_in_session`, word for word, so that it is used.
 macro_rules! active {
     () => {
@@ -248,6 +256,42 @@ statements! {
     EFFECTS = "SELECT ", effect_columns!(), " FROM effects WHERE job_id = $1 ORDER BY ordinal LIMIT $2";
     /// $1 job.
     EFFECT_IN_DOUBT = "SELECT ordinal FROM effects WHERE job_id = $1 AND receipt IS NULL LIMIT 1";
+
+    // Approvals. Whoever writes them holds their job.
+
+    INSERT_APPROVALS = "INSERT INTO approvals (id, tenant, job_id, session_id, claim, ordinal, call_id, tool, input, fingerprint, \
+        state, scope, created_at, expires_at) SELECT id, tenant, job_id, session_id, claim, ordinal, call_id, tool, input, \
+        fingerprint, 'pending', 'once', at, expires_at FROM {rows: id uuid, tenant text, job_id uuid, session_id uuid, claim int, \
+        ordinal int, call_id text, tool text, input text, fingerprint text, at int, expires_at int}";
+    /// $1 rows of decisions, $2 now.
+    DECIDE_APPROVALS = "UPDATE approvals SET state = r.state, scope = r.scope, message = r.message, decided_by = r.decided_by, \
+        decided_at = $2 FROM {rows: id uuid, state text, scope text, message text, decided_by text} \
+        WHERE approvals.id = r.id AND approvals.state = 'pending'";
+    /// $1 rows: the claims and questions that decisions are taken over by.
+    TAKE_APPROVALS = "UPDATE approvals SET claim = r.claim, taken_by = r.taken_by \
+        FROM {rows: id uuid, claim int, taken_by uuid} WHERE approvals.id = r.id";
+    /// $1 rows of job ids.
+    PENDING_APPROVALS = "SELECT ", approval_columns!(), " FROM approvals WHERE state = 'pending' \
+        AND job_id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY job_id, ordinal";
+    /// $1 rows of questions' ids, $2 job: those it asked under these ids, or answered by what was decided before.
+    ASKED_APPROVALS = "SELECT ", approval_columns!(), " FROM approvals WHERE job_id = $2 \
+        AND (id IN (SELECT r.id FROM {rows: id uuid}) OR taken_by IN (SELECT r.id FROM {rows: id uuid})) ORDER BY ordinal";
+    /// $1 rows of fingerprints, $2 job, $3 claim: what was decided for claims before it, and not taken over by it.
+    RECORDED_APPROVALS = "SELECT ", approval_columns!(), " FROM approvals WHERE job_id = $2 AND claim < $3 \
+        AND state IN ('approved', 'denied', 'expired') AND fingerprint IN (SELECT r.fingerprint FROM {rows: fingerprint text}) \
+        ORDER BY ordinal";
+    /// $1 job.
+    LAST_APPROVAL = "SELECT coalesce(max(ordinal), 0) AS ordinal FROM approvals WHERE job_id = $1";
+    /// $1 rows of tools, $2 session: those that were approved for all of it.
+    GRANTED_TOOLS = "SELECT r.tool FROM {rows: tool text} WHERE EXISTS (SELECT 1 FROM approvals a \
+        WHERE a.session_id = $2 AND a.tool = r.tool AND a.state = 'approved' AND a.scope = 'session')";
+    /// $1 now, $2 limit.
+    EXPIRING_APPROVALS = "SELECT id, job_id FROM approvals WHERE state = 'pending' AND expires_at <= $1 \
+        ORDER BY expires_at LIMIT $2";
+    /// $1 tenant, $2 job, $3 limit.
+    APPROVALS = "SELECT ", approval_columns!(), " FROM approvals WHERE tenant = $1 AND job_id = $2 ORDER BY ordinal LIMIT $3";
+    /// $1 rows of job ids.
+    DELETE_APPROVALS = "DELETE FROM approvals WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";
 
     // Sweeps.
 

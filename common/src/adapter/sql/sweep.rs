@@ -10,7 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    SqlStore,
+    SqlStore, approval,
     cancel::Reason,
     crash, dedup,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
@@ -21,7 +21,7 @@ use super::{
     unit::{Unit, id_rows},
 };
 use crate::{
-    domain::{Change, Failure, FailureClass, JobId, SessionId, Timestamp},
+    domain::{Change, Failure, FailureClass, JobId, JobState, SessionId, Timestamp},
     port::{
         Ready, StoreError,
         store::{Consequences, Due, Queued, RescueScope, Sweeps, Unblocked},
@@ -93,6 +93,10 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
                 row.end_lease();
                 continue;
             }
+            if row.job.state == JobState::AwaitingApproval {
+                approval::let_go(&unit, row);
+                continue;
+            }
             row.cut_off_at = Some(now);
             row.snoozed_since = None;
             // Who asks for all knows that no holder lives, whatever its registration says.
@@ -121,6 +125,7 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         let mut rows = unit.lock_free_jobs(&ids).await?;
         rows.retain(|row| !row.job.state.is_terminal() && row.time_is_up(now));
         for row in &mut rows {
+            approval::close(&mut unit, row).await?;
             end_late(&mut unit, row);
         }
         unit.save(&mut rows).await?;
