@@ -1,6 +1,6 @@
 //! The benchmark program: boots the real thing, loads it from outside, kills parts of it, and prints what came of it.
 //!
-//! * `burst` with `lag` and `memory`: throughput. `backlog`, `flood`: what much waiting work costs.
+//! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `backlog`, `flood`: what much waiting work costs.
 //! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
 //! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
 //!   afterwards, `report` prints.
@@ -9,6 +9,7 @@
 
 mod backlog;
 mod burst;
+mod cpu;
 mod fleet;
 mod flood;
 mod flush;
@@ -20,6 +21,7 @@ mod recovery;
 mod report;
 mod rolling;
 mod stamp;
+mod tasks;
 mod truth;
 
 use std::process::ExitCode;
@@ -49,6 +51,8 @@ enum Drill {
     Backlog(backlog::Options),
     /// What one tenant's flood costs another
     Flood(flood::Options),
+    /// Many tasks that stream at once on one worker
+    Tasks(tasks::Options),
     /// SIGKILL of one of two workers
     Recovery(recovery::Options),
     /// Restart of four workers under load, one after the other
@@ -96,6 +100,7 @@ fn run(arguments: Arguments) -> Result<Vec<Report>> {
             Drill::Burst(options) => burst::run(&options).await?,
             Drill::Backlog(options) => vec![backlog::run(&options).await?],
             Drill::Flood(options) => vec![flood::run(&options).await?],
+            Drill::Tasks(options) => vec![tasks::run(&options).await?],
             Drill::Recovery(options) => vec![recovery::run(&options).await?],
             Drill::Rolling(options) => vec![rolling::run(&options).await?],
             Drill::Flush(options) => vec![flush::run(&options).await?],

@@ -25,6 +25,8 @@ use tokio::sync::{Semaphore, oneshot};
 pub enum Step {
     /// A piece of the answer's text.
     Text(String),
+    /// A piece of the answer's text that tells when it is sent: `<microseconds since 1970> `.
+    Stamp,
     /// A piece of the model's reasoning.
     Reasoning(String),
     /// Any bytes, written and flushed on their own.
@@ -119,9 +121,11 @@ pub struct Recorded {
     pub at: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Script {
     replies: VecDeque<Reply>,
+    /// What is answered after those.
+    usual: Reply,
     requests: Vec<Recorded>,
 }
 
@@ -141,8 +145,19 @@ impl FakeOpenAi {
     /// # Panics
     /// If there is no free port.
     pub async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let script = Shared::default();
-        lock(&script).replies.extend(replies);
+        Self::serve(replies.into_iter().collect(), Reply::text(&["hello ", "from the ", "model"])).await
+    }
+
+    /// Starts it; it answers every request alike.
+    ///
+    /// # Panics
+    /// If there is no free port.
+    pub async fn always(usual: Reply) -> Self {
+        Self::serve(VecDeque::new(), usual).await
+    }
+
+    async fn serve(replies: VecDeque<Reply>, usual: Reply) -> Self {
+        let script = Arc::new(Mutex::new(Script { replies, usual, requests: Vec::new() }));
         let router = Router::new().route("/v1/chat/completions", post(answer)).with_state(script.clone());
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -184,7 +199,7 @@ async fn answer(State(script): State<Shared>, headers: HeaderMap, body: Bytes) -
         let mut script = lock(&script);
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         script.requests.push(Recorded { headers, body, at: Instant::now() });
-        script.replies.pop_front().unwrap_or_else(|| Reply::text(&["hello ", "from the ", "model"]))
+        script.replies.pop_front().unwrap_or_else(|| script.usual.clone())
     };
     match reply {
         Reply::Hang => std::future::pending().await,
@@ -210,6 +225,7 @@ async fn perform(step: Step) -> Option<Result<Bytes, std::io::Error>> {
     let delta = |delta: Value| chunk(&json!([{"index": 0, "delta": delta, "finish_reason": null}]), &Value::Null);
     let bytes = match step {
         Step::Text(text) => delta(json!({"content": text})),
+        Step::Stamp => delta(json!({"content": format!("{} ", chrono::Utc::now().timestamp_micros())})),
         Step::Reasoning(text) => delta(json!({"reasoning_content": text})),
         Step::Bytes(bytes) => bytes.into(),
         Step::Data(value) => format!("data: {value}\n\n").into(),

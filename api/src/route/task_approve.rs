@@ -133,7 +133,8 @@ async fn rule(
         }
         Ruled::Several(approvals) => Err(several(&approvals)),
         Ruled::NotPending => {
-            let detail = "This call waits no more: it was decided, expired or withdrawn; the task's timeline says which";
+            let detail =
+                "This call waits no more: it was decided, expired or withdrawn; the task's timeline says which";
             Err(Problem::new(StatusCode::CONFLICT, "not_pending", detail).with("/approvalId", "names no waiting call"))
         }
     }
@@ -159,7 +160,10 @@ mod tests {
     #[test]
     fn no_alone_rejects_the_task_and_with_a_message_it_denies_the_call() {
         assert_eq!(ruled(r#"{"approved":false}"#).expect("valid"), Ruling::Reject);
-        assert_eq!(ruled(r#"{"approved":false,"message":"no"}"#).expect("valid"), Ruling::Deny { message: "no".into() });
+        assert_eq!(
+            ruled(r#"{"approved":false,"message":"no"}"#).expect("valid"),
+            Ruling::Deny { message: "no".into() }
+        );
         let blank = ruled(r#"{"approved":false,"message":" "}"#).expect_err("neither one nor the other");
         assert_eq!(blank.errors[0].pointer, "/message");
     }

@@ -109,7 +109,9 @@ impl Desk {
         let Call { approval_id, tool, input } = call;
         Some(match self.answers {
             Answers::Nobody => format!("waits for an approval: {tool} {input}\n{}", elsewhere(approval_id)),
-            _ => format!("may it use {tool}? {input}\n  y: yes   s: yes, for the whole session   n: no (n WHY tells the engine)"),
+            _ => format!(
+                "may it use {tool}? {input}\n  y: yes   s: yes, for the whole session   n: no (n WHY tells the engine)"
+            ),
         })
     }
 

@@ -334,11 +334,7 @@ mod tests {
         followed_by(answers, as_json, Desk::empty()).await
     }
 
-    async fn followed_by(
-        answers: Vec<String>,
-        as_json: bool,
-        desk: Desk,
-    ) -> (ExitCode, String, String, Vec<String>) {
+    async fn followed_by(answers: Vec<String>, as_json: bool, desk: Desk) -> (ExitCode, String, String, Vec<String>) {
         // The client needs a TLS provider even where it speaks none.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

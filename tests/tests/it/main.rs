@@ -1,11 +1,14 @@
 //! Behaviour, seen from outside, and the promises of the ports. One binary, so that all tests share one PostgreSQL.
 
+mod agent_table;
 mod approval;
 mod architecture;
 mod bad_input;
+mod budget;
 mod bulk_retry;
 mod cancel;
 mod cli;
+mod cli_agent;
 mod command_engine;
 mod conformance;
 mod crash;
@@ -34,3 +37,4 @@ mod session;
 mod socket;
 mod stream;
 mod submit;
+mod usage_exactness;

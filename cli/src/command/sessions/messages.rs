@@ -82,7 +82,8 @@ impl Message {
     fn text(&self) -> String {
         let mut text = format!("{}\n", self.content.trim_end());
         for Attachment { media_type, file_name } in &self.attachments {
-            text += &format!("[{}{media_type}]\n", file_name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default());
+            text +=
+                &format!("[{}{media_type}]\n", file_name.as_ref().map(|name| format!("{name}, ")).unwrap_or_default());
         }
         text + "\n"
     }

@@ -55,7 +55,11 @@ fn media_type(path: &Path) -> Result<&'static str, Usage> {
     let known = extension.and_then(|extension| MEDIA_TYPES.iter().find(|(name, _)| *name == extension));
     known.map(|(_, media_type)| *media_type).ok_or_else(|| {
         let known: Vec<_> = MEDIA_TYPES.iter().map(|(name, _)| *name).collect();
-        Usage(format!("{}: what it holds can't be told from its name; names end in .{}", path.display(), known.join(" .")))
+        Usage(format!(
+            "{}: what it holds can't be told from its name; names end in .{}",
+            path.display(),
+            known.join(" .")
+        ))
     })
 }
 

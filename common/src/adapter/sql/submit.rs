@@ -21,8 +21,8 @@ use crate::{
     port::{
         StoreError,
         store::{
-            CancelRequest, CancelResult, Consequences, Created, IdempotencyRecord, Interruption, NewJob, NewTask, Refused,
-            StoredAnswer, Submission, Submissions, Submitted,
+            CancelRequest, CancelResult, Consequences, Created, IdempotencyRecord, Interruption, NewJob, NewTask,
+            Refused, StoredAnswer, Submission, Submissions, Submitted,
         },
     },
 };

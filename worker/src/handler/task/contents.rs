@@ -72,7 +72,8 @@ fn all_of_the_prompt_are_there(turn: &Turn) -> Result<(), TurnFailure> {
         None => Ok(()),
         Some(gone) => {
             let name = gone.file_name.as_deref().unwrap_or(&gone.media_type);
-            let message = format!("the content of the attachment {name:?} is kept no longer; submit the task again with it");
+            let message =
+                format!("the content of the attachment {name:?} is kept no longer; submit the task again with it");
             Err(TurnFailure::new(FailureClass::Invalid, "ATTACHMENT_GONE", message))
         }
     }
@@ -137,11 +138,14 @@ mod tests {
     fn a_note_stands_in_for_what_is_left_out() {
         let turn = with_contents(a_turn(), 9);
         let said: Vec<_> = turn.history.iter().map(|message| message.content.as_str()).collect();
-        assert_eq!(said, [
-            "first\n[attachment left out: old.png, image/png]",
-            "second\n[attachment left out: mid.png, image/png]",
-            "",
-        ]);
+        assert_eq!(
+            said,
+            [
+                "first\n[attachment left out: old.png, image/png]",
+                "second\n[attachment left out: mid.png, image/png]",
+                "",
+            ]
+        );
         assert_eq!(turn.history[1].attachments, [attachment("new.png", 4)]);
         assert!(turn.history[0].attachments.is_empty());
     }

@@ -3,10 +3,7 @@
 use errand_common::{domain::SessionId, port::store::EngineState};
 
 use super::{RunContext, asking::ask};
-use crate::{
-    engine::TurnFailure,
-    registry::StopReason,
-};
+use crate::{engine::TurnFailure, registry::StopReason};
 
 /// What `engine` kept of the conversation.
 pub(super) async fn load(
