@@ -1,11 +1,15 @@
 //! The engines that a task may name: those that live workers announce, and those of our own configuration.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use errand_common::{backend::Backend, config::Config, port::StoreError, wire::engine::EngineInfo};
 use serde_json::json;
 
-use crate::{cached::Cached, problem::Problem, state::App};
+use crate::{cached::Cached, limit, problem::Problem, state::App};
 
 /// The built-in engine for trials: the default of last resort.
 const ECHO: &str = "echo";
@@ -15,7 +19,11 @@ pub(crate) struct Engines {
     backend: Backend,
     config: Arc<Config>,
     known: Cached<Arc<Known>>,
+    chosen: Mutex<Choices>,
 }
+
+/// By tenant: the engine it chose, and since when that is known.
+type Choices = HashMap<String, (Instant, Option<String>)>;
 
 /// The engines of one moment.
 #[derive(Debug, Default)]
@@ -27,7 +35,7 @@ pub(crate) struct Known {
 
 impl Engines {
     pub(crate) fn new(backend: Backend, config: Arc<Config>) -> Self {
-        Self { backend, config, known: Cached::new(App::fleet_memory()) }
+        Self { backend, config, known: Cached::new(App::fleet_memory()), chosen: Mutex::default() }
     }
 
     pub(crate) async fn known(&self) -> Result<Arc<Known>, StoreError> {
@@ -37,6 +45,41 @@ impl Engines {
             Ok(Arc::new(Known::unite(announced, &self.config)))
         };
         self.known.get(read).await
+    }
+
+    /// The engine that a tenant chose for its tasks that name none.
+    pub(crate) async fn chosen_by(&self, tenant: &str) -> Result<Option<String>, StoreError> {
+        if let Some((since, engine)) = self.choices().get(tenant)
+            && since.elapsed() < limit::CHOICE_MEMORY
+        {
+            return Ok(engine.clone());
+        }
+        let engine = self.backend.store.default_engine(tenant).await?;
+        self.remember(tenant, engine.clone());
+        Ok(engine)
+    }
+
+    /// Makes a known engine the tenant's own choice. In this process it counts at once.
+    pub(crate) async fn choose(&self, tenant: &str, engine: &str) -> Result<(), StoreError> {
+        self.backend.store.choose_engine(tenant, engine, self.backend.clock.now()).await?;
+        self.remember(tenant, Some(engine.to_owned()));
+        Ok(())
+    }
+
+    fn choices(&self) -> MutexGuard<'_, Choices> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, tenant: &str, engine: Option<String>) {
+        let mut choices = self.choices();
+        if choices.len() >= limit::CHOICES_REMEMBERED {
+            choices.retain(|_, (since, _)| since.elapsed() < limit::CHOICE_MEMORY);
+        }
+        // Forgotten at worst, never wrong: what is not remembered is read.
+        choices.remove(tenant);
+        if choices.len() < limit::CHOICES_REMEMBERED {
+            choices.insert(tenant.to_owned(), (Instant::now(), engine));
+        }
     }
 }
 
@@ -71,9 +114,35 @@ impl Known {
         real.or_else(echo).or_else(|| by_name.values().next()).map(|engine| engine.name.clone())
     }
 
-    /// The engine asked for, or the default; `pointer` is where the client named it.
-    pub(crate) fn choose(&self, asked: Option<&str>, pointer: &str) -> Result<&EngineInfo, Problem> {
-        let Some(name) = asked.or(self.default.as_deref()) else {
+    /// The engine of those who name none: the one that the tenant chose, or the fleet's.
+    pub(crate) fn default_of<'a>(&'a self, chosen: Option<&'a str>) -> Option<&'a str> {
+        chosen.or(self.default.as_deref())
+    }
+
+    /// Whether a task may be metered: what the engine announces, if it is known.
+    pub(crate) fn metered(&self, engine: &str) -> bool {
+        self.by_name.get(engine).is_some_and(|engine| engine.capabilities["metered"] == true)
+    }
+
+    /// The engine asked for, or the tenant's choice, or the fleet's default; `pointer` is where the client named it.
+    pub(crate) fn choose(
+        &self,
+        asked: Option<&str>,
+        chosen: Option<&str>,
+        pointer: &str,
+    ) -> Result<&EngineInfo, Problem> {
+        if let (None, Some(chosen)) = (asked, chosen)
+            && !self.by_name.contains_key(chosen)
+        {
+            // Never another one in its place: whoever chose it may have had a reason.
+            let detail = format!(
+                "No worker has the engine {chosen:?}, which this tenant chose, at the moment: name another one in engineType, \
+                 or choose one with POST /api/v1/agent/engines/switch"
+            );
+            let problem = Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "no_engine", detail);
+            return Err(problem.retry_after(limit::RETRY_AFTER_SECONDS));
+        }
+        let Some(name) = asked.or_else(|| self.default_of(chosen)) else {
             let detail = "No engine is known yet: configure one under [engines], or start a worker that has one";
             return Err(Problem::unavailable("no_engine", detail));
         };
@@ -121,8 +190,20 @@ mod tests {
         let mut config = Config::default();
         config.engines.table.insert("echo".into(), config::Engine::Echo(config::EchoEngine::default()));
         let known = Known::unite(std::iter::empty(), &config);
-        let problem = known.choose(Some("gpt"), "/engineType").expect_err("unknown");
+        let problem = known.choose(Some("gpt"), None, "/engineType").expect_err("unknown");
         assert_eq!(problem.errors[0].pointer, "/engineType");
         assert!(problem.errors[0].detail.contains("echo"), "{problem:?}");
+    }
+
+    #[test]
+    fn the_tenants_choice_wins_over_the_default_and_is_never_replaced() {
+        let announced = [engine("a", "command", true), engine("z", "command", true)];
+        let known = Known::unite(announced.into_iter(), &Config::default());
+        let name = |asked, chosen| known.choose(asked, chosen, "").map(|engine| engine.name.clone());
+        assert_eq!(name(None, None).expect("the default"), "a");
+        assert_eq!(name(None, Some("z")).expect("the choice"), "z");
+        assert_eq!(name(Some("a"), Some("z")).expect("as asked"), "a");
+        let gone = name(None, Some("gone")).expect_err("not known now");
+        assert!(gone.code == "no_engine" && gone.retryable && gone.detail.contains("gone"), "{gone:?}");
     }
 }

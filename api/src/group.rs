@@ -10,9 +10,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
-    auth::Caller,
     engines::Known,
     extract::decode,
+    intake::Intake,
     job::{self, JobRequest},
     limit,
     problem::{Faults, Problem},
@@ -32,8 +32,8 @@ pub(crate) struct GroupRequest {
 }
 
 /// The group with its jobs, with every fault of the request found.
-pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobRequest) -> Result<NewJob, Problem> {
-    let now = app.now();
+pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<NewJob, Problem> {
+    let now = intake.app.now();
     let mut faults = Faults::default();
     for (pointer, given) in
         [("/timeout_seconds", request.timeout_seconds.is_some()), ("/retry", request.retry.is_some())]
@@ -57,7 +57,7 @@ pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobReq
     let mut children = Vec::with_capacity(group.jobs.len());
     let mut faults = Faults::default();
     for (index, value) in group.jobs.iter().enumerate() {
-        match child(app, known, caller, &request, value) {
+        match child(intake, &request, value) {
             Ok(child) => children.push(child),
             Err(problem) if problem.errors.is_empty() => return Err(problem),
             Err(problem) => {
@@ -73,7 +73,7 @@ pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobReq
     faults.finish()?;
     Ok(NewJob {
         id,
-        tenant: caller.tenant.clone(),
+        tenant: intake.caller.tenant.clone(),
         kind: KIND.to_owned(),
         queue: request.queue.unwrap_or_else(|| QUEUE.to_owned()),
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
@@ -86,14 +86,14 @@ pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobReq
         deadline: request.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
-        user_id: caller.as_user().map(|user| user.id.clone()),
+        user_id: intake.caller.as_user().map(|user| user.id.clone()),
         task: None,
         dedup: None,
         children,
     })
 }
 
-fn child(app: &App, known: &Known, caller: &Caller, group: &JobRequest, value: &Value) -> Result<NewJob, Problem> {
+fn child(intake: &mut Intake<'_>, group: &JobRequest, value: &Value) -> Result<NewJob, Problem> {
     let bytes = serde_json::to_vec(value).map_err(|_| Problem::internal())?;
     let mut request: JobRequest = decode(&bytes)?;
     let mut faults = Faults::default();
@@ -110,7 +110,7 @@ fn child(app: &App, known: &Known, caller: &Caller, group: &JobRequest, value: &
     if silent(&request, "runAt") {
         request.run_at = request.run_at.or(group.run_at);
     }
-    let child = job::new_job(app, known, caller, request)?;
+    let child = job::new_job(intake, request)?;
     if child.task.as_ref().is_some_and(|task| task.on_busy == OnBusy::Reject) {
         let detail = "must be another one in a group, whose jobs are all made or none: enqueue waits";
         return Err(Problem::field("/payload/onBusy", detail));
@@ -124,7 +124,7 @@ fn payload_of(jobs: usize) -> Value {
 }
 
 /// The group that repeats those jobs of a group that did not complete.
-pub(crate) async fn repeat(app: &App, group: &Job) -> Result<NewJob, Problem> {
+pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJob, Problem> {
     let filter = JobFilter {
         parent_id: Some(group.id),
         states: JobState::ALL.iter().copied().filter(|state| state.is_unsuccessful()).collect(),
@@ -135,7 +135,7 @@ pub(crate) async fn repeat(app: &App, group: &Job) -> Result<NewJob, Problem> {
     // Listed newest first; they run in their first order.
     unsuccessful.reverse();
     let id = JobId::new();
-    let children = unsuccessful.iter().map(job::repeat_alone).collect::<Result<Vec<_>, _>>()?;
+    let children = unsuccessful.iter().map(|job| job::repeat_alone(known, job)).collect::<Result<Vec<_>, _>>()?;
     if children.is_empty() {
         tracing::error!(job_id = %group.id, "a group ended badly, but none of its jobs is there that did");
         return Err(Problem::internal());

@@ -58,6 +58,53 @@ impl IdempotencyKey {
     }
 }
 
+/// A key whose request calls the outside before anything can be kept.
+pub(crate) struct Begun {
+    key: IdempotencyKey,
+    /// The answer given before, whoever asked.
+    stored: Option<StoredAnswer>,
+    /// Equal keys are refused as long as this is held.
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl IdempotencyKey {
+    /// Refuses a key that is in use here now. Two processes may both call the outside for one key; what they keep is one answer.
+    pub(crate) async fn begin(self, app: &App, caller: &Caller) -> Result<Begun, Problem> {
+        let Some(key) = self.key.clone() else { return Ok(Begun { key: self, stored: None, _turn: None }) };
+        let scope = (caller.tenant.clone(), caller.owner(), key);
+        let turn = app.joined.lock_of(scope.clone()).try_lock_owned().map_err(|_| in_flight())?;
+        let stored = app.backend.store.recall(&scope.0, &scope.1, &scope.2).await?;
+        Ok(Begun { key: self, stored, _turn: Some(turn) })
+    }
+}
+
+impl Begun {
+    /// Nothing needs to be done but to see whether it is the same request.
+    pub(crate) const fn is_answered(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// Once the body is known: the key to keep the answer under, if the client sent one, and the answer given before.
+    pub(crate) fn known(
+        self,
+        caller: &Caller,
+        digest: [u8; 32],
+    ) -> Result<(Option<Bound>, Option<StoredAnswer>), Problem> {
+        let bound = self.key.bind(caller, digest);
+        let stored = match (&bound, self.stored) {
+            (Some(bound), Some(stored)) => Some(bound.same_request(stored)?),
+            _ => None,
+        };
+        Ok((bound, stored))
+    }
+}
+
+/// 409: the same key is being worked on.
+fn in_flight() -> Problem {
+    let detail = "A request with this Idempotency-Key is still being worked on";
+    Problem::new(StatusCode::CONFLICT, "idempotency_in_flight", detail).retry_after(limit::RETRY_AFTER_SECONDS)
+}
+
 /// A key with all that tells it from others.
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
@@ -105,18 +152,18 @@ type Scope = (String, String, String);
 impl Joined {
     /// Waits for the requests with this key that came before; hold what it returns until the answer is kept.
     pub(crate) async fn turn(&self, bound: &Bound) -> OwnedMutexGuard<()> {
-        let scope = (bound.tenant.clone(), bound.owner.clone(), bound.key.clone());
-        let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| lock.strong_count() > 0);
-            let known = locks.get(&scope).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let lock = Arc::default();
-                locks.insert(scope, Arc::downgrade(&lock));
-                lock
-            })
-        };
-        lock.lock_owned().await
+        self.lock_of((bound.tenant.clone(), bound.owner.clone(), bound.key.clone())).lock_owned().await
+    }
+
+    fn lock_of(&self, scope: Scope) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let known = locks.get(&scope).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let lock = Arc::default();
+            locks.insert(scope, Arc::downgrade(&lock));
+            lock
+        })
     }
 }
 

@@ -10,12 +10,12 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    auth::Caller,
     dedup::DedupRequest,
     engines::Known,
     extract::{Int, Wanted, decode},
     group::{self, GroupRequest},
     http::{self, HttpRequest},
+    intake::Intake,
     limit,
     problem::{Faults, Problem},
     state::App,
@@ -112,7 +112,7 @@ pub(crate) fn is_queue_name(name: &str) -> bool {
 }
 
 /// The job, with every fault of the request found.
-pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobRequest) -> Result<NewJob, Problem> {
+pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<NewJob, Problem> {
     if !KINDS.contains(&request.kind.as_str()) {
         let detail = format!("unknown kind {:?}; known are: {}", request.kind, KINDS.join(", "));
         return Err(Problem::field("/kind", detail).coded("unknown_kind"));
@@ -120,11 +120,10 @@ pub(crate) fn new_job(app: &App, known: &Known, caller: &Caller, request: JobReq
     let mut request = request;
     let dedup = request.dedup.take().map(|dedup| dedup.judge(&request.kind, request.run_at)).transpose();
     let made = match request.kind.as_str() {
-        GROUP => group::new_job(app, known, caller, request),
-        HTTP => http::new_job(app, caller, request),
-        _ => task_of(request).and_then(|(task, beyond)| {
-            task::new_job(app, known, caller, task, beyond, "/payload").map_err(above_payload)
-        }),
+        GROUP => group::new_job(intake, request),
+        HTTP => http::new_job(intake.app, intake.caller, request),
+        _ => task_of(request)
+            .and_then(|(task, beyond)| task::new_job(intake, task, beyond, "/payload").map_err(above_payload)),
     };
     match (made, dedup) {
         (Ok(job), Ok(dedup)) => Ok(NewJob { dedup, ..job }),
@@ -200,13 +199,14 @@ pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>, pointer: &st
 
 /// The job that repeats one which has ended; of a group, with those of its jobs that did not complete.
 pub(crate) async fn repeat(app: &App, job: &Job) -> Result<NewJob, Problem> {
-    if job.kind == GROUP { group::repeat(app, job).await } else { repeat_alone(job) }
+    let known = app.engines.known().await?;
+    if job.kind == GROUP { group::repeat(app, &known, job).await } else { repeat_alone(&known, job) }
 }
 
 /// As [`repeat`], of a job that is no group.
-pub(crate) fn repeat_alone(job: &Job) -> Result<NewJob, Problem> {
+pub(crate) fn repeat_alone(known: &Known, job: &Job) -> Result<NewJob, Problem> {
     if job.kind == TASK {
-        return task::repeat(job);
+        return task::repeat(known, job);
     }
     Ok(NewJob {
         id: JobId::new(),

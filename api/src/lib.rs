@@ -8,6 +8,7 @@
 //! * `submit`: the batcher that lets submissions share commits.
 //! * `relay`: streams to watchers, over SSE and WebSocket.
 
+mod attachment;
 mod auth;
 mod budget;
 mod cached;
@@ -18,6 +19,7 @@ mod extract;
 mod group;
 mod http;
 mod idempotency;
+mod intake;
 mod job;
 mod limit;
 mod listen;
@@ -35,6 +37,7 @@ mod state;
 mod submission;
 mod submit;
 mod task;
+mod transcription;
 mod view;
 mod wait;
 

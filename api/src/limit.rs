@@ -30,6 +30,20 @@ pub(crate) const METADATA_BYTES: usize = 16 * 1024;
 pub(crate) const NAME_CHARS: usize = 128;
 /// Most entries of `allowedTools`.
 pub(crate) const ALLOWED_TOOLS: usize = 256;
+/// Most groups of one answer about usage.
+pub(crate) const USAGE_GROUPS: u32 = 1_000;
+/// Most attachments of one task.
+pub(crate) const ATTACHMENTS: usize = 20;
+/// Longest name of an attachment, in characters.
+pub(crate) const FILE_NAME_CHARS: usize = 255;
+/// A body from this size on is decoded off the threads that serve the others, in bytes.
+pub(crate) const LARGE_BODY: usize = 256 * 1024;
+/// Longest wait for memory to read a body with attachments.
+pub(crate) const ROOM_WAIT: Duration = Duration::from_secs(5);
+/// How long the engine that a tenant chose is remembered: another process's choice counts no later than that.
+pub(crate) const CHOICE_MEMORY: Duration = Duration::from_secs(2);
+/// Most tenants whose choice is remembered.
+pub(crate) const CHOICES_REMEMBERED: usize = 4_096;
 /// How far ahead a time may lie: ten years.
 pub(crate) const FARTHEST_AHEAD: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// One attempt of a task, if the client says nothing, in seconds.

@@ -19,12 +19,14 @@ use crate::{
     auth::{Authenticator, NoClient},
     cached::Cached,
     engines::Engines,
+    extract::Room,
     idempotency::Joined,
     limit, listen,
     relay::{self, hub::Hub},
     router,
     state::{App, RenderMetrics},
     submit::Submitter,
+    transcription::Transcriber,
 };
 
 /// The bootstrap key's tenant.
@@ -123,6 +125,8 @@ fn build(
         epoch: Cached::new(limit::EPOCH_MEMORY),
         sockets: TaskTracker::new(),
         joined: Joined::default(),
+        transcriber: Transcriber::new(&config.transcription),
+        room: Room::new(config.server.attachment_memory_mib),
         draining: stopping.draining,
         shutdown: stopping.shutdown,
         config,

@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::Authenticator, cached::Cached, engines::Engines, idempotency::Joined, limit, problem::Problem,
-    relay::hub::Hub, submit::Submitter,
+    auth::Authenticator, cached::Cached, engines::Engines, extract::Room, idempotency::Joined, limit, problem::Problem,
+    relay::hub::Hub, submit::Submitter, transcription::Transcriber,
 };
 
 /// Renders the metrics of this process.
@@ -31,6 +31,10 @@ pub(crate) struct App {
     pub(crate) sockets: TaskTracker,
     /// Equal keys that arrive together.
     pub(crate) joined: Joined,
+    /// What turns speech into text.
+    pub(crate) transcriber: Transcriber,
+    /// Memory for bodies with attachments.
+    pub(crate) room: Room,
     /// Cancelled when the process is about to stop: it is not ready any more.
     pub(crate) draining: CancellationToken,
     /// Cancelled when the server is to stop.

@@ -1,7 +1,7 @@
 //! From a request to a task: the same checks whichever route it came by.
 
 use errand_common::{
-    domain::{Job, JobId, OnBusy, RetryPolicy, SessionId, Timestamp},
+    domain::{AttachmentRef, Job, JobId, OnBusy, RetryPolicy, SessionId, Timestamp},
     port::store::{Interruption, NewJob, NewTask},
     wire::{
         engine::EngineInfo,
@@ -13,13 +13,14 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
+    attachment::{self, Attachment},
     auth::Caller,
     budget::BudgetRequest,
     engines::Known,
     extract::{Int, Wanted},
+    intake::Intake,
     job, limit,
     problem::{Faults, Problem},
-    state::App,
     view::schema,
 };
 
@@ -47,7 +48,8 @@ pub(crate) struct TaskRequest {
     pub(crate) max_context_messages: Option<Int<0, 1000>>,
     /// Asked by voice.
     pub(crate) voice_mode: Option<bool>,
-    /// Images and documents; no engine takes them yet, so it must be empty.
+    /// Images and documents, at most 20, for an engine whose capabilities have `attachments`. All of them together, decoded, may
+    /// take `server.attachment_limit_mib`.
     pub(crate) attachments: Option<Vec<Attachment>>,
     /// What to do if the conversation is busy; `interrupt` if absent.
     #[serde(default, deserialize_with = "on_busy")]
@@ -76,19 +78,6 @@ pub(crate) struct TaskRequest {
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
-}
-
-/// An image or document.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "described for clients, and refused until an engine takes them")]
-pub(crate) struct Attachment {
-    /// The content.
-    base64_data: String,
-    /// Its type.
-    media_type: String,
-    /// Its name.
-    file_name: Option<String>,
 }
 
 /// Names what is allowed, whatever else was given.
@@ -140,18 +129,16 @@ pub(crate) struct Beyond {
 
 /// The job of a task, with every fault of the request found. `at` is where the request lies in the body.
 pub(crate) fn new_job(
-    app: &App,
-    known: &Known,
-    caller: &Caller,
-    request: TaskRequest,
+    intake: &mut Intake<'_>,
+    mut request: TaskRequest,
     beyond: Beyond,
     at: &str,
 ) -> Result<NewJob, Problem> {
-    let now = app.now();
+    let now = intake.app.now();
     let mut faults = Faults::default();
     check_content(&request, at, &mut faults);
     check_times(&request, beyond.deadline, now, at, &mut faults);
-    let engine = match known.choose(request.engine_type.as_deref(), &format!("{at}/engineType")) {
+    let engine = match intake.engine(request.engine_type.as_deref(), &format!("{at}/engineType")) {
         Ok(engine) => Some(engine),
         Err(problem) if problem.errors.is_empty() => return Err(problem),
         Err(problem) => {
@@ -161,19 +148,18 @@ pub(crate) fn new_job(
             None
         }
     };
-    if request.attachments.as_ref().is_some_and(|attachments| !attachments.is_empty()) {
-        faults.add(format!("{at}/attachments"), attachments_refused(engine));
+    let attachments = request.attachments.take().unwrap_or_default();
+    let pointer = format!("{at}/attachments");
+    match &engine {
+        Some(engine) if !attachments.is_empty() && engine.capabilities["attachments"] != true => {
+            faults.add(&pointer, format!("must be empty: engine {:?} takes no attachments", engine.name));
+        }
+        _ => attachment::check(intake.app, &attachments, &pointer, &mut faults)?,
     }
     faults.finish()?;
     let engine = engine.ok_or_else(Problem::internal)?;
-    Ok(assemble(caller, engine, request, beyond))
-}
-
-fn attachments_refused(engine: Option<&EngineInfo>) -> String {
-    match engine {
-        Some(engine) => format!("must be empty: engine {:?} takes no attachments", engine.name),
-        None => "must be empty: no engine takes attachments".to_owned(),
-    }
+    let attachments = intake.attach(attachments);
+    Ok(assemble(intake.caller, &engine, request, attachments, beyond))
 }
 
 fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
@@ -202,7 +188,13 @@ fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestam
     job::check_times((&run_at, request.run_at), ends, now, faults);
 }
 
-fn assemble(caller: &Caller, engine: &EngineInfo, request: TaskRequest, beyond: Beyond) -> NewJob {
+fn assemble(
+    caller: &Caller,
+    engine: &EngineInfo,
+    request: TaskRequest,
+    attachments: Vec<AttachmentRef>,
+    beyond: Beyond,
+) -> NewJob {
     let payload = TaskPayload {
         prompt: request.prompt.clone(),
         engine_type: engine.name.clone(),
@@ -211,7 +203,7 @@ fn assemble(caller: &Caller, engine: &EngineInfo, request: TaskRequest, beyond: 
         allowed_tools: request.allowed_tools.unwrap_or_default(),
         max_context_messages: request.max_context_messages.map_or_else(default_max_context_messages, Int::as_u32),
         voice_mode: request.voice_mode.unwrap_or_default(),
-        attachments: Vec::new(), // TODO(api)
+        attachments: attachments.clone(),
         user: caller.as_user().cloned(),
         budget: request.budget.map(BudgetRequest::keep),
     };
@@ -248,7 +240,7 @@ fn assemble(caller: &Caller, engine: &EngineInfo, request: TaskRequest, beyond: 
             prompt: request.prompt,
             voice_mode: payload.voice_mode,
             on_busy: request.on_busy.unwrap_or_default(),
-            attachments: Vec::new(), // TODO(api)
+            attachments,
             metered: engine.capabilities["metered"] == true,
             interruption: Interruption::Task,
         }),
@@ -262,7 +254,7 @@ pub(crate) fn title(prompt: &str, voice_mode: bool) -> String {
 }
 
 /// The job that repeats a task, in the same conversation.
-pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
+pub(crate) fn repeat(known: &Known, job: &Job) -> Result<NewJob, Problem> {
     let payload: TaskPayload = serde_json::from_value(job.payload.clone()).map_err(|error| {
         tracing::error!(job_id = %job.id, %error, "a stored task can't be read");
         Problem::internal()
@@ -288,6 +280,7 @@ pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
         task: Some(NewTask {
             session_id: job.session_id,
             fresh: SessionId::new(),
+            metered: known.metered(&payload.engine_type),
             engine: payload.engine_type,
             system_prompt: payload.system_prompt,
             title: title(&payload.prompt, payload.voice_mode),
@@ -296,7 +289,6 @@ pub(crate) fn repeat(job: &Job) -> Result<NewJob, Problem> {
             // A repetition is no new word of the user's: it waits rather than cut off what runs.
             on_busy: OnBusy::Enqueue,
             attachments: payload.attachments,
-            metered: false, // TODO(api)
             interruption: Interruption::Task,
         }),
     })
@@ -316,7 +308,7 @@ pub(crate) mod tests {
             queue: "default".into(),
             capabilities: Value::Null,
         };
-        assemble(&Caller::key_for_tests(&[]), &engine, request(r#"{"prompt":"hello"}"#), Beyond::default())
+        assemble(&Caller::key_for_tests(&[]), &engine, request(r#"{"prompt":"hello"}"#), Vec::new(), Beyond::default())
     }
 
     fn request(text: &str) -> TaskRequest {

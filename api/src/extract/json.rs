@@ -1,6 +1,6 @@
 //! JSON bodies: their type, their size, their strings and their fields.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     body::Body,
@@ -9,10 +9,11 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     limit,
@@ -31,19 +32,33 @@ pub(crate) trait Wanted: DeserializeOwned {
 pub(crate) struct JsonBody<T> {
     pub(crate) value: T,
     pub(crate) digest: [u8; 32],
+    /// Held as long as the value may be in memory.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
-impl<T: Wanted> FromRequest<Arc<App>> for JsonBody<T> {
+impl<T: Wanted + Send + 'static> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         require_json(request.headers())?;
         let bounds = Bounds::new(app.body_limit(), if T::ATTACHMENTS { app.attachment_allowance() } else { 0 });
-        let bytes = read(request, bounds.wire()).await?;
-        let digest = Sha256::digest(&bytes).into();
-        bounds.check(&bytes)?;
-        Ok(Self { value: decode(&bytes)?, digest })
+        let (bytes, room) = read(request, bounds.wire(), Some((bounds.body, &app.room))).await?;
+        if bytes.len() < limit::LARGE_BODY {
+            let (value, digest) = take_in(&bytes, bounds)?;
+            return Ok(Self { value, digest, room });
+        }
+        let taken = tokio::task::spawn_blocking(move || take_in(&bytes, bounds)).await;
+        let (value, digest) = taken.map_err(|error| {
+            tracing::error!(%error, "a body was not decoded to its end");
+            Problem::internal()
+        })??;
+        Ok(Self { value, digest, room })
     }
+}
+
+fn take_in<T: Wanted>(bytes: &[u8], bounds: Bounds) -> Result<(T, [u8; 32]), Problem> {
+    bounds.check(bytes)?;
+    Ok((decode(bytes)?, Sha256::digest(bytes).into()))
 }
 
 /// For POSTs that say everything in their path: nothing, or `{}`.
@@ -56,7 +71,7 @@ impl FromRequest<Arc<App>> for NoBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        let bytes = read(request, app.body_limit()).await?;
+        let (bytes, _) = read(request, app.body_limit(), None).await?;
         let nothing =
             bytes.trim_ascii().is_empty() || matches!(decode::<Value>(&bytes)?, Value::Object(o) if o.is_empty());
         if !nothing {
@@ -94,20 +109,39 @@ fn too_large(limit: usize) -> Problem {
 }
 
 /// Reads a body up to `limit`. What is beyond it is thrown away, up to a multiple, so that the client reads the answer.
-async fn read(request: Request, limit: usize) -> Result<Bytes, Problem> {
+/// With `room`, what is beyond a common size waits until there is memory for it.
+async fn read(
+    request: Request,
+    limit: usize,
+    room: Option<(usize, &Room)>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
     let drain = limit.saturating_mul(limit::BODY_DRAIN_FACTOR);
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > drain) {
         return Err(too_large(limit));
     }
-    let collected = tokio::time::timeout(limit::BODY_READ_TIMEOUT, collect(request.into_body(), limit, drain));
+    let bounds = Collecting { limit, drain, announced: announced.unwrap_or(limit).min(limit), room };
+    let collected = tokio::time::timeout(limit::BODY_READ_TIMEOUT, collect(request.into_body(), bounds));
     collected.await.unwrap_or_else(|_| {
         let detail = format!("The body did not arrive within {} s", limit::BODY_READ_TIMEOUT.as_secs());
         Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail))
     })
 }
 
-async fn collect(body: Body, limit: usize, drain: usize) -> Result<Bytes, Problem> {
+/// How a body is read.
+struct Collecting<'a> {
+    limit: usize,
+    /// What is thrown away at most, the body included.
+    drain: usize,
+    /// What it takes at most, if it keeps to its word and its limit.
+    announced: usize,
+    /// From which size on it needs room, and where that is.
+    room: Option<(usize, &'a Room)>,
+}
+
+async fn collect(body: Body, bounds: Collecting<'_>) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+    let Collecting { limit, drain, announced, room } = bounds;
+    let mut permit = None;
     let mut stream = body.into_data_stream();
     let mut kept = BytesMut::new();
     let mut seen = 0_usize;
@@ -117,12 +151,45 @@ async fn collect(body: Body, limit: usize, drain: usize) -> Result<Bytes, Proble
         })?;
         seen += chunk.len();
         if seen <= limit {
+            if permit.is_none()
+                && let Some((common, room)) = room
+                && seen > common
+            {
+                permit = Some(room.take(announced.max(seen)).await?);
+            }
             kept.extend_from_slice(&chunk);
         } else if seen > drain {
             break;
         }
     }
-    if seen > limit { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+    if seen > limit { Err(too_large(limit)) } else { Ok((kept.freeze(), permit)) }
+}
+
+/// Memory for the bodies that take much of it: those with attachments.
+#[derive(Debug)]
+pub(crate) struct Room {
+    kib: Arc<Semaphore>,
+    all: u32,
+}
+
+impl Room {
+    /// How often a body is in memory at once: as it came, and decoded.
+    const COPIES: usize = 2;
+
+    pub(crate) fn new(mib: u32) -> Self {
+        let all = mib.saturating_mul(1024);
+        Self { kib: Arc::new(Semaphore::new(all as usize)), all }
+    }
+
+    /// For a body of so many bytes; one that needs more than there is has it alone.
+    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let wanted = u32::try_from(bytes.saturating_mul(Self::COPIES).div_ceil(1024)).unwrap_or(u32::MAX).min(self.all);
+        let granted = tokio::time::timeout(limit::ROOM_WAIT, self.kib.clone().acquire_many_owned(wanted)).await;
+        granted.ok().and_then(Result::ok).ok_or_else(|| {
+            let detail = "This process reads as many attachments as server.attachment_memory_mib allows";
+            Problem::unavailable("too_many_attachments", detail)
+        })
+    }
 }
 
 /// What a body may hold.
@@ -148,9 +215,11 @@ impl Bounds {
         if bytes.len() <= self.body && !holds_escaped_nul(bytes) {
             return Ok(());
         }
-        let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(()) };
-        let mut walk = Walk { bounds: self, faults: Faults::default(), attached: 0 };
-        walk.value(&value, &mut String::new());
+        let mut walk = Walk { bounds: self, faults: Faults::default(), attached: 0, pointer: String::new() };
+        // What is no JSON is told by who decodes it.
+        if Seen(&mut walk).deserialize(&mut serde_json::Deserializer::from_slice(bytes)).is_err() {
+            return Ok(());
+        }
         if bytes.len() - walk.attached.min(bytes.len()) > self.body {
             return Err(too_large(self.body));
         }
@@ -162,41 +231,18 @@ fn holds_escaped_nul(bytes: &[u8]) -> bool {
     bytes.windows(6).any(|window| window == b"\\u0000")
 }
 
+/// Looks at every text of a body without keeping any.
 struct Walk {
     bounds: Bounds,
     faults: Faults,
     attached: usize,
+    /// Where it is.
+    pointer: String,
 }
 
 impl Walk {
-    fn value(&mut self, value: &Value, pointer: &mut String) {
-        let depth = pointer.len();
-        // What is attached must be summed up to the end.
-        if self.faults.full() && self.bounds.attachments == 0 {
-            return;
-        }
-        match value {
-            Value::String(text) => self.text(text, pointer),
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    push(pointer, &index.to_string());
-                    self.value(item, pointer);
-                    pointer.truncate(depth);
-                }
-            }
-            Value::Object(fields) => {
-                for (name, field) in fields {
-                    push(pointer, name);
-                    self.text(name, pointer);
-                    self.value(field, pointer);
-                    pointer.truncate(depth);
-                }
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
-    }
-
-    fn text(&mut self, text: &str, pointer: &str) {
+    fn text(&mut self, text: &str) {
+        let pointer = &self.pointer;
         self.faults.check(!text.contains('\0'), pointer, || "must not contain U+0000".to_owned());
         let attachment =
             self.bounds.attachments > 0 && pointer.starts_with("/attachments/") && pointer.ends_with("/base64Data");
@@ -206,6 +252,73 @@ impl Walk {
         }
         let limit = self.bounds.body;
         self.faults.check(text.len() <= limit, pointer, || format!("may take {limit} bytes at most"));
+    }
+}
+
+/// A value that the walk comes by.
+struct Seen<'a>(&'a mut Walk);
+
+impl<'de> DeserializeSeed<'de> for Seen<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seen<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.0.text(text);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let depth = self.0.pointer.len();
+        for index in 0_usize.. {
+            push(&mut self.0.pointer, &index.to_string());
+            let more = items.next_element_seed(Seen(self.0))?;
+            self.0.pointer.truncate(depth);
+            if more.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let depth = self.0.pointer.len();
+        while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+            push(&mut self.0.pointer, &name);
+            self.0.text(&name);
+            fields.next_value_seed(Seen(self.0))?;
+            self.0.pointer.truncate(depth);
+        }
+        Ok(())
     }
 }
 
@@ -321,9 +434,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_beyond_its_limit_is_drained_before_it_is_refused() {
-        let problem = collect(Body::from(vec![b'x'; 350]), 100, 400).await.expect_err("too large");
+        let collect = |length| {
+            let bounds = Collecting { limit: 100, drain: 400, announced: 100, room: None };
+            collect(Body::from(vec![b'x'; length]), bounds)
+        };
+        let problem = collect(350).await.expect_err("too large");
         assert_eq!(problem.code, "payload_too_large");
         assert!(problem.detail.contains("100 bytes"));
-        assert_eq!(collect(Body::from(vec![b'x'; 100]), 100, 400).await.expect("fits").len(), 100);
+        assert_eq!(collect(100).await.expect("fits").0.len(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_bodies_wait_for_room_and_are_told_to_come_again_if_there_is_none() {
+        let room = Room::new(1);
+        let read = async |length: usize| {
+            let bounds = Collecting { limit: 1 << 20, drain: 4 << 20, announced: length, room: Some((100, &room)) };
+            collect(Body::from(vec![b'x'; length]), bounds).await
+        };
+        let (_, all) = read(1 << 20).await.expect("it has all the room alone");
+        assert!(all.is_some());
+        assert!(read(100).await.expect("a common body needs none").1.is_none());
+        assert_eq!(read(101).await.expect_err("no room").code, "too_many_attachments");
+        drop(all);
+        assert!(read(101).await.is_ok());
     }
 }

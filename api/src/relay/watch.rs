@@ -35,7 +35,7 @@ impl Filter {
 /// What comes next.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// An event; with the number of the one delivered before, where some are left out.
+    /// An event; with the number of the one delivered before, where some are or were left out.
     Event(Arc<Frame>, Option<i64>),
     /// The job has ended, and all of it was delivered.
     End,
@@ -138,10 +138,11 @@ impl Watch {
         if matches!(self.stream, Stream::Job(_)) && ends_job(frame.event.kind) {
             self.ended = true;
         }
-        if !self.filter.admits(frame.event.kind) {
+        if !self.filter.admits(frame.event.kind) || frame.event.is_withheld(self.stream) {
             return None;
         }
-        let prev = self.filter.leaves_out().then_some(self.delivered);
+        let left_out = self.filter.leaves_out() || frame.seq != self.delivered + 1;
+        let prev = left_out.then_some(self.delivered);
         self.delivered = frame.seq;
         Some(Step::Event(frame, prev))
     }
@@ -269,6 +270,38 @@ pub(crate) mod tests {
     fn where_events_are_left_out_each_names_the_one_delivered_before() {
         let only = Filter { types: Some(vec![EventType::Thinking, EventType::Completed]) };
         assert_eq!(run(watched(7, 4, 4, 0, only)), [(3, Some(0)), (6, Some(3)), (7, Some(6))]);
+    }
+
+    #[test]
+    fn what_voice_mode_withholds_is_withheld_from_the_session_alone_and_never_looks_like_a_loss() {
+        let (job, session) = (JobId::new(), errand_common::domain::SessionId::new());
+        let kinds =
+            [EventType::Started, EventType::Thinking, EventType::ToolUse, EventType::Text, EventType::Completed];
+        let told: Vec<Event> = (1_i64..)
+            .zip(kinds)
+            .map(|(seq, kind)| {
+                let said = errand_common::domain::NewEvent::new(kind, serde_json::json!({})).by_voice();
+                let at = event(job, seq, kind);
+                Event { session_id: Some(session), session_seq: Some(seq), data: said.data, ..at }
+            })
+            .collect();
+        let seen = |stream: Stream| {
+            let (_feed, live) = broadcast::channel(8);
+            let log = Arc::new(FakeLog(Mutex::new(told.clone())));
+            let mut watch = Watch::new(stream, log, live, "e".into(), 0, false, Filter::default());
+            let mut seen = Vec::new();
+            run(async {
+                while let Step::Event(frame, prev) = watch.next().await {
+                    seen.push((frame.seq, prev));
+                    if frame.event.kind == EventType::Completed {
+                        break;
+                    }
+                }
+            });
+            seen
+        };
+        assert_eq!(seen(Stream::Session(session)), [(1, None), (4, Some(1)), (5, None)]);
+        assert_eq!(seen(Stream::Job(job)).len(), 5);
     }
 
     #[test]

@@ -37,16 +37,18 @@ pub(crate) struct EngineView {
     /// What it can do: an object of booleans.
     #[schema(value_type = Object)]
     capabilities: Value,
-    /// Runs the tasks that name no engine.
+    /// Runs this tenant's tasks that name no engine.
     default: bool,
 }
 
 /// Lists the engines that a task may name.
 #[utoipa::path(get, path = "/api/v1/agent/engines", tag = "tasks", responses((status = 200, body = EngineList)))]
-pub(crate) async fn list_engines(State(app): AppState, _caller: Permit<Read>) -> Result<Json<EngineList>, Problem> {
+pub(crate) async fn list_engines(State(app): AppState, caller: Permit<Read>) -> Result<Json<EngineList>, Problem> {
     let known = app.engines.known().await?;
+    let chosen = app.engines.chosen_by(&caller.tenant).await?;
+    let default = known.default_of(chosen.as_deref());
     let engines = known.by_name.values().cloned().map(|engine| EngineView {
-        default: known.default.as_deref() == Some(engine.name.as_str()),
+        default: default == Some(engine.name.as_str()),
         name: engine.name,
         engine_type: engine.engine_type,
         available: engine.available,

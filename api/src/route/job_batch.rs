@@ -18,6 +18,7 @@ use crate::{
     auth::{Caller, Permit, Write},
     extract::{JsonBody, Wanted, decode},
     idempotency::{self, IdempotencyKey},
+    intake::Intake,
     job::{self, JobRequest},
     limit,
     problem::{Problem, ProblemBody},
@@ -137,18 +138,19 @@ async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Resul
         let detail = format!("must hold 1 to {} jobs, not {}", limit::BATCH_JOBS, jobs.len());
         return Err(Problem::field("/jobs", detail));
     }
-    let known = app.engines.known().await?;
-    let judge_one = |job: Value| {
+    let mut intake = Intake::open(app, caller).await?;
+    let mut judge_one = |job: Value| {
         let bytes = serde_json::to_vec(&job).map_err(|_| Problem::internal())?;
         let request: JobRequest = decode(&bytes)?;
-        job::new_job(app, &known, caller, request)
+        job::new_job(&mut intake, request)
     };
-    let judged: Vec<Result<NewJob, Problem>> = jobs.into_iter().map(judge_one).collect();
+    let judged: Vec<Result<NewJob, Problem>> = jobs.into_iter().map(&mut judge_one).collect();
     let all: usize = judged.iter().flatten().map(|job| job.children.len().max(1)).sum();
     if all > limit::BATCH_JOBS {
         let detail = format!("must hold {} jobs at most, those of its groups included, not {all}", limit::BATCH_JOBS);
         return Err(Problem::field("/jobs", detail));
     }
+    intake.keep_attachments().await?;
     Ok(judged)
 }
 

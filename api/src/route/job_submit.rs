@@ -9,6 +9,7 @@ use crate::{
     auth::{Permit, Write},
     extract::{JsonBody, Prefer},
     idempotency::IdempotencyKey,
+    intake::Intake,
     job::{self, JobRequest},
     problem::Problem,
     shown,
@@ -67,7 +68,12 @@ pub(crate) async fn submit_job(
     body: JsonBody<JobRequest>,
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
-    let new_job = async || job::new_job(&app, &*app.engines.known().await?, &caller, body.value);
+    let new_job = async || {
+        let mut intake = Intake::open(&app, &caller).await?;
+        let job = job::new_job(&mut intake, body.value)?;
+        intake.keep_attachments().await?;
+        Ok(job)
+    };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = JobAccepted { job_id: accepted.id, state: accepted.state, session_id: accepted.session_id };
     let job_id = accepted.deduplicated.then_some(accepted.id);

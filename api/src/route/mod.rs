@@ -1,6 +1,8 @@
 //! One file an endpoint, or a family of one resource's.
 
+pub(crate) mod attachment_show;
 pub(crate) mod engine_list;
+pub(crate) mod engine_switch;
 pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod job_batch;
@@ -28,5 +30,8 @@ pub(crate) mod task_cancel;
 pub(crate) mod task_inject;
 pub(crate) mod task_show;
 pub(crate) mod task_submit;
+pub(crate) mod transcribe;
+pub(crate) mod usage;
+pub(crate) mod voice_message;
 pub(crate) mod worker_drain;
 pub(crate) mod worker_list;

@@ -13,6 +13,7 @@ use crate::{
     auth::{Caller, Permit, Write},
     extract::{JsonBody, PathId, Prefer, Wanted},
     idempotency::IdempotencyKey,
+    intake::Intake,
     problem::Problem,
     state::{App, AppState},
     submission,
@@ -99,8 +100,8 @@ async fn next_task(app: &App, caller: &Caller, interrupted: &Job, message: Strin
         on_busy: Some(OnBusy::Interrupt),
         ..TaskRequest::default()
     };
-    let known = app.engines.known().await?;
-    let mut job = task::new_job(app, &known, caller, request, Beyond::default(), "")?;
+    let mut intake = Intake::open(app, caller).await?;
+    let mut job = task::new_job(&mut intake, request, Beyond::default(), "")?;
     // Whoever may see the conversation may go on with it; it stays its user's.
     job.user_id = session.user_id;
     if let Some(task) = &mut job.task {

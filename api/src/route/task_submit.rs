@@ -9,6 +9,7 @@ use crate::{
     auth::{Permit, Write},
     extract::{JsonBody, Prefer},
     idempotency::IdempotencyKey,
+    intake::Intake,
     problem::Problem,
     state::AppState,
     submission,
@@ -37,6 +38,7 @@ pub(crate) struct TaskAccepted {
     responses(
         (status = 202, description = "Taken in; the work goes on", body = TaskAccepted),
         (status = 200, description = "Ended in time, well or badly", body = TaskView),
+        (status = 413, description = "`attachments_too_large`: they are larger together than `server.attachment_limit_mib`", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`session_busy`: with `onBusy: reject`, the conversation has an unfinished task", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -49,10 +51,14 @@ pub(crate) async fn submit_task(
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
     let new_job = async || {
-        let known = app.engines.known().await?;
-        task::new_job(&app, &known, &caller, body.value, Beyond::default(), "")
+        let mut intake = Intake::open(&app, &caller).await?;
+        let job = task::new_job(&mut intake, body.value, Beyond::default(), "")?;
+        intake.keep_attachments().await?;
+        Ok(job)
     };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
+    // Its attachments are gone from memory.
+    drop(body.room);
     let taken = TaskAccepted { session_id: accepted.session_id, task_id: accepted.id };
     submission::answer(&app, &caller, &accepted, prefer, taken, async |job| Ok(TaskView::new(job))).await
 }

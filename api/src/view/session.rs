@@ -1,6 +1,8 @@
 //! Conversations and messages as clients see them.
 
-use errand_common::domain::{JobId, Message, MessageId, Role, Session, SessionId, SessionStatus, Stream, Timestamp};
+use errand_common::domain::{
+    AttachmentRef, JobId, Message, MessageId, Role, Session, SessionId, SessionStatus, Stream, Timestamp,
+};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -66,6 +68,28 @@ impl SessionView {
     }
 }
 
+/// An image or document that came with a message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AttachmentRef)]
+pub(crate) struct AttachmentView {
+    /// SHA-256 of its content, in hex.
+    hash: String,
+    /// Its media type.
+    media_type: String,
+    /// Its name, if it came with one.
+    file_name: Option<String>,
+    /// Bytes of its content.
+    size: u64,
+}
+
+impl From<AttachmentRef> for AttachmentView {
+    fn from(attachment: AttachmentRef) -> Self {
+        let AttachmentRef { hash, media_type, file_name, size } = attachment;
+        Self { hash, media_type, file_name, size }
+    }
+}
+
 /// One message of a conversation.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -85,6 +109,8 @@ pub(crate) struct MessageView {
     role: Role,
     /// What was said.
     content: String,
+    /// What came with it; the contents are at `/agent/sessions/{id}/attachments/{hash}`.
+    attachments: Vec<AttachmentView>,
     /// Position in the conversation, from 1 without gaps.
     pub(crate) ordinal: i64,
     /// Said.
@@ -100,6 +126,7 @@ impl From<Message> for MessageView {
             task_id: message.job_id,
             role: message.role,
             content: message.content,
+            attachments: message.attachments.into_iter().map(AttachmentView::from).collect(),
             ordinal: message.ordinal,
             created_at: message.created_at,
         }

@@ -52,6 +52,10 @@ pub struct Config {
     pub relay: Relay,
     /// What runs prompts.
     pub engines: Engines,
+    /// What engines are told beside the prompt.
+    pub agent: Agent,
+    /// What turns speech into text.
+    pub transcription: Transcription,
 }
 
 /// `[server]`
@@ -69,6 +73,11 @@ pub struct Server {
     pub body_limit_kib: u32,
     /// Largest sum of decoded attachments of one task, in MiB.
     pub attachment_limit_mib: u32,
+    /// Media types that attachments may have. An engine takes those it knows.
+    pub attachment_types: Vec<String>,
+    /// Most memory that bodies with attachments take at once in this process, in MiB; beyond it a request waits a moment, and is
+    /// then told to come again.
+    pub attachment_memory_mib: u32,
     /// Largest request head (request line and headers), in KiB.
     pub header_limit_kib: u32,
     /// How long a stopping server lets requests in flight finish, in seconds.
@@ -83,11 +92,17 @@ impl Default for Server {
             serve: Part::ALL.to_vec(),
             body_limit_kib: 1024,
             attachment_limit_mib: 20,
+            attachment_types: ATTACHMENT_TYPES.iter().map(|&media_type| media_type.to_owned()).collect(),
+            attachment_memory_mib: 256,
             header_limit_kib: 32,
             drain_seconds: 10,
         }
     }
 }
+
+/// What engines of this version can be given.
+const ATTACHMENT_TYPES: &[&str] =
+    &["image/jpeg", "image/png", "image/gif", "image/webp", "application/pdf", "text/plain"];
 
 /// A part of the api.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -507,6 +522,56 @@ impl Default for Relay {
             frame_limit_kib: 64,
             ping_seconds: 25,
             reconnect_spread_ms: 5_000,
+        }
+    }
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Agent {
+    /// The system prompt of tasks that bring none: a template in Jinja's language. It knows `tenant`, `user_id`, `user_email` (each
+    /// `none` if a key submitted the task, or the token did not say), `session_id`, `engine` and `date` (UTC, `2026-11-21`). Unset:
+    /// such tasks have none.
+    pub system_prompt: Option<String>,
+}
+
+/// `[transcription]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transcription {
+    /// A server that speaks OpenAI's audio transcription, up to and including `/v1`. Unset: voice is refused.
+    pub base_url: Option<String>,
+    /// The model to ask for.
+    pub model: String,
+    /// Name of the environment variable that holds the key; unset: no key is sent.
+    pub api_key_env: Option<String>,
+    /// The language of speech whose request names none, as ISO 639-1 (`en`); `auto`: the server finds out.
+    pub language: String,
+    /// Largest audio, in MiB.
+    pub limit_mib: u32,
+    /// Transcriptions of one process at once; beyond it clients are told to come again.
+    pub concurrency: u32,
+    /// Longest time an upload may take, in seconds.
+    pub upload_timeout_seconds: u32,
+    /// Longest wait for a connection to the server, in seconds.
+    pub connect_timeout_seconds: u32,
+    /// Longest wait for the text once the upload has ended, in seconds.
+    pub answer_timeout_seconds: u32,
+}
+
+impl Default for Transcription {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            model: "whisper-1".to_owned(),
+            api_key_env: None,
+            language: "auto".to_owned(),
+            limit_mib: 25,
+            concurrency: 8,
+            upload_timeout_seconds: 120,
+            connect_timeout_seconds: 10,
+            answer_timeout_seconds: 60,
         }
     }
 }

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use toml::Value;
 
 use super::redis_url::{self, RedisUrl};
-use crate::wire::credential;
+use crate::{
+    domain::{attachment, prompt::PromptTemplate},
+    wire::credential,
+};
 
 /// What a setting may be.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +41,15 @@ pub(super) enum Rule {
     Networks,
     /// One or more of these words.
     Words(&'static [&'static str]),
+    /// A list of media types in lower case, without parameters.
+    MediaTypes,
+    /// A template of a system prompt.
+    Prompt,
 }
 
 use Rule::{
-    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, Networks, RedisPlace, SigningSecret, Text, Url, Whole,
-    Words,
+    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, SigningSecret,
+    Text, Url, Whole, Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
@@ -58,6 +65,8 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("server.serve", Words(&["rest", "relay", "console"])),
     ("server.body_limit_kib", Whole(1, 65_536)),
     ("server.attachment_limit_mib", Whole(0, 1_024)),
+    ("server.attachment_types", MediaTypes),
+    ("server.attachment_memory_mib", Whole(1, 65_536)),
     ("server.header_limit_kib", Whole(4, 1_024)),
     ("server.drain_seconds", Whole(0, 3_600)),
     ("metrics.listen", Address),
@@ -131,6 +140,16 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("relay.frame_limit_kib", Whole(1, 16_384)),
     ("relay.ping_seconds", Whole(1, 3_600)),
     ("relay.reconnect_spread_ms", Whole(0, 600_000)),
+    ("agent.system_prompt", Prompt),
+    ("transcription.base_url", HTTP),
+    ("transcription.model", Text),
+    ("transcription.api_key_env", Text),
+    ("transcription.language", Text),
+    ("transcription.limit_mib", Whole(1, 1_024)),
+    ("transcription.concurrency", Whole(1, 10_000)),
+    ("transcription.upload_timeout_seconds", Whole(1, 3_600)),
+    ("transcription.connect_timeout_seconds", Whole(1, 300)),
+    ("transcription.answer_timeout_seconds", Whole(1, 3_600)),
 ];
 
 /// The settings of one destination's gate.
@@ -232,7 +251,10 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
 impl Rule {
     /// Whether the setting is a text, so that a variable's raw text is its value.
     pub(super) const fn takes_text(self) -> bool {
-        matches!(self, Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | SigningSecret(_) | Choice(_))
+        matches!(
+            self,
+            Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | SigningSecret(_) | Choice(_) | Prompt
+        )
     }
 
     /// In words.
@@ -253,6 +275,8 @@ impl Rule {
             Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
             List(_) => "a list of one or more texts such as [\"a\", \"b\"]".to_owned(),
             Words(words) => format!("a list of one or more of {}", words.join(", ")),
+            MediaTypes => "a list of media types in lower case such as [\"image/png\"]".to_owned(),
+            Prompt => "a template in Jinja's language".to_owned(),
         }
     }
 
@@ -294,6 +318,11 @@ impl Rule {
             (Words(words), Value::Array(items)) => {
                 !items.is_empty() && items.iter().all(|item| item.as_str().is_some_and(|text| words.contains(&text)))
             }
+            (MediaTypes, Value::Array(items)) => {
+                items.iter().all(|item| item.as_str().is_some_and(attachment::is_media_type))
+            }
+            // Its own words say where it is wrong.
+            (Prompt, Value::String(text)) => return PromptTemplate::new(text).map(drop),
             _ => false,
         };
         if fits { Ok(()) } else { Err(format!("{}; allowed: {}", self.found(value), self.allowed())) }
@@ -321,6 +350,7 @@ impl Rule {
             (_, Value::Datetime(_)) => "is a date".to_owned(),
             (_, Value::Array(items)) if items.is_empty() => "is an empty list".to_owned(),
             (Networks, Value::Array(_)) => "holds something that is not a network".to_owned(),
+            (MediaTypes, Value::Array(_)) => "holds something that is no such media type".to_owned(),
             (List(_), Value::Array(_)) => "holds something that is not text, or blank text".to_owned(),
             (Words(_), Value::Array(_)) => "holds something else".to_owned(),
             (_, Value::Array(_)) => "is a list".to_owned(),

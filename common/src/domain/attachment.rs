@@ -17,6 +17,16 @@ pub struct AttachmentRef {
     pub size: u64,
 }
 
+/// Whether this is a media type as [`AttachmentRef::media_type`] has them: two tokens, in lower case, without parameters.
+#[must_use]
+pub fn is_media_type(text: &str) -> bool {
+    let is_token = |part: &str| {
+        let named = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'+' | b'-');
+        (1..=64).contains(&part.len()) && part.bytes().all(named)
+    };
+    text.split_once('/').is_some_and(|(family, name)| is_token(family) && is_token(name))
+}
+
 /// A content, kept once a tenant however often it is sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttachmentContent {

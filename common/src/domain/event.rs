@@ -74,7 +74,23 @@ pub struct NewEvent {
     pub data: Value,
 }
 
+/// What a task asked by voice does not show to those who watch its session.
+const UNSPOKEN: &[EventType] = &[EventType::Thinking, EventType::ToolUse, EventType::ToolResult];
+/// The field that says so.
+const VOICE_MODE: &str = "voiceMode";
+
 impl NewEvent {
+    /// The event as a task in voice mode emits it: what is not spoken is marked, for [`Event::is_withheld`].
+    #[must_use]
+    pub fn by_voice(mut self) -> Self {
+        if UNSPOKEN.contains(&self.kind)
+            && let Some(fields) = self.data.as_object_mut()
+        {
+            fields.insert(VOICE_MODE.to_owned(), Value::Bool(true));
+        }
+        self
+    }
+
     /// `data` must be a JSON object.
     #[must_use]
     pub fn new(kind: EventType, data: Value) -> Self {
@@ -106,6 +122,15 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether those who watch `stream` are not shown it: a session's, of a task in voice mode, where only what is spoken counts.
+    /// Who watches the job itself sees all.
+    #[must_use]
+    pub fn is_withheld(&self, stream: Stream) -> bool {
+        matches!(stream, Stream::Session(_))
+            && UNSPOKEN.contains(&self.kind)
+            && self.data.get(VOICE_MODE).is_some_and(|mode| *mode == Value::Bool(true))
+    }
+
     /// Its number in `stream`, if it belongs there.
     #[must_use]
     pub fn seq_in(&self, stream: Stream) -> Option<i64> {

@@ -12,6 +12,7 @@ pub mod id;
 pub mod job;
 pub mod lifecycle;
 pub mod poison;
+pub mod prompt;
 pub mod retry;
 pub mod session;
 pub mod time;

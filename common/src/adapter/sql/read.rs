@@ -12,7 +12,7 @@ use super::{
     unit::id_rows,
 };
 use crate::{
-    domain::{Children, Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp},
+    domain::{AttachmentRef, Children, Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp},
     port::{
         StoreError,
         store::{JobFilter, QueueStats, Reads, SessionFilter, StreamState},
@@ -115,6 +115,15 @@ impl<D: Dialect> Reads for SqlStore<D> {
             }
         };
         rows.iter().map(row::session).collect()
+    }
+
+    async fn session_attachment(&self, session: SessionId, hash: &str) -> Result<Option<AttachmentRef>, StoreError> {
+        // As it is written there; no name can look like it, since quotes within one are escaped.
+        let values = params![session.uuid(), format!("%\"hash\":\"{hash}\"%")];
+        let Some(row) = self.dialect.read(&statement::SESSION_ATTACHMENT, values).await?.pop() else { return Ok(None) };
+        let named: Vec<AttachmentRef> = serde_json::from_str(&row.text("attachments")?)
+            .map_err(|error| StoreError::Corrupt(format!("attachments of a message: {error}")))?;
+        Ok(named.into_iter().rev().find(|attachment| attachment.hash == hash))
     }
 
     async fn messages(&self, session: SessionId, after: i64, limit: u32) -> Result<Vec<Message>, StoreError> {

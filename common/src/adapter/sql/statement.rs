@@ -261,6 +261,9 @@ statements! {
         job_id uuid, role text, content text, attachments text, at int}";
     MESSAGES = "SELECT session_id, ordinal, id, job_id, role, content, attachments, created_at FROM messages \
         WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal LIMIT $3";
+    /// $1 session, $2 a pattern that its attachments' text fits.
+    SESSION_ATTACHMENT = "SELECT attachments FROM messages \
+        WHERE session_id = $1 AND attachments LIKE $2 ORDER BY ordinal DESC LIMIT 1";
     /// $1 session, $2 the job whose own messages are left out, $3 limit.
     HISTORY = "SELECT session_id, ordinal, id, job_id, role, content, attachments, created_at FROM messages \
         WHERE session_id = $1 AND (job_id IS NULL OR job_id <> $2) ORDER BY ordinal DESC LIMIT $3";

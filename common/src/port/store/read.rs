@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::domain::{Children, Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp};
+use crate::domain::{
+    AttachmentRef, Children, Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp,
+};
 
 /// Which jobs to list, newest first.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +107,10 @@ pub trait Reads: Send + Sync {
 
     /// Messages of a session with an ordinal above `after`, in order.
     async fn messages(&self, session: SessionId, after: i64, limit: u32) -> Result<Vec<Message>, StoreError>;
+
+    /// What a session's messages say of the attachment with this hash (64 digits of hex); the last of them, if several name it. Not
+    /// scoped, for those who have read the session. `None`: none of them names it.
+    async fn session_attachment(&self, session: SessionId, hash: &str) -> Result<Option<AttachmentRef>, StoreError>;
 
     /// Counts of non-terminal jobs by queue and state; of one tenant, or of all.
     async fn queue_stats(&self, tenant: Option<&str>) -> Result<Vec<QueueStats>, StoreError>;

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use errand_common::{
     domain::{
-        ApiKeyId, Approval, ApprovalId, AttachmentContent, Children, Decision, Effect, Event, Fence, Job, JobId,
-        Message, Session, SessionId, Stream, Timestamp, UsageRecord, WorkerId,
+        ApiKeyId, Approval, ApprovalId, AttachmentContent, AttachmentRef, Children, Decision, Effect, Event, Fence,
+        Job, JobId, Message, Session, SessionId, Stream, Timestamp, UsageRecord, WorkerId,
     },
     port::{Ready, Store, StoreError, store::*},
 };
@@ -188,6 +188,7 @@ delegate! { Reads {
     timeline(id: JobId, limit: u32) -> Vec<Event>;
     session(tenant: &str, id: SessionId) -> Option<Session>;
     sessions(tenant: &str, filter: &SessionFilter) -> Vec<Session>;
+    session_attachment(session: SessionId, hash: &str) -> Option<AttachmentRef>;
     messages(session: SessionId, after: i64, limit: u32) -> Vec<Message>;
     queue_stats(tenant: Option<&str>) -> Vec<QueueStats>;
 } }
