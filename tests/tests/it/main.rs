@@ -4,6 +4,7 @@ mod architecture;
 mod bad_input;
 mod bulk_retry;
 mod cancel;
+mod claude_engine;
 mod cli;
 mod command_engine;
 mod conformance;
