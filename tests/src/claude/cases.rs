@@ -2,15 +2,17 @@
 //!
 //! Assertions say what must hold; every case ends with none of its processes alive.
 
-#![expect(clippy::missing_panics_doc, reason = "a case panics where a promise is broken")]
-
-use std::{fs, sync::Arc, time::{Duration, Instant}};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use errand_common::{
     domain::{
-        AttachmentContent, AttachmentRef, Decision, EventType, FailureClass, JobId, Message, MessageId, Role, Timestamp,
-        ToolCall,
+        AttachmentContent, AttachmentRef, Decision, EventType, FailureClass, JobId, Message, MessageId, Role,
+        Timestamp, ToolCall,
     },
     port::store::EngineState,
 };
@@ -147,18 +149,18 @@ pub async fn an_interrupted_answer_is_remembered(world: &World, kind: Kind) {
 
 /// A run that is stopped while a tool works takes the tool along, in whatever session.
 pub async fn an_interrupted_tool_is_gone(world: &World, kind: Kind) {
-    let tool = json!({ "name": "Bash", "input": { "command": "sleep 1000; true", "description": "wait" } });
+    let tool = json!({ "name": "Bash", "input": { "command": "tail -f /dev/null", "description": "wait" } });
     let turn = Turn { allowed_tools: vec!["Bash".into()], ..turn(&prompt("wait", &json!([{ "tool": tool }]))) };
     let going = Run::start(world.engine(kind, "a"), turn, allowing());
-    sleeping(&going).await;
+    working(&going).await;
     going.stop();
     going.ended().await.failure();
 }
 
-/// Waits until the tool sleeps.
-async fn sleeping(run: &Run) {
-    crate::wait::until("the tool sleeps", || async {
-        run.processes().iter().any(|process| process.command.starts_with("sleep 1000")).then_some(())
+/// Waits until the tool works.
+async fn working(run: &Run) {
+    crate::wait::until("the tool works", || async {
+        run.processes().iter().any(|process| process.command.starts_with("tail -f /dev/null")).then_some(())
     })
     .await;
 }
@@ -250,7 +252,9 @@ pub async fn an_abandoned_stream_is_retracted(world: &World, kind: Kind) {
     assert_eq!(ended.text(), "Hello.");
     assert_eq!(ended.viewed(), "Hello.");
     assert!(!ended.of(EventType::TextRetracted).is_empty(), "{:#?}", ended.events);
-    assert!(ended.events.iter().any(|event| event.data["content"].as_str().is_some_and(|text| text.starts_with("Partial"))));
+    assert!(
+        ended.events.iter().any(|event| event.data["content"].as_str().is_some_and(|text| text.starts_with("Partial")))
+    );
 }
 
 /// Errors of the server have their classes.
@@ -303,7 +307,8 @@ pub async fn history_is_told_where_there_is_no_state(world: &World, kind: Kind) 
 /// Images reach the model.
 pub async fn images_arrive(world: &World, kind: Kind) {
     // One white pixel.
-    const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg==";
+    const PNG: &str =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg==";
     let mut turn = turn(&prompt("what is it?", &json!([{ "text": ["A pixel."] }])));
     turn.attachments =
         vec![AttachmentRef { hash: "h".into(), media_type: "image/png".into(), file_name: None, size: 70 }];
@@ -316,13 +321,14 @@ pub async fn images_arrive(world: &World, kind: Kind) {
 
 /// A program that is killed leaves nothing behind; its run counts as crashed, and its costs as unknown.
 pub async fn a_killed_program_leaves_nothing(world: &World, kind: Kind) {
-    let tool = json!({ "name": "Bash", "input": { "command": "sleep 1000; true", "description": "wait" } });
+    let tool = json!({ "name": "Bash", "input": { "command": "tail -f /dev/null", "description": "wait" } });
     let turn = Turn { allowed_tools: vec!["Bash".into()], ..turn(&prompt("wait", &json!([{ "tool": tool }]))) };
     let going = Run::start(world.engine(kind, "a"), turn, allowing());
-    sleeping(&going).await;
-    let program = going.processes().into_iter().find(|process| {
-        process.command.contains("--output-format") && !process.command.starts_with("errand")
-    });
+    working(&going).await;
+    let program = going
+        .processes()
+        .into_iter()
+        .find(|process| process.command.contains("--output-format") && !process.command.starts_with("errand"));
     let pid = rustix::process::Pid::from_raw(program.expect("the program").pid).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
     let ended = going.ended().await;

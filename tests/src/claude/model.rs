@@ -134,11 +134,13 @@ async fn answer(State(seen): State<Arc<Seen>>, Json(request): Json<Value>) -> ax
         stream::iter(lines.collect::<Vec<_>>()).chain(stream::pending()).boxed()
     } else if entry["cut"] == true {
         let cut = std::iter::once(Err(std::io::Error::other("cut")));
-        stream::iter(lines.chain(cut).collect::<Vec<_>>()).then(|item| async {
-            // The pieces are to be on their way before the connection breaks.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            item
-        }).boxed()
+        stream::iter(lines.chain(cut).collect::<Vec<_>>())
+            .then(|item| async {
+                // The pieces are to be on their way before the connection breaks.
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                item
+            })
+            .boxed()
     } else {
         stream::iter(lines.collect::<Vec<_>>()).boxed()
     };

@@ -106,7 +106,9 @@ impl Program {
                 break frame["message"].clone();
             }
         };
-        say(&json!({ "type": "system", "subtype": "init", "session_id": self.session, "claude_code_version": "0.0.0" }));
+        say(
+            &json!({ "type": "system", "subtype": "init", "session_id": self.session, "claude_code_version": "0.0.0" }),
+        );
         self.remember("user", prompt);
         let failed = self.turn().await?;
         // The end of its input ends it.
@@ -245,7 +247,7 @@ impl Program {
         });
         let Some(answer) = self.question(&hook).await else { return Ok(None) };
         let by_hook = answer["response"]["hookSpecificOutput"]["permissionDecision"] == "allow";
-        let harmless = command.starts_with("echo ") && !command.contains(';');
+        let harmless = command.starts_with("echo ") && !command.contains([';', '>']);
         let mut refusal = None;
         if !by_hook && !harmless && !self.allowed.iter().any(|tool| tool == name) {
             if self.asks {

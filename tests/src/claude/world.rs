@@ -199,7 +199,6 @@ impl Ended {
     ///
     /// # Panics
     /// If it failed.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.end.as_ref().unwrap_or_else(|failure| panic!("{failure:?}\n{:#?}", self.events)).text
     }
@@ -208,7 +207,6 @@ impl Ended {
     ///
     /// # Panics
     /// If it did not.
-    #[must_use]
     pub fn failure(&self) -> &TurnFailure {
         self.end.as_ref().expect_err("a failure")
     }

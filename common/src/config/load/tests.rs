@@ -140,8 +140,14 @@ fn each_fault_names_the_setting_and_what_is_allowed() {
             "[server]\nlisten = \"8080\"",
             "server.listen is \"8080\"; allowed: an IP address with a port, such as 127.0.0.1:8080",
         ),
-        ("[engines.x]\nqueue = \"a\"", "engines.x has no type; add type = one of echo, command, openai_compatible, claude_code_cli, claude_agent_sdk"),
-        ("[engines.x]\ntype = \"eco\"", "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible, claude_code_cli, claude_agent_sdk"),
+        (
+            "[engines.x]\nqueue = \"a\"",
+            "engines.x has no type; add type = one of echo, command, openai_compatible, claude_code_cli, claude_agent_sdk",
+        ),
+        (
+            "[engines.x]\ntype = \"eco\"",
+            "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible, claude_code_cli, claude_agent_sdk",
+        ),
         ("[engines.echo]\nqeue = \"a\"", "engines.echo.qeue is not a setting; did you mean queue?"),
         (
             "[engines.command]\ncommand = [\" \"]",

@@ -118,7 +118,7 @@ impl<'a> Conversation<'a> {
             Frame::Block { parent, block } => self.block(parent.as_deref(), block).await?,
             Frame::ToolResults(results) => {
                 for result in results {
-                    let event = self.tool_result(result);
+                    let event = self.tool_result(&result);
                     tell(self.context, [event]).await?;
                 }
             }
@@ -194,7 +194,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    fn tool_result(&mut self, result: ToolResult) -> NewEvent {
+    fn tool_result(&mut self, result: &ToolResult) -> NewEvent {
         let name = self.tools.remove(&result.id);
         let output = tool_output(&result.content);
         let output = crate::engine::text::excerpt(&output, TOOL_RESULT_LIMIT);

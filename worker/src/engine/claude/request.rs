@@ -23,15 +23,15 @@ pub(super) fn initialize(system_prompt: Option<&str>) -> Value {
     if let Some(prompt) = system_prompt {
         request["systemPrompt"] = json!([prompt]);
     }
-    control(INITIALIZE, request)
+    control(INITIALIZE, &request)
 }
 
 /// Ends the turn in good order.
 pub(super) fn interrupt() -> Value {
-    control(INTERRUPT, json!({ "subtype": "interrupt" }))
+    control(INTERRUPT, &json!({ "subtype": "interrupt" }))
 }
 
-fn control(id: &str, request: Value) -> Value {
+fn control(id: &str, request: &Value) -> Value {
     json!({ "type": "control_request", "request_id": id, "request": request })
 }
 
@@ -95,13 +95,11 @@ fn attached(turn: &Turn, attachment: &AttachmentRef) -> Result<Value, TurnFailur
 
 /// Answers a question about a tool.
 pub(super) fn decided(request_id: &str, call_id: &str, input: &Value, decision: &Decision) -> Value {
-    answer(
-        request_id,
-        match decision {
-            Decision::Allow => json!({ "behavior": "allow", "updatedInput": input, "toolUseID": call_id }),
-            Decision::Deny { message } => json!({ "behavior": "deny", "message": message, "toolUseID": call_id }),
-        },
-    )
+    let response = match decision {
+        Decision::Allow => json!({ "behavior": "allow", "updatedInput": input, "toolUseID": call_id }),
+        Decision::Deny { message } => json!({ "behavior": "deny", "message": message, "toolUseID": call_id }),
+    };
+    answer(request_id, &response)
 }
 
 /// Lets a tool through that was allowed by name; to all others the program's own rules apply.
@@ -115,10 +113,10 @@ pub(super) fn before_tool(request_id: &str, allowed: bool) -> Value {
     } else {
         json!({})
     };
-    answer(request_id, response)
+    answer(request_id, &response)
 }
 
-fn answer(request_id: &str, response: Value) -> Value {
+fn answer(request_id: &str, response: &Value) -> Value {
     json!({ "type": "control_response", "response": { "subtype": "success", "request_id": request_id, "response": response } })
 }
 
