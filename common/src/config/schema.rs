@@ -214,6 +214,23 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("answer_limit_kib", Whole(1, 1_048_576)),
         ],
     ),
+    ("claude_code_cli", CLAUDE_CODE),
+    ("claude_agent_sdk", CLAUDE_CODE),
+];
+
+/// One program, two ways to run it.
+const CLAUDE_CODE: &[EngineSetting] = &[
+    must("binary", Text),
+    must("home", Text),
+    may("env", List(0)),
+    may("queue", Text),
+    may("model", Text),
+    may("args", List(0)),
+    may("output_limit_kib", Whole(1, 1_048_576)),
+    may("line_limit_kib", Whole(64, 1_048_576)),
+    may("state_limit_kib", Whole(0, 1_048_576)),
+    may("stderr_limit_kib", Whole(0, 1_024)),
+    may("stop_grace_ms", Whole(0, 60_000)),
 ];
 
 /// The settings of a type of engine.

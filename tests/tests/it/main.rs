@@ -7,6 +7,7 @@ mod bad_input;
 mod budget;
 mod bulk_retry;
 mod cancel;
+mod claude_engine;
 mod cli;
 mod cli_agent;
 mod command_engine;

@@ -3,11 +3,14 @@
 //! An engine turns a [`Turn`] into events and an end. It knows nothing of jobs' states, leases or stores: the task
 //! handler writes its events under the fence, decides what follows a failure, and tells it to stop.
 
+mod claude;
 mod command;
 mod echo;
 mod ledger;
 mod link;
 mod openai_compatible;
+mod program;
+mod tail;
 mod text;
 pub mod trial;
 
@@ -174,6 +177,8 @@ pub mod code {
     pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
     /// The engine's server withheld the answer.
     pub const CONTENT_FILTERED: &str = "CONTENT_FILTERED";
+    /// It took all the rounds that it may take, and had not finished.
+    pub const MAX_TURNS: &str = "MAX_TURNS";
     /// A wait for the engine's server was in vain.
     pub const ENGINE_TIMEOUT: &str = "ENGINE_TIMEOUT";
 }
@@ -239,6 +244,12 @@ pub fn build(engines: &config::Engines, guard_program: PathBuf) -> EngineTable {
             }
             config::Engine::OpenaiCompatible(server) => {
                 Arc::new(openai_compatible::OpenAiCompatible::new(name, server))
+            }
+            config::Engine::ClaudeCodeCli(program) => {
+                Arc::new(claude::ClaudeCode::new(name, program, claude::Asking::Never, Arc::clone(&guard_program)))
+            }
+            config::Engine::ClaudeAgentSdk(program) => {
+                Arc::new(claude::ClaudeCode::new(name, program, claude::Asking::Approvals, Arc::clone(&guard_program)))
             }
         };
         (name.clone(), engine)

@@ -140,8 +140,14 @@ fn each_fault_names_the_setting_and_what_is_allowed() {
             "[server]\nlisten = \"8080\"",
             "server.listen is \"8080\"; allowed: an IP address with a port, such as 127.0.0.1:8080",
         ),
-        ("[engines.x]\nqueue = \"a\"", "engines.x has no type; add type = one of echo, command, openai_compatible"),
-        ("[engines.x]\ntype = \"eco\"", "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible"),
+        (
+            "[engines.x]\nqueue = \"a\"",
+            "engines.x has no type; add type = one of echo, command, openai_compatible, claude_code_cli, claude_agent_sdk",
+        ),
+        (
+            "[engines.x]\ntype = \"eco\"",
+            "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible, claude_code_cli, claude_agent_sdk",
+        ),
         ("[engines.echo]\nqeue = \"a\"", "engines.echo.qeue is not a setting; did you mean queue?"),
         (
             "[engines.command]\ncommand = [\" \"]",
@@ -246,6 +252,8 @@ fn the_schema_names_exactly_the_settings_of_the_engines() {
         json!({"type": "echo"}),
         json!({"type": "command", "command": ["a"]}),
         json!({"type": "openai_compatible", "base_url": "http://h", "model": "m"}),
+        json!({"type": "claude_code_cli", "binary": "claude", "home": "/h"}),
+        json!({"type": "claude_agent_sdk", "binary": "claude", "home": "/h"}),
     ] {
         let engine: Engine = serde_json::from_value(sample).expect("its least settings");
         let shape = serde_json::to_value(&engine).expect("serialises");
@@ -256,7 +264,7 @@ fn the_schema_names_exactly_the_settings_of_the_engines() {
         of_schema.sort_unstable();
         assert_eq!(of_schema, of_struct);
     }
-    assert_eq!(schema::ENGINES.len(), 3);
+    assert_eq!(schema::ENGINES.len(), 5);
 }
 
 #[test]
