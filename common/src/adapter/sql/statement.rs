@@ -369,7 +369,7 @@ statements! {
         (SELECT r.tenant, r.hash FROM {rows: tenant text, hash text})";
     /// $1 before, $2 limit. One that is sent again meanwhile stays.
     DROP_ATTACHMENTS = "DELETE FROM attachments WHERE named = 0 AND created_at < $1 AND (tenant, hash) IN \
-        (SELECT a.tenant, a.hash FROM attachments a WHERE a.named = 0 AND a.created_at < $1 ORDER BY a.created_at LIMIT $2)";
+        (SELECT a.tenant, a.hash FROM attachments a WHERE a.named = 0 AND a.created_at < $1 ORDER BY a.created_at LIMIT $2 {skip locked})";
 
     // What tenants chose.
 
