@@ -86,7 +86,7 @@ pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<Ne
         deadline: request.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
-        user_id: None,
+        user_id: intake.caller.as_user().map(|user| user.id.clone()),
         task: None,
         dedup: None,
         children,

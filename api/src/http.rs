@@ -12,6 +12,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
+    auth::Caller,
     extract::{Int, decode},
     job::{self, JobRequest},
     problem::{Faults, Problem},
@@ -48,7 +49,7 @@ pub(crate) struct HttpRequest {
 }
 
 /// The job, with every fault of the request found.
-pub(crate) fn new_job(app: &App, tenant: &str, request: JobRequest) -> Result<NewJob, Problem> {
+pub(crate) fn new_job(app: &App, caller: &Caller, request: JobRequest) -> Result<NewJob, Problem> {
     let payload = serde_json::to_vec(&request.payload).map_err(|_| Problem::internal())?;
     let call: HttpRequest = decode(&payload).map_err(|mut problem| {
         for error in &mut problem.errors {
@@ -90,7 +91,7 @@ pub(crate) fn new_job(app: &App, tenant: &str, request: JobRequest) -> Result<Ne
     faults.finish()?;
     Ok(NewJob {
         id: JobId::new(),
-        tenant: tenant.to_owned(),
+        tenant: caller.tenant.clone(),
         kind: KIND.to_owned(),
         queue: request.queue.unwrap_or_else(|| QUEUE.to_owned()),
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
@@ -103,7 +104,7 @@ pub(crate) fn new_job(app: &App, tenant: &str, request: JobRequest) -> Result<Ne
         deadline: request.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
-        user_id: None,
+        user_id: caller.as_user().map(|user| user.id.clone()),
         dedup: None,
         children: Vec::new(),
         task: None,

@@ -121,7 +121,7 @@ pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<Ne
     let dedup = request.dedup.take().map(|dedup| dedup.judge(&request.kind, request.run_at)).transpose();
     let made = match request.kind.as_str() {
         GROUP => group::new_job(intake, request),
-        HTTP => http::new_job(intake.app, &intake.caller.tenant, request),
+        HTTP => http::new_job(intake.app, intake.caller, request),
         _ => task_of(request)
             .and_then(|(task, beyond)| task::new_job(intake, task, beyond, "/payload").map_err(above_payload)),
     };

@@ -3,6 +3,7 @@
 //! * [`serve()`]: from start to graceful end; `listen`: one listener.
 //! * [`operations()`]: what a process without an api answers about itself.
 //! * `router`: the table of routes; `route`: one file an endpoint; `view`: what they show.
+//! * `scope`: what a caller may see.
 //! * `extract`, `auth`, `idempotency`, `observe`, `problem`: what every request goes through.
 //! * `submit`: the batcher that lets submissions share commits.
 //! * `relay`: streams to watchers, over SSE and WebSocket.
@@ -29,6 +30,7 @@ mod problem;
 mod relay;
 mod route;
 mod router;
+mod scope;
 mod serve;
 mod shown;
 mod state;
@@ -39,6 +41,7 @@ mod transcription;
 mod view;
 mod wait;
 
+pub use auth::NoClient;
 pub use openapi::openapi;
 pub use operations::{NotReady, OperationsOptions, Readiness, operations, starting};
 pub use serve::{ServeError, ServeOptions, serve};

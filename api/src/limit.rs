@@ -67,8 +67,14 @@ pub(crate) const SUBMISSIONS_PER_COMMIT: usize = 512;
 pub(crate) const JOBS_PER_COMMIT: usize = 2_000;
 /// How long a valid key is remembered: a revoked one works no longer than that.
 pub(crate) const KEY_MEMORY: Duration = Duration::from_secs(2);
-/// Most keys remembered.
-pub(crate) const KEYS_REMEMBERED: usize = 4_096;
+/// How long a valid token is remembered, if it lives so long: one whose key is no longer trusted works no longer than that.
+pub(crate) const TOKEN_MEMORY: Duration = Duration::from_secs(60);
+/// Longest token of a user, in bytes.
+pub(crate) const TOKEN_BYTES: usize = 8 * 1024;
+/// Longest id, and longest address, of a user, in characters.
+pub(crate) const USER_CHARS: usize = 255;
+/// Most credentials remembered.
+pub(crate) const CREDENTIALS_REMEMBERED: usize = 4_096;
 /// Most addresses whose failed authentications are counted.
 pub(crate) const ADDRESSES_COUNTED: usize = 16_384;
 /// How long the fleet's engines and the queues' depths are remembered.

@@ -6,7 +6,7 @@ use utoipa::{
         Components, ContentBuilder, HttpMethod, OpenApi, Ref, RefOr, Required, ResponseBuilder,
         path::{Operation, ParameterBuilder, ParameterIn},
         schema::{ObjectBuilder, Type},
-        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
@@ -38,6 +38,10 @@ use crate::{
 )]
 struct Head;
 
+/// The names of the two kinds of credentials.
+const API_KEY: &str = "api_key";
+const USER_TOKEN: &str = "user_token";
+
 pub(crate) fn head() -> OpenApi {
     Head::openapi()
 }
@@ -49,8 +53,14 @@ pub fn openapi() -> OpenApi {
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ProblemBody::name().into_owned(), ProblemBody::schema());
     components.schemas.insert(FieldError::name().into_owned(), FieldError::schema());
-    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    components.add_security_scheme("api_key", bearer);
+    let bearer = SecurityScheme::Http(
+        HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key, `errand_…`, of a service or an operator."))
+            .build(),
+    );
+    components.add_security_scheme(API_KEY, bearer);
+    components.add_security_scheme(USER_TOKEN, user_token());
     for (path, item) in &mut document.paths.paths {
         let operations = [
             (HttpMethod::Get, &mut item.get),
@@ -73,13 +83,18 @@ fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
     if !path.starts_with("/api/") {
         return;
     }
-    operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("api_key", [])]);
+    let either = [API_KEY, USER_TOKEN].map(|scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []));
+    operation.security = Some(either.into());
     refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
-    refuse(operation, "401", "`unauthenticated`: no API key, or one that is unknown or revoked");
-    refuse(operation, "403", "`forbidden`: the key lacks the scope");
+    refuse(
+        operation,
+        "401",
+        "`unauthenticated`: no API key, or one that is unknown or revoked; no user's token, or one that is expired or not trusted",
+    );
+    refuse(operation, "403", "`forbidden`: the key or token lacks the scope");
     refuse(operation, "429", "`rate_limited`: too many failed authentications from this address (20 a minute)");
     if path.contains("{id}") {
-        refuse(operation, "404", "`not_found`: no such thing in this tenant");
+        refuse(operation, "404", "`not_found`: no such thing in this tenant, or another user's");
     }
     if path == "/api/v1/stream" {
         refuse(operation, "426", "`upgrade_required`: this route speaks WebSocket only");
@@ -92,6 +107,17 @@ fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
             refuse(operation, "415", "`unsupported_media_type`: the body must be application/json");
         }
     }
+}
+
+/// Of end users; the configuration says which are taken.
+fn user_token() -> SecurityScheme {
+    let description = "A user's token, where `[auth]` says how to verify it: signed by HS256 with a shared secret, or by \
+                       RS256, ES256 or EdDSA with a key of a JWK set. It needs `exp`, `sub` and the tenant's claim \
+                       (`tenant_id`); `iss` and `aud` as configured. A user reads, submits, cancels and approves what is \
+                       theirs; `admin` in `scope` opens the whole tenant.";
+    SecurityScheme::Http(
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(description)).build(),
+    )
 }
 
 fn idempotency_key() -> utoipa::openapi::path::Parameter {

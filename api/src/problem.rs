@@ -121,7 +121,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("{what} not found"))
     }
 
-    pub(crate) fn unauthenticated(detail: &'static str) -> Self {
+    pub(crate) fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }
 

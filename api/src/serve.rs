@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::Keys,
+    auth::{Authenticator, NoClient},
     cached::Cached,
     engines::Engines,
     extract::Room,
@@ -57,6 +57,9 @@ pub enum ServeError {
     /// The bootstrap key is no key.
     #[error("auth.bootstrap_key must be `errand_` followed by 32 or more of A-Z a-z 0-9 _ -")]
     BootstrapKey,
+    /// The key set of users' tokens can't be fetched from here.
+    #[error(transparent)]
+    KeySet(#[from] NoClient),
     /// The store could not keep the bootstrap key.
     #[error("the bootstrap key could not be stored")]
     Store(#[from] StoreError),
@@ -70,7 +73,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     // Outlives `shutdown`: requests in flight still need the batcher and the feeds.
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let app = build(backend, config.clone(), metrics, &tasks, &stop, Stopping { draining, shutdown });
+    let app = build(backend, config.clone(), metrics, &tasks, &stop, Stopping { draining, shutdown })?;
     let routers = [(Some(listener), router::main(app.clone())), (operations, router::operations(app.clone()))];
     let mut servers = JoinSet::new();
     for (listener, router) in routers {
@@ -107,12 +110,12 @@ fn build(
     tasks: &TaskTracker,
     stop: &CancellationToken,
     stopping: Stopping,
-) -> Arc<App> {
+) -> Result<Arc<App>, ServeError> {
     relay::announce_metrics();
     let log = Arc::new(backend.store.clone());
     let buffer = config.relay.buffer_frames as usize;
-    Arc::new(App {
-        keys: Keys::new(backend.store.clone(), config.auth.failures_per_minute),
+    Ok(Arc::new(App {
+        auth: Authenticator::start(backend.store.clone(), &config, tasks, stop.clone())?,
         engines: Engines::new(backend.clone(), config.clone()),
         submitter: Submitter::start(&backend, tasks, stop.clone()),
         hub: Hub::start(log, backend.bus.clone(), buffer, tasks, stop.clone()),
@@ -128,7 +131,7 @@ fn build(
         shutdown: stopping.shutdown,
         config,
         backend,
-    })
+    }))
 }
 
 async fn store_bootstrap_key(backend: &Backend, config: &Config) -> Result<(), ServeError> {

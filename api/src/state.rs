@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::Keys, cached::Cached, engines::Engines, extract::Room, idempotency::Joined, limit, problem::Problem,
+    auth::Authenticator, cached::Cached, engines::Engines, extract::Room, idempotency::Joined, limit, problem::Problem,
     relay::hub::Hub, submit::Submitter, transcription::Transcriber,
 };
 
@@ -18,7 +18,7 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub(crate) struct App {
     pub(crate) backend: Backend,
     pub(crate) config: Arc<Config>,
-    pub(crate) keys: Keys,
+    pub(crate) auth: Authenticator,
     pub(crate) engines: Engines,
     pub(crate) submitter: Submitter,
     pub(crate) hub: Hub,

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     attachment::{self, Attachment},
+    auth::Caller,
     budget::BudgetRequest,
     engines::Known,
     extract::{Int, Wanted},
@@ -158,7 +159,7 @@ pub(crate) fn new_job(
     faults.finish()?;
     let engine = engine.ok_or_else(Problem::internal)?;
     let attachments = intake.attach(attachments);
-    Ok(assemble(&intake.caller.tenant, &engine, request, attachments, beyond))
+    Ok(assemble(intake.caller, &engine, request, attachments, beyond))
 }
 
 fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
@@ -188,7 +189,7 @@ fn check_times(request: &TaskRequest, deadline: Option<Timestamp>, now: Timestam
 }
 
 fn assemble(
-    tenant: &str,
+    caller: &Caller,
     engine: &EngineInfo,
     request: TaskRequest,
     attachments: Vec<AttachmentRef>,
@@ -203,7 +204,7 @@ fn assemble(
         max_context_messages: request.max_context_messages.map_or_else(default_max_context_messages, Int::as_u32),
         voice_mode: request.voice_mode.unwrap_or_default(),
         attachments: attachments.clone(),
-        user: None, // TODO(api)
+        user: caller.as_user().cloned(),
         budget: request.budget.map(BudgetRequest::keep),
     };
     let mut retry = beyond.retry.unwrap_or(RetryPolicy::TASK);
@@ -213,7 +214,7 @@ fn assemble(
     let timeout_seconds = request.timeout_seconds.map_or(limit::TASK_TIMEOUT_SECONDS, Int::get);
     NewJob {
         id: JobId::new(),
-        tenant: tenant.to_owned(),
+        tenant: caller.tenant.clone(),
         kind: KIND.to_owned(),
         queue: beyond.queue.unwrap_or_else(|| engine.queue.clone()),
         priority: request.priority.and_then(|p| u8::try_from(p.get()).ok()?.try_into().ok()).unwrap_or_default(),
@@ -227,7 +228,7 @@ fn assemble(
         deadline: beyond.deadline,
         metadata: request.metadata.map(Value::Object),
         retry_of: None,
-        user_id: None,
+        user_id: caller.as_user().map(|user| user.id.clone()),
         dedup: None,
         children: Vec::new(),
         task: Some(NewTask {
@@ -307,7 +308,7 @@ pub(crate) mod tests {
             queue: "default".into(),
             capabilities: Value::Null,
         };
-        assemble("t", &engine, request(r#"{"prompt":"hello"}"#), Vec::new(), Beyond::default())
+        assemble(&Caller::key_for_tests(&[]), &engine, request(r#"{"prompt":"hello"}"#), Vec::new(), Beyond::default())
     }
 
     fn request(text: &str) -> TaskRequest {

@@ -107,12 +107,12 @@ impl Close {
                 return Cow::Owned(format!("shutting down; retry_after_ms={retry_after_ms}"));
             }
             Self::Unavailable => "the database can't be read now",
-            Self::CredentialExpired => "the API key was revoked",
+            Self::CredentialExpired => "the credential has expired, or was revoked",
             Self::TooSlow => "too slow",
             Self::RateLimited => "too many failed authentications from this address",
             Self::BadCredential => "bad credential",
             Self::NoCredential => "no credential came in time",
-            Self::Forbidden => "the key lacks the scope jobs:read",
+            Self::Forbidden => "the credential lacks the scope jobs:read",
             Self::Protocol(what) => what,
         })
     }

@@ -1,6 +1,6 @@
 //! One WebSocket: its credential, its subscriptions, its end.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use errand_common::{
@@ -82,7 +82,7 @@ async fn admit(
                 }
                 () = app.shutdown.cancelled() => return Err(Some(shutting_down(app))),
             };
-            app.keys.verify(&token, peer).await.map_err(|problem| Some(Close::unverified(&problem)))?
+            app.auth.verify(&token, peer).await.map_err(|problem| Some(Close::unverified(&problem)))?
         }
     };
     if caller.may(Scope::JobsRead) { Ok(caller) } else { Err(Some(Close::Forbidden)) }
@@ -134,9 +134,11 @@ impl Session {
         let mut ping = tokio::time::interval_at(Instant::now() + period, period);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = true;
+        let mut expired = pin!(self.caller.expiry());
         loop {
             let went_on = tokio::select! {
                 () = shutdown.cancelled() => Err(Some(shutting_down(&self.app))),
+                () = &mut expired => Err(Some(Close::CredentialExpired)),
                 received = socket.recv() => {
                     heard = true;
                     match received {
@@ -158,7 +160,7 @@ impl Session {
     }
 
     async fn check(&mut self, socket: &mut WebSocket) -> Result<(), Ended> {
-        if let Ok(false) = self.app.keys.still_valid(&self.caller).await {
+        if let Ok(false) = self.app.auth.still_valid(&self.caller).await {
             return Err(Some(Close::CredentialExpired));
         }
         send(socket, Message::Ping(bytes::Bytes::new())).await
@@ -244,7 +246,7 @@ impl Session {
         if self.subscriptions.len() >= most {
             return Err(refuse("subscription_limit", format!("one socket may watch {most} streams")));
         }
-        let started = start(&self.app, &self.caller.tenant, stream, position, Filter { types }).await?;
+        let started = start(&self.app, &self.caller, stream, position, Filter { types }).await?;
         Ok((stream, started))
     }
 

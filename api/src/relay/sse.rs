@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use errand_common::domain::Stream;
-use futures::stream;
+use futures::{FutureExt, future::BoxFuture, stream};
 use serde_json::{Value, json};
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -61,14 +61,15 @@ fn parse(id: &str) -> Option<Position> {
     (!epoch.is_empty()).then(|| Position { epoch: Some(epoch.to_owned()), after })
 }
 
-/// Serves a stream of the caller's tenant.
+/// Serves a stream that the caller may see.
 pub(crate) async fn serve(app: Arc<App>, caller: Arc<Caller>, stream: Stream, from: From) -> Result<Response, Problem> {
     let permit = app.admit_watcher()?;
-    let started = start(&app, &caller.tenant, stream, from.position, from.filter).await?;
+    let started = start(&app, &caller, stream, from.position, from.filter).await?;
     let Started { watch, epoch, state, snapshot } = started;
     let first = snapshot.map(|snapshot| control("snapshot", &format!("{epoch}:{}", state.first_seq - 1), &snapshot));
     let comment = tokio::time::interval_at(Instant::now() + limit::SSE_COMMENT, limit::SSE_COMMENT);
-    let source = Source { app, caller, stream, watch, epoch, first, comment, done: false, _permit: permit };
+    let expired = caller.expiry().boxed();
+    let source = Source { app, caller, expired, stream, watch, epoch, first, comment, done: false, _permit: permit };
     let body = Body::from_stream(stream::unfold(source, |mut source| async move {
         let bytes = source.next().await?;
         Some((Ok::<_, Infallible>(bytes), source))
@@ -84,6 +85,7 @@ pub(crate) async fn serve(app: Arc<App>, caller: Arc<Caller>, stream: Stream, fr
 struct Source {
     app: Arc<App>,
     caller: Arc<Caller>,
+    expired: BoxFuture<'static, ()>,
     stream: Stream,
     watch: Watch,
     epoch: Arc<str>,
@@ -108,8 +110,12 @@ impl Source {
                 self.done = true;
                 Some(format!("retry: {}\n\n", self.app.retry_after_ms()).into())
             }
-            // Before the events: on a stream that never rests, too, a revoked key must be found out.
-            _ = self.comment.tick() => match self.app.keys.still_valid(&self.caller).await {
+            // Before the events: on a stream that never rests, too, a credential that is good no longer must be found out.
+            () = &mut self.expired => {
+                self.done = true;
+                None
+            }
+            _ = self.comment.tick() => match self.app.auth.still_valid(&self.caller).await {
                 Ok(false) => None,
                 _ => Some(Bytes::from_static(b": still here\n\n")),
             },

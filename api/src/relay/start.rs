@@ -10,7 +10,7 @@ use errand_common::{
 use serde_json::{Value, json};
 
 use super::watch::{Filter, Watch};
-use crate::{problem::Problem, shown, state::App, view::SessionView};
+use crate::{auth::Caller, problem::Problem, scope, shown, state::App, view::SessionView};
 
 /// Where a watcher was when it last saw the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,18 +37,21 @@ fn resume(position: Option<&Position>, epoch: &str, state: &StreamState) -> Opti
     (known && after >= state.first_seq - 1 && after <= state.tail_seq).then_some(after)
 }
 
-/// Begins to watch: the live feed first, then the stream's state. 404 if the tenant has no such stream.
+/// Begins to watch: the live feed first, then the stream's state. 404 if the caller may see no such stream.
 pub(crate) async fn start(
     app: &App,
-    tenant: &str,
+    caller: &Caller,
     stream: Stream,
     position: Option<Position>,
     filter: Filter,
 ) -> Result<Started, Problem> {
-    let store = &app.backend.store;
+    let (store, tenant) = (&app.backend.store, caller.tenant.as_str());
     let missing = || Problem::not_found(if matches!(stream, Stream::Job(_)) { "job" } else { "session" });
     // Whether it is there comes first: nobody may open feeds of streams that don't exist.
     store.stream(tenant, stream).await?.ok_or_else(missing)?;
+    if !scope::stream(app, caller, stream).await? {
+        return Err(missing());
+    }
     let live = app.hub.watch(stream).await?;
     let state = store.stream(tenant, stream).await?.ok_or_else(missing)?;
     let epoch = app.epoch().await?;

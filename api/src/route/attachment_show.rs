@@ -59,7 +59,7 @@ pub(crate) async fn show_attachment(
     Place { session, hash }: Place,
     asked: HeaderMap,
 ) -> Result<Response, Problem> {
-    session_of(&app, &caller.tenant, session).await?;
+    session_of(&app, &caller, session).await?;
     let missing = || Problem::not_found("attachment");
     let reference = app.backend.store.session_attachment(session, &hash).await?.ok_or_else(missing)?;
     let headers = headers(&reference);

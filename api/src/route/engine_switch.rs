@@ -46,6 +46,7 @@ pub(crate) async fn switch_engine(
     key: IdempotencyKey,
     body: JsonBody<EngineChoice>,
 ) -> Result<Response, Problem> {
+    caller.require_whole_tenant()?;
     let key = key.bind(&caller, body.digest);
     let engine = body.value.engine_type;
     let switch = async || {

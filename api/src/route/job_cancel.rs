@@ -3,6 +3,7 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use errand_common::{domain::JobId, port::store::CancelResult};
 
+use super::job_show::job_of;
 use crate::{
     auth::{Cancel, Permit},
     cancel::cancel,
@@ -31,6 +32,7 @@ pub(crate) async fn cancel_job(
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
     idempotency::once(&app, key.as_ref(), async || {
+        job_of(&app, &caller, id).await?;
         let job = match cancel(&app, &caller.tenant, id).await? {
             Some(CancelResult::Cancelled(job)) => *job,
             Some(CancelResult::AlreadyTerminal(job)) => {

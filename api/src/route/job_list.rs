@@ -39,7 +39,7 @@ pub(crate) async fn list_jobs(
     let page: Page<JobId> = query.page();
     let since = query.parse::<DateTime<Utc>>("since", "an RFC 3339 time such as 2026-11-21T07:30:00Z");
     let filter = JobFilter {
-        user_id: None, // TODO(api)
+        user_id: caller.confined_to().map(str::to_owned),
         kind: query.text("kind"),
         states: states(&mut query),
         queue: query.text("queue"),

@@ -40,7 +40,7 @@ pub(crate) async fn retry_job(
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
     let new_job = async || {
-        let job = job_of(&app, &caller.tenant, id).await?;
+        let job = job_of(&app, &caller, id).await?;
         if !job.state.is_unsuccessful() {
             let detail = format!("Only failed, partial, cancelled or expired jobs can be retried; it is {}", job.state);
             return Err(Problem::new(StatusCode::CONFLICT, "not_retryable", detail));

@@ -123,7 +123,7 @@ struct Found {
 }
 
 async fn find(app: &App, caller: &Caller, wanted: &BulkRetry) -> Result<Found, Problem> {
-    let filter = judge(wanted)?;
+    let filter = UnsuccessfulFilter { user_id: caller.confined_to().map(str::to_owned), ..judge(wanted)? };
     let most = wanted.limit.map_or(LIMIT, Int::as_u32) as usize;
     let looked_at = app.backend.store.unsuccessful(&caller.tenant, &filter).await?;
     let chosen = choose(&looked_at, wanted, most);
@@ -182,6 +182,7 @@ fn judge(wanted: &BulkRetry) -> Result<UnsuccessfulFilter, Problem> {
         kind: wanted.kind.clone(),
         states,
         queue: wanted.queue.clone(),
+        user_id: None,
         since: wanted.since,
         before: before.flatten(),
         limit: limit::RETRIES_LOOKED_AT,

@@ -11,11 +11,11 @@ use axum::{
 use errand_common::domain::{Job, JobId};
 
 use crate::{
-    auth::{Permit, Read},
+    auth::{Caller, Permit, Read},
     extract::{Params, PathId},
     limit,
     problem::Problem,
-    shown,
+    scope, shown,
     state::{App, AppState},
     view::JobView,
     wait,
@@ -44,7 +44,7 @@ pub(crate) async fn show_job(
     let most = i64::try_from(limit::WAIT_SECONDS).unwrap_or(i64::MAX);
     let seconds = query.number("wait", 1..=most).and_then(|seconds| u64::try_from(seconds).ok());
     query.finish()?;
-    let job = job_of(&app, &caller.tenant, id).await?;
+    let job = job_of(&app, &caller, id).await?;
     let job = match seconds {
         Some(seconds) if !job.state.is_terminal() => {
             let waited = wait::for_end(&app, &caller.tenant, id, Duration::from_secs(seconds)).await?;
@@ -64,7 +64,7 @@ pub(crate) async fn show_job(
     Ok(response)
 }
 
-/// The job; 404 if this tenant has none such.
-pub(crate) async fn job_of(app: &App, tenant: &str, id: JobId) -> Result<Job, Problem> {
-    app.backend.store.job(tenant, id).await?.ok_or_else(|| Problem::not_found("job"))
+/// The job; 404 if the caller may see none such.
+pub(crate) async fn job_of(app: &App, caller: &Caller, id: JobId) -> Result<Job, Problem> {
+    scope::job(app, caller, id).await?.ok_or_else(|| Problem::not_found("job"))
 }

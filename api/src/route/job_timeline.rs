@@ -119,7 +119,7 @@ pub(crate) async fn show_timeline(
     query: Params,
 ) -> Result<Json<Timeline>, Problem> {
     query.finish()?;
-    job_of(&app, &caller.tenant, id).await?;
+    job_of(&app, &caller, id).await?;
     let events = app.backend.store.timeline(id, limit::TIMELINE_EVENTS).await?;
     let effects = app.backend.store.effects(id, limit::TIMELINE_EVENTS).await?;
     Ok(Json(Timeline {

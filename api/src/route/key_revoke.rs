@@ -36,6 +36,6 @@ pub(crate) async fn revoke_key(
     if !app.backend.store.revoke_key(&caller.tenant, id, app.now()).await? {
         return Err(Problem::not_found("key"));
     }
-    app.keys.forget(id);
+    app.auth.forget(id);
     Ok(Json(KeyRevoked { id, message: "Key revoked" }))
 }

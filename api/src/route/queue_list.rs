@@ -69,7 +69,7 @@ impl QueueView {
 }
 
 /// Lists the queues that hold unfinished jobs of the caller's tenant, those that engines are fed from, and those that are
-/// paused.
+/// paused. A user needs the scope `admin` for it.
 #[utoipa::path(
     get, path = "/api/v1/queues", tag = "fleet",
     params(
@@ -85,6 +85,7 @@ pub(crate) async fn list_queues(
 ) -> Result<Json<List<QueueView>>, Problem> {
     let page: Page<String> = query.page();
     query.finish()?;
+    caller.require_whole_tenant()?;
     let queues = overview(&app, &caller.tenant).await?;
     let mut items = page.of(queues, |queue, after| queue.name > *after);
     let next_cursor = page.cut(&mut items, |queue| queue.name.clone());

@@ -43,7 +43,7 @@ pub(crate) async fn close_session(
     caller: Permit<Cancel>,
     PathId(id): PathId<SessionId>,
 ) -> Result<Json<SessionClosed>, Problem> {
-    session_of(&app, &caller.tenant, id).await?;
+    session_of(&app, &caller, id).await?;
     cancel_unfinished(&app, &caller.tenant, id).await?;
     if !app.backend.store.close_session(&caller.tenant, id, app.now()).await? {
         return Err(Problem::not_found("session"));

@@ -30,7 +30,7 @@ pub(crate) async fn list_messages(
 ) -> Result<Json<List<MessageView>>, Problem> {
     let page: Page<i64> = query.page();
     query.finish_ignoring_unknown()?;
-    session_of(&app, &caller.tenant, id).await?;
+    session_of(&app, &caller, id).await?;
     let mut messages = app.backend.store.messages(id, page.after.unwrap_or_default(), page.probe()).await?;
     let next_cursor = page.cut(&mut messages, |message| message.ordinal);
     Ok(Json(List { items: messages.into_iter().map(MessageView::from).collect(), next_cursor }))

@@ -4,9 +4,10 @@ use axum::{Json, extract::State};
 use errand_common::domain::{Session, SessionId};
 
 use crate::{
-    auth::{Permit, Read},
+    auth::{Caller, Permit, Read},
     extract::PathId,
     problem::Problem,
+    scope,
     state::{App, AppState},
     view::SessionView,
 };
@@ -21,11 +22,11 @@ pub(crate) async fn show_session(
     caller: Permit<Read>,
     PathId(id): PathId<SessionId>,
 ) -> Result<Json<SessionView>, Problem> {
-    let session = session_of(&app, &caller.tenant, id).await?;
+    let session = session_of(&app, &caller, id).await?;
     Ok(Json(SessionView::new(session, &app.epoch().await?)))
 }
 
-/// The session; 404 if this tenant has none such.
-pub(crate) async fn session_of(app: &App, tenant: &str, id: SessionId) -> Result<Session, Problem> {
-    app.backend.store.session(tenant, id).await?.ok_or_else(|| Problem::not_found("session"))
+/// The session; 404 if the caller may see none such.
+pub(crate) async fn session_of(app: &App, caller: &Caller, id: SessionId) -> Result<Session, Problem> {
+    scope::session(app, caller, id).await?.ok_or_else(|| Problem::not_found("session"))
 }

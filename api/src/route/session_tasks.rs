@@ -34,7 +34,7 @@ pub(crate) async fn list_session_tasks(
 ) -> Result<Json<List<TaskView>>, Problem> {
     let page: Page<JobId> = query.page();
     query.finish_ignoring_unknown()?;
-    session_of(&app, &caller.tenant, id).await?;
+    session_of(&app, &caller, id).await?;
     let filter = JobFilter {
         kind: Some(KIND.to_owned()),
         session_id: Some(id),

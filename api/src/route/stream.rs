@@ -74,8 +74,8 @@ pub(crate) async fn watch_session(
 /// event's type is `event_type`: `{"type":"event","stream":"job:…","epoch":"…","seq":3,…,"event_type":"text","content":"…"}`.
 ///
 /// Close codes below 4500 ask to come again: 4000 shutting down (its reason ends in `retry_after_ms=N`: come again then,
-/// so that not all come at once; event streams say `retry: N`), 4001 the key was revoked, 4008 too slow, 4013 too many
-/// failed authentications. From 4500 on they do not: 4500 bad credential or none within 10 s, 4507 the key lacks
+/// so that not all come at once; event streams say `retry: N`), 4001 the credential has expired or was revoked, 4008 too slow, 4013 too many
+/// failed authentications. From 4500 on they do not: 4500 bad credential or none within 10 s, 4507 the credential lacks
 /// `jobs:read`, 4509 not a frame of the protocol.
 #[utoipa::path(
     get, path = "/api/v1/stream", tag = "streams",

@@ -36,7 +36,7 @@ pub(crate) async fn cancel_task(
     caller: Permit<Cancel>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<TaskCancelled>, Problem> {
-    let task = task_of(&app, &caller.tenant, id).await?;
+    let task = task_of(&app, &caller, id).await?;
     let message = match cancel(&app, &caller.tenant, task.id).await? {
         Some(CancelResult::Cancelled(_)) => "Task cancelled",
         Some(CancelResult::AlreadyTerminal(_)) => "Task already finished",

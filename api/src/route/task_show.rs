@@ -7,9 +7,10 @@ use errand_common::{
 };
 
 use crate::{
-    auth::{Permit, Read},
+    auth::{Caller, Permit, Read},
     extract::PathId,
     problem::Problem,
+    scope,
     state::{App, AppState},
     view::TaskView,
 };
@@ -24,11 +25,13 @@ pub(crate) async fn show_task(
     caller: Permit<Read>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(TaskView::new(task_of(&app, &caller.tenant, id).await?)))
+    let task = task_of(&app, &caller, id).await?;
+    let usage = app.backend.store.usage_of(&caller.tenant, id).await?;
+    Ok(Json(TaskView::new(task).with_usage(&usage)))
 }
 
-/// The task's job; 404 for any other kind.
-pub(crate) async fn task_of(app: &App, tenant: &str, id: JobId) -> Result<Job, Problem> {
-    let job = app.backend.store.job(tenant, id).await?;
+/// The task's job; 404 for any other kind, and for what the caller may not see.
+pub(crate) async fn task_of(app: &App, caller: &Caller, id: JobId) -> Result<Job, Problem> {
+    let job = scope::job(app, caller, id).await?;
     job.filter(|job| job.kind == KIND).ok_or_else(|| Problem::not_found("task"))
 }

@@ -18,6 +18,7 @@ use crate::{
     idempotency::IdempotencyKey,
     intake::Intake,
     problem::{Problem, ProblemBody},
+    scope,
     state::{App, AppState},
     submission,
     task::{self, Beyond, TaskRequest},
@@ -106,7 +107,7 @@ async fn new_job(app: &App, caller: &Caller, id: Option<SessionId>, said: &str) 
         );
     }
     let session = match id {
-        Some(id) => app.backend.store.session(&caller.tenant, id).await?,
+        Some(id) => scope::session(app, caller, id).await?,
         None => None,
     };
     let session = session.filter(|session| session.status == SessionStatus::Active);

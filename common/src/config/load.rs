@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
-    Config,
+    Config, agreement,
     environment::{self, Variable},
     fault::{Fault, Faults, Origin},
     schema::{self, Rule},
@@ -76,6 +76,8 @@ struct EngineDraft {
 #[derive(Default)]
 struct Draft {
     sections: BTreeMap<String, Table>,
+    /// Where each setting was read last.
+    origins: BTreeMap<String, Origin>,
     default_engine: Option<(String, Origin)>,
     engines: BTreeMap<String, EngineDraft>,
     faults: Vec<Fault>,
@@ -211,6 +213,7 @@ impl Draft {
         match rule.check(&value) {
             Ok(()) => {
                 self.sections.entry(section.to_owned()).or_default().insert(key.to_owned(), value);
+                self.origins.insert(name, origin.clone());
             }
             Err(detail) => self.fault(origin, name, detail),
         }
@@ -285,10 +288,16 @@ impl Draft {
         let mut document: Table =
             self.sections.into_iter().map(|(section, fields)| (section, Value::Table(fields))).collect();
         document.insert("engines".to_owned(), Value::Table(engines));
-        Config::deserialize(Value::Table(document)).map_err(|error| {
-            let origin = Origin::File(PathBuf::from("configuration"));
-            Faults::from(Fault { origin, key: String::new(), detail: error.message().to_owned() })
-        })
+        let unknown = || Origin::File(PathBuf::from("configuration"));
+        let config = Config::deserialize(Value::Table(document)).map_err(|error| {
+            Faults::from(Fault { origin: unknown(), key: String::new(), detail: error.message().to_owned() })
+        })?;
+        let faults = agreement::check(&config).into_iter().map(|(key, detail)| {
+            let origin = self.origins.get(key).cloned().unwrap_or_else(unknown);
+            Fault { origin, key: key.to_owned(), detail }
+        });
+        Faults::check(faults.collect())?;
+        Ok(config)
     }
 
     fn check_engine(&mut self, name: &str, engine: EngineDraft) -> Table {

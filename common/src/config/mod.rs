@@ -2,6 +2,7 @@
 //!
 //! Field docs are the reference; units are in the names.
 
+mod agreement;
 mod environment;
 mod fault;
 mod load;
@@ -359,11 +360,48 @@ pub struct Auth {
     pub bootstrap_key: Option<Secret>,
     /// Failed authentications one address may make in a minute before it gets 429.
     pub failures_per_minute: u32,
+    /// Tokens of end users (JWT) are taken that are signed with this secret, by HS256 and no other way. Not together with
+    /// `jwks_url`; with neither, there are API keys only.
+    pub jwt_secret: Option<Secret>,
+    /// Tokens of end users (JWT) are taken that are signed with a key of this JWK set: by RS256, ES256 or EdDSA, as the key's
+    /// own type says. A token names its key by `kid`. https, or http on this machine and in the networks of
+    /// `outbound.allow`. Needs `issuer`.
+    pub jwks_url: Option<String>,
+    /// What a token's `iss` must be; not looked at if unset.
+    pub issuer: Option<String>,
+    /// What a token's `aud` must be, or hold. Unset: a token that is made for some audience is refused.
+    pub audience: Option<String>,
+    /// The claim of a token that names the tenant.
+    pub tenant_claim: String,
+    /// How far the clock of who made a token may be off, in seconds: `exp` and `nbf` are judged with so much patience.
+    pub leeway_seconds: u32,
+    /// Time between two fetches of the key set, in seconds. While it can't be fetched, the last one holds.
+    pub jwks_refresh_seconds: u32,
+    /// Shortest time between two fetches of the key set, in seconds: a key that the set lacks makes it be fetched again, and a
+    /// fetch that failed is repeated.
+    pub jwks_retry_seconds: u32,
+    /// Longest time that one fetch of the key set may take, in seconds.
+    pub jwks_timeout_seconds: u32,
+    /// Largest key set, in KiB.
+    pub jwks_limit_kib: u32,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { bootstrap_key: None, failures_per_minute: 20 }
+        Self {
+            bootstrap_key: None,
+            failures_per_minute: 20,
+            jwt_secret: None,
+            jwks_url: None,
+            issuer: None,
+            audience: None,
+            tenant_claim: "tenant_id".to_owned(),
+            leeway_seconds: 30,
+            jwks_refresh_seconds: 300,
+            jwks_retry_seconds: 10,
+            jwks_timeout_seconds: 5,
+            jwks_limit_kib: 256,
+        }
     }
 }
 
@@ -467,7 +505,7 @@ pub struct Relay {
     pub buffer_frames: u32,
     /// Largest frame a client may send, in KiB.
     pub frame_limit_kib: u32,
-    /// Time between two pings of a WebSocket, in seconds: one that answers none is closed. Its API key is checked as
+    /// Time between two pings of a WebSocket, in seconds: one that answers none is closed. Its credential is checked as
     /// often.
     pub ping_seconds: u32,
     /// A stopping server tells each watcher to come again after a random time up to this, in milliseconds, so that they

@@ -31,6 +31,8 @@ pub(super) enum Rule {
     KeyPrefix,
     /// A key of Errand's form; never shown.
     ApiKey,
+    /// A secret of at least so many bytes; never shown.
+    SigningSecret(usize),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts, none blank, at least so many.
@@ -46,8 +48,8 @@ pub(super) enum Rule {
 }
 
 use Rule::{
-    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Text, Url, Whole,
-    Words,
+    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, SigningSecret,
+    Text, Url, Whole, Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
@@ -112,6 +114,16 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("gates.busy_wait_ms", Whole(1, 60_000)),
     ("auth.bootstrap_key", ApiKey),
     ("auth.failures_per_minute", Whole(1, 10_000)),
+    ("auth.jwt_secret", SigningSecret(32)),
+    ("auth.jwks_url", HTTP),
+    ("auth.issuer", Text),
+    ("auth.audience", Text),
+    ("auth.tenant_claim", Text),
+    ("auth.leeway_seconds", Whole(0, 300)),
+    ("auth.jwks_refresh_seconds", Whole(1, DAY)),
+    ("auth.jwks_retry_seconds", Whole(1, 3_600)),
+    ("auth.jwks_timeout_seconds", Whole(1, 60)),
+    ("auth.jwks_limit_kib", Whole(1, 4_096)),
     ("retention.jobs_days", Whole(0, 36_500)),
     ("retention.events_days", Whole(0, 36_500)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
@@ -174,15 +186,7 @@ const fn must(key: &'static str, rule: Rule) -> EngineSetting {
 
 /// The types of engines, each with its settings beside `type`.
 pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
-    (
-        "echo",
-        &[
-            may("queue", Text),
-            may("word_delay_ms", Whole(0, 60_000)),
-            may("asks", Flag),
-            may("resumes", Flag),
-        ],
-    ),
+    ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000)), may("asks", Flag), may("resumes", Flag)]),
     (
         "command",
         &[
@@ -247,7 +251,10 @@ pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
 impl Rule {
     /// Whether the setting is a text, so that a variable's raw text is its value.
     pub(super) const fn takes_text(self) -> bool {
-        matches!(self, Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | Choice(_) | Prompt)
+        matches!(
+            self,
+            Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | Choice(_) | SigningSecret(_) | Prompt
+        )
     }
 
     /// In words.
@@ -262,6 +269,7 @@ impl Rule {
             RedisPlace => Url(redis_url::SCHEMES).allowed(),
             KeyPrefix => "1 to 64 of A-Z a-z 0-9 . _ : -".to_owned(),
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
+            SigningSecret(least) => format!("at least {least} bytes of text"),
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
             Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
@@ -298,6 +306,7 @@ impl Rule {
                 (1..=64).contains(&text.len()) && text.chars().all(named)
             }
             (ApiKey, Value::String(text)) => credential::is_key(text),
+            (SigningSecret(least), Value::String(text)) => text.trim().len() >= least,
             (Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (List(least), Value::Array(items)) => {
                 items.len() >= least
@@ -330,6 +339,8 @@ impl Rule {
                 _ => "is no such URL".to_owned(),
             },
             (ApiKey, _) => "does not have the form of a key".to_owned(),
+            (SigningSecret(_), Value::String(text)) => format!("has {} bytes", text.trim().len()),
+            (SigningSecret(_), _) => "is not text".to_owned(),
             (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
             (Url(_) | RedisPlace, _) => "is not text".to_owned(),
             (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),

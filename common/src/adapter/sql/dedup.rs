@@ -28,12 +28,20 @@ use crate::{
     },
 };
 
-/// Tenant, kind, key.
+/// Tenant, scope, key. The scope is the kind; of a user's job, the kind and the user: nobody meets another user's jobs.
 type Key = (String, String, String);
+
+/// In the column `kind`. No kind has a space in its name, so that no user can be mistaken for one.
+fn scope_of(new: &NewJob) -> String {
+    match &new.user_id {
+        Some(user) => format!("{} {user}", new.kind),
+        None => new.kind.clone(),
+    }
+}
 
 fn key_of(new: &NewJob) -> Option<(Key, &Dedup)> {
     let dedup = new.dedup.as_ref()?;
-    Some(((new.tenant.clone(), new.kind.clone(), dedup.key.clone()), dedup))
+    Some(((new.tenant.clone(), scope_of(new), dedup.key.clone()), dedup))
 }
 
 #[derive(Serialize)]

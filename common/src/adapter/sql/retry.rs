@@ -33,6 +33,7 @@ impl<D: Dialect> Retries for SqlStore<D> {
             read::before(filter.before.map(JobId::uuid)),
             filter.limit,
             read::state_list(&filter.states),
+            filter.user_id.clone(),
         ];
         let rows = self.dialect.read(&statement::UNSUCCESSFUL, params).await?;
         rows.iter()

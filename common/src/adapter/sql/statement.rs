@@ -396,12 +396,12 @@ statements! {
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
         AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
-    /// $1 tenant, $2 kind, $3 queue, $4 since, $5 before, $6 limit, $7 states as `,a,b,`.
+    /// $1 tenant, $2 kind, $3 queue, $4 since, $5 before, $6 limit, $7 states as `,a,b,`, $8 user.
     UNSUCCESSFUL = "SELECT id, failure, CAST(length(payload) AS bigint) AS payload_chars, \
         (SELECT count(*) FROM jobs n WHERE n.retry_of = jobs.id) AS retries \
         FROM jobs WHERE tenant = $1 AND ", unsuccessful!(), " AND parent_id IS NULL \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (created_at >= $4 OR $4 IS NULL) AND id < $5 \
-        AND ($7 LIKE '%,' || state || ',%' OR $7 IS NULL) ORDER BY id DESC LIMIT $6";
+        AND ($7 LIKE '%,' || state || ',%' OR $7 IS NULL) AND (user_id = $8 OR $8 IS NULL) ORDER BY id DESC LIMIT $6";
     /// $1 rows of ids, $2 tenant.
     JOBS_BY_ID = "SELECT ", job_columns!(), ", payload FROM jobs \
         WHERE tenant = $2 AND id IN (SELECT r.id FROM {rows: id uuid})";

@@ -298,3 +298,38 @@ fn the_schema_names_exactly_the_settings_of_a_destination() {
     of_schema.sort_unstable();
     assert_eq!(of_schema, of_struct);
 }
+
+#[test]
+fn a_key_set_needs_an_issuer_and_an_encrypted_way_to_it() {
+    let told = |lines: &str| -> Vec<String> {
+        let text = format!("[auth]\n{lines}");
+        let found = load_both(&text, &[]).map_or_else(|faults| faults.list().to_vec(), |_| Vec::new());
+        assert!(found.iter().all(|fault| fault.key == "auth.jwks_url" && fault.to_string().contains("errand.toml")));
+        found.into_iter().map(|fault| fault.detail).collect()
+    };
+    let issuer = "issuer = \"https://id.example.com\"\n";
+    for url in ["https://id.example.com/keys", "http://127.0.0.1:9/keys", "http://[::1]/keys", "http://localhost/keys"]
+    {
+        assert_eq!(told(&format!("{issuer}jwks_url = {url:?}")), [""; 0], "{url}");
+    }
+    for url in ["http://10.1.2.3/keys", "http://8.8.8.8/keys"] {
+        let told = told(&format!("{issuer}jwks_url = {url:?}"));
+        assert!(told.len() == 1 && told[0].contains("outbound.allow"), "{url}: {told:?}");
+        let allowed =
+            format!("[outbound]\nallow = [\"10.0.0.0/8\", \"8.8.8.8/32\"]\n[auth]\n{issuer}jwks_url = {url:?}");
+        assert!(load_both(&allowed, &[]).is_ok(), "{url}");
+    }
+    assert!(told("jwks_url = \"https://id.example.com/keys\"")[0].contains("auth.issuer"));
+    let both = format!("{issuer}jwks_url = \"https://x/keys\"\njwt_secret = \"{}\"", "s".repeat(32));
+    assert!(told(&both)[0].contains("auth.jwt_secret"));
+}
+
+#[test]
+fn a_secret_for_tokens_is_long_and_never_shown() {
+    let short = "hunter2-hunter2";
+    let faults = faults(&format!("[auth]\njwt_secret = {short:?}"), &[]);
+    let told = faults[0].to_string();
+    assert!(told.contains("32 bytes") && !told.contains(short), "{told}");
+    let config = load(File::None, variables(&[("ERRAND_AUTH__JWT_SECRET", &"s".repeat(32))])).expect("valid");
+    assert!(!format!("{config:?}").contains("ssss"));
+}

@@ -16,6 +16,8 @@ pub struct UnsuccessfulFilter {
     pub states: Vec<JobState>,
     /// In this queue.
     pub queue: Option<String>,
+    /// Submitted by this user.
+    pub user_id: Option<String>,
     /// Submitted at or after.
     pub since: Option<Timestamp>,
     /// Only those older than this one.

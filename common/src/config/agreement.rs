@@ -1,0 +1,46 @@
+//! Settings that are right alone and wrong together.
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use super::Config;
+
+/// The setting that is to be changed, and what is wrong.
+type Disagreement = (&'static str, String);
+
+/// What does not go together.
+pub(super) fn check(config: &Config) -> Vec<Disagreement> {
+    let auth = &config.auth;
+    let mut found = Vec::new();
+    let Some(jwks_url) = &auth.jwks_url else { return found };
+    let mut wrong = |detail: &str| found.push(("auth.jwks_url", detail.to_owned()));
+    if auth.jwt_secret.is_some() {
+        wrong("is set beside auth.jwt_secret; allowed: one of them");
+    }
+    if auth.issuer.is_none() {
+        wrong(
+            "is set without auth.issuer; set that to the iss of the tokens: the keys of one set may sign for several issuers",
+        );
+    }
+    match Url::parse(jwks_url) {
+        Err(_) => wrong("is not a URL"),
+        Ok(url) if url.scheme() == "http" && !may_be_plain(&url, config) => {
+            wrong("is not encrypted; allowed: https, or http on this machine and in the networks of outbound.allow");
+        }
+        Ok(_) => {}
+    }
+    found
+}
+
+/// Whether keys may come from there over http. What a name stands for is judged whenever it is looked up.
+fn may_be_plain(url: &Url, config: &Config) -> bool {
+    let near =
+        |address: IpAddr| address.is_loopback() || config.outbound.allow.iter().any(|net| net.contains(&address));
+    match url.host() {
+        Some(Host::Ipv4(address)) => near(address.into()),
+        Some(Host::Ipv6(address)) => near(address.into()),
+        Some(Host::Domain(_)) => true,
+        None => false,
+    }
+}
