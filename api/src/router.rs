@@ -27,6 +27,8 @@ fn rest() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(route::task_submit::submit_task))
         .routes(routes!(route::task_show::show_task, route::task_cancel::cancel_task))
+        .routes(routes!(route::task_approve::approve_task))
+        .routes(routes!(route::task_inject::inject_task))
         .routes(routes!(route::engine_list::list_engines))
         .routes(routes!(route::engine_switch::switch_engine))
         .routes(routes!(route::transcribe::transcribe))

@@ -163,12 +163,12 @@ impl Keeper {
     }
 
     async fn fetch(&self) -> Result<KeySet, String> {
-        let mut response = self.client.get(&self.url).send().await.map_err(innermost)?;
+        let mut response = self.client.get(&self.url).send().await.map_err(|error| innermost(&error))?;
         if response.status() != StatusCode::OK {
             return Err(format!("the answer is {}", response.status()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(innermost)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
             if body.len() + chunk.len() > self.most {
                 return Err(format!("the answer is larger than auth.jwks_limit_kib, {} KiB", self.most / 1024));
             }
@@ -179,9 +179,9 @@ impl Keeper {
 }
 
 /// Without the outer causes, which repeat the URL.
-fn innermost(error: reqwest::Error) -> String {
+fn innermost(error: &reqwest::Error) -> String {
     let mut reason = if error.is_timeout() { "no answer came in time".to_owned() } else { "no answer came".to_owned() };
-    let mut source = Error::source(&error);
+    let mut source = Error::source(error);
     while let Some(cause) = source {
         reason = cause.to_string();
         source = cause.source();
@@ -271,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    fn ed(fields: Value) -> Value {
+    fn ed(fields: &Value) -> Value {
         let mut key =
             json!({"kty": "OKP", "crv": "Ed25519", "kid": "e", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
         key.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
@@ -291,7 +291,7 @@ mod tests {
             json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"}),
             json!("nonsense"),
         ];
-        let keys: Vec<Value> = strange.into_iter().chain([rsa, ed(json!({"use": "sig", "alg": "EdDSA"}))]).collect();
+        let keys: Vec<Value> = strange.into_iter().chain([rsa, ed(&json!({"use": "sig", "alg": "EdDSA"}))]).collect();
         let set = parse(json!({ "keys": keys }).to_string().as_bytes()).expect("a set");
         let found: Vec<_> = set.0.iter().map(|(kid, algorithm, _)| (kid.as_str(), *algorithm)).collect();
         assert_eq!(found, [("r", Algorithm::RS256), ("e", Algorithm::EdDSA)]);

@@ -188,29 +188,29 @@ mod tests {
 
     use super::*;
 
-    fn claims(value: Value) -> Claims {
+    fn claims(value: &Value) -> Claims {
         value.as_object().expect("claims").clone()
     }
 
-    fn granted(scope: Value) -> Vec<Scope> {
-        scopes(&claims(json!({"scope": scope}))).unwrap_or_default()
+    fn granted(scope: &Value) -> Vec<Scope> {
+        scopes(&claims(&json!({"scope": scope}))).unwrap_or_default()
     }
 
     #[test]
     fn scopes_come_as_text_or_as_a_list_and_strange_words_are_ignored() {
-        assert_eq!(granted(json!("openid admin  email")), [Scope::Admin]);
-        assert_eq!(granted(json!(["jobs:read", "profile", 7])), [Scope::JobsRead]);
-        assert_eq!(granted(Value::Null), []);
-        assert!(scopes(&claims(json!({"scope": 7}))).is_err());
+        assert_eq!(granted(&json!("openid admin  email")), [Scope::Admin]);
+        assert_eq!(granted(&json!(["jobs:read", "profile", 7])), [Scope::JobsRead]);
+        assert_eq!(granted(&Value::Null), []);
+        assert!(scopes(&claims(&json!({"scope": 7}))).is_err());
     }
 
     #[test]
     fn a_claim_that_would_not_fit_a_row_or_a_prompt_is_refused() {
         for sub in [json!(""), json!(" "), json!("a\nb"), json!("a\u{0}"), json!(7), json!("x".repeat(256))] {
-            assert!(text(&claims(json!({"sub": sub})), "sub", limit::USER_CHARS).is_err(), "{sub}");
+            assert!(text(&claims(&json!({"sub": sub})), "sub", limit::USER_CHARS).is_err(), "{sub}");
         }
-        assert_eq!(text(&claims(json!({})), "email", 9).ok(), Some(None));
-        assert_eq!(text(&claims(json!({"email": "ä"})), "email", 1).ok().flatten().as_deref(), Some("ä"));
+        assert_eq!(text(&claims(&json!({})), "email", 9).ok(), Some(None));
+        assert_eq!(text(&claims(&json!({"email": "ä"})), "email", 1).ok().flatten().as_deref(), Some("ä"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::jwks::NoClient;
 pub(crate) use self::{
     caller::Caller,
-    permit::{Admin, Cancel, Fleet, Operate, Permit, Read, Write, peer},
+    permit::{Admin, Approve, Cancel, Fleet, Operate, Permit, Read, Write, peer},
 };
 use self::{caller::Identity, failures::Failures, jwt::Tokens, key::Keys};
 use crate::{limit, problem::Problem};

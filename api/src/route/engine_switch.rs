@@ -35,7 +35,8 @@ pub(crate) struct EngineSwitched {
 }
 
 /// Chooses the engine that runs the tenant's tasks which name none. Tasks that name one, and what goes on in a conversation, are
-/// not touched. Other processes know of it within two seconds.
+/// not touched. Other processes know of it within two seconds. A user needs the
+/// scope `admin` for it.
 #[utoipa::path(
     post, path = "/api/v1/agent/engines/switch", tag = "tasks", request_body = EngineChoice,
     responses((status = 200, body = EngineSwitched))

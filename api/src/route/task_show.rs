@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use errand_common::{
-    domain::{Job, JobId},
+    domain::{ApprovalState, Job, JobId, JobState},
     wire::task::KIND,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     view::TaskView,
 };
 
-/// Shows a task.
+/// Shows a task, and the tool calls it waits for.
 #[utoipa::path(
     get, path = "/api/v1/agent/tasks/{id}", tag = "tasks", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = TaskView))
@@ -27,7 +27,10 @@ pub(crate) async fn show_task(
 ) -> Result<Json<TaskView>, Problem> {
     let task = task_of(&app, &caller, id).await?;
     let usage = app.backend.store.usage_of(&caller.tenant, id).await?;
-    Ok(Json(TaskView::new(task).with_usage(&usage)))
+    let asks = task.state == JobState::AwaitingApproval;
+    let mut approvals = if asks { app.backend.store.approvals(&caller.tenant, id).await? } else { Vec::new() };
+    approvals.retain(|approval| approval.state == ApprovalState::Pending);
+    Ok(Json(TaskView::new(task).asking(approvals).with_usage(&usage)))
 }
 
 /// The task's job; 404 for any other kind, and for what the caller may not see.

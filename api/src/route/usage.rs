@@ -53,7 +53,7 @@ pub(crate) struct UsageItem {
     sum: UsageView,
 }
 
-/// Sums what the tenant's tasks spent.
+/// Sums what the tenant's tasks spent; for a user without `admin`, their own.
 #[utoipa::path(
     get, path = "/api/v1/agent/usage", tag = "tasks",
     params(
@@ -77,13 +77,8 @@ pub(crate) async fn show_usage(
         query.fault("to", "must lie after from");
     }
     query.finish_ignoring_unknown()?;
-    let filter = UsageFilter {
-        tenant: caller.tenant.clone(),
-        from,
-        to,
-        user_id: caller.confined_to().map(str::to_owned),
-        session_id: None,
-    };
+    let user_id = caller.confined_to().map(str::to_owned);
+    let filter = UsageFilter { tenant: caller.tenant.clone(), from, to, user_id, ..UsageFilter::default() };
     let store = &app.backend.store;
     let total = store.usage_sums(&filter, &[], 1).await?.pop().unwrap_or_default();
     let mut sums = match group_by.as_slice() {

@@ -60,7 +60,7 @@ pub(crate) struct VoiceAccepted {
 /// Says something by voice: the transcript becomes the prompt of a task, which interrupts the conversation's running one.
 ///
 /// The task runs on the conversation's engine with its system prompt, 10 turns, 20 messages of context and no tools that need no
-/// approval. An id that is `new`, unknown, another tenant's or closed opens a conversation. Answers 202 once the task is durable; with
+/// approval. An id that is `new`, unknown, another's or closed opens a conversation. Answers 202 once the task is durable; with
 /// `Prefer: wait=N`, 200 with the finished task if it ends in time.
 #[utoipa::path(
     post, path = "/api/v1/agent/sessions/{id}/voice-message", tag = "voice",
@@ -112,7 +112,12 @@ async fn new_job(app: &App, caller: &Caller, id: Option<SessionId>, said: &str) 
     };
     let session = session.filter(|session| session.status == SessionStatus::Active);
     let mut intake = Intake::open(app, caller).await?;
+    let goes_on = session.as_ref().map(|session| session.user_id.clone());
     let mut job = task::new_job(&mut intake, request(session, said), Beyond::default(), "")?;
+    if let Some(user_id) = goes_on {
+        // Whoever may see the conversation may go on with it; it stays its user's.
+        job.user_id = user_id;
+    }
     if let Some(task) = &mut job.task {
         task.interruption = Interruption::Voice;
         // Only what was typed names a conversation.

@@ -253,7 +253,7 @@ impl Rule {
     pub(super) const fn takes_text(self) -> bool {
         matches!(
             self,
-            Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | Choice(_) | SigningSecret(_) | Prompt
+            Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | SigningSecret(_) | Choice(_) | Prompt
         )
     }
 
