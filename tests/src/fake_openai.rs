@@ -64,7 +64,7 @@ impl Gate {
         self.0.close();
     }
 
-    async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         // Fails once the semaphore is closed: that is how it is opened.
         let _ = self.0.acquire().await;
     }

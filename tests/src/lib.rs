@@ -11,6 +11,7 @@ pub mod client;
 pub mod destination;
 pub mod errand;
 pub mod fake_openai;
+pub mod fake_transcription;
 pub mod fleet;
 pub mod identity;
 pub mod port;

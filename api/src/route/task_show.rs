@@ -26,10 +26,11 @@ pub(crate) async fn show_task(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<TaskView>, Problem> {
     let task = task_of(&app, &caller, id).await?;
+    let usage = app.backend.store.usage_of(&caller.tenant, id).await?;
     let asks = task.state == JobState::AwaitingApproval;
     let mut approvals = if asks { app.backend.store.approvals(&caller.tenant, id).await? } else { Vec::new() };
     approvals.retain(|approval| approval.state == ApprovalState::Pending);
-    Ok(Json(TaskView::new(task).asking(approvals)))
+    Ok(Json(TaskView::new(task).asking(approvals).with_usage(&usage)))
 }
 
 /// The task's job; 404 for any other kind, and for what the caller may not see.

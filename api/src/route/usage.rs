@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, NaiveDate, Utc};
 use errand_common::{
     domain::Timestamp,
-    port::store::{UsageFilter, UsageGroup, UsageSum},
+    port::store::{UsageFilter, UsageGroup},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -16,7 +16,7 @@ use crate::{
     limit,
     problem::Problem,
     state::AppState,
-    view::schema,
+    view::{UsageView, schema},
 };
 
 /// What was spent.
@@ -51,48 +51,6 @@ pub(crate) struct UsageItem {
     /// Its sum.
     #[serde(flatten)]
     sum: UsageView,
-}
-
-/// A sum of usage records: one a run that spent something.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Usage)]
-pub(crate) struct UsageView {
-    /// Runs that spent something.
-    records: u64,
-    /// Of them: runs that died or were cut off before all they spent was known. What is known of it is in the sums.
-    unknown: u64,
-    /// Tokens in, with those read from caches and written to them.
-    input_tokens: u64,
-    /// Tokens out.
-    output_tokens: u64,
-    /// Of the tokens in: read from caches.
-    cache_read_tokens: u64,
-    /// Of the tokens in: written to caches.
-    cache_write_tokens: u64,
-    /// Tokens in and out.
-    total_tokens: u64,
-    /// US dollars, of the records whose cost is known.
-    cost_usd: f64,
-    /// Records with tokens whose cost nobody knows.
-    unpriced: u64,
-}
-
-impl From<UsageSum> for UsageView {
-    #[expect(clippy::cast_precision_loss, reason = "money for people's eyes; sums are made of whole numbers")]
-    fn from(sum: UsageSum) -> Self {
-        Self {
-            records: sum.records,
-            unknown: sum.unknown,
-            input_tokens: sum.input_tokens,
-            output_tokens: sum.output_tokens,
-            cache_read_tokens: sum.cache_read_tokens,
-            cache_write_tokens: sum.cache_write_tokens,
-            total_tokens: sum.input_tokens.saturating_add(sum.output_tokens),
-            cost_usd: sum.cost_nano_usd as f64 / 1e9,
-            unpriced: sum.unpriced,
-        }
-    }
 }
 
 /// Sums what the tenant's tasks spent; for a user without `admin`, their own.

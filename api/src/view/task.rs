@@ -1,11 +1,11 @@
 //! A task as `GET /agent/tasks/{id}` shows it.
 
-use errand_common::domain::{Approval, ApprovalId, Job, JobId, JobState, SessionId, Timestamp};
+use errand_common::domain::{Approval, ApprovalId, Job, JobId, JobState, SessionId, Timestamp, UsageRecord};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{job::FailureView, schema};
+use super::{UsageView, job::FailureView, schema};
 
 /// A task: the job that runs one prompt.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,6 +31,9 @@ pub(crate) struct TaskView {
     cost_usd: Option<f64>,
     /// The model that answered, if the engine says.
     model: Option<String>,
+    /// What all its runs spent, those that failed included; only where one task is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageView>,
     /// Why it failed, or last failed.
     failure: Option<FailureView>,
     /// The attempt that runs or ran last.
@@ -58,6 +61,12 @@ pub(crate) struct TaskView {
 }
 
 impl TaskView {
+    /// With what its runs spent.
+    pub(crate) fn with_usage(mut self, records: &[UsageRecord]) -> Self {
+        self.usage = Some(UsageView::of(records));
+        self
+    }
+
     pub(crate) fn new(job: Job) -> Self {
         let of_result = |name: &str| job.result.as_ref().and_then(|result| result.get(name));
         let of_payload = |name: &str| job.payload.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -69,6 +78,7 @@ impl TaskView {
             tokens_used: of_result("tokensUsed").and_then(Value::as_i64),
             cost_usd: of_result("costUsd").and_then(Value::as_f64),
             model: of_result("model").and_then(Value::as_str).map(str::to_owned),
+            usage: None,
             prompt: of_payload("prompt").unwrap_or_default(),
             engine_type: of_payload("engineType"),
             failure: FailureView::of(&job),

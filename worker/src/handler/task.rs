@@ -2,12 +2,13 @@
 //!
 //! * `state`: what the engine finds again of the conversation; `contents`: the attachments it is given.
 //! * `budget`: what it may spend. `asking`: questions to the store that wait while it is away.
-//! * `approval`: the tool calls that a person decides about.
+//! * `approval`: the tool calls that a person decides about. `prompt`: the system prompt of those who bring none.
 
 mod approval;
 mod asking;
 mod budget;
 mod contents;
+mod prompt;
 mod state;
 
 use std::{
@@ -32,6 +33,7 @@ use self::{
     approval::{Approvals, Rules},
     asking::ask,
     budget::Budget,
+    prompt::SystemPrompt,
 };
 use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
 use crate::engine::{Engine, EngineTable, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure};
@@ -48,6 +50,7 @@ pub(crate) struct TaskHandler {
     run_once: BTreeSet<String>,
     approvals: Rules,
     budgets: config::Budgets,
+    system_prompt: SystemPrompt,
     /// Most bytes of the history's attachments that an engine is given.
     history_attachments: u64,
 }
@@ -66,6 +69,7 @@ impl TaskHandler {
             run_once,
             approvals: Rules::new(&config.worker),
             budgets: config.budgets.clone(),
+            system_prompt: SystemPrompt::new(&config.agent),
             history_attachments: u64::from(config.worker.history_attachments_mib) * 1024 * 1024,
         }
     }
@@ -84,6 +88,9 @@ impl TaskHandler {
         let remaining = budget.remaining(context).await?;
         let history = history(claimed, payload.max_context_messages, context).await?;
         let name = payload.engine_type.clone();
+        let voice_mode = payload.voice_mode;
+        let system_prompt = self.system_prompt.of(claimed, &payload, context.backend.clock.now())?;
+        let payload = TaskPayload { system_prompt, ..payload };
         let mut turn = Turn { remaining, ..turn(claimed, payload, history) };
         if capabilities.resume {
             turn.state = state::load(claimed.job.session_id, &name, context).await?;
@@ -99,7 +106,7 @@ impl TaskHandler {
             waiting: Mutex::default(),
         };
         let link = TaskLink { context: context.clone(), budget, approvals };
-        run_turn(engine, turn, link, flushes, context).await
+        run_turn(engine, turn, link, Outlet { flushes, voice_mode }, context).await
     }
 }
 
@@ -175,7 +182,7 @@ async fn run_turn(
     engine: &dyn Engine,
     turn: Turn,
     link: TaskLink,
-    flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    outlet: Outlet,
     context: &RunContext,
 ) -> Result<TurnEnd, TurnFailure> {
     let (events, emitted) = mpsc::channel(EVENTS_AHEAD);
@@ -192,7 +199,7 @@ async fn run_turn(
         over.cancel();
         end
     };
-    let (end, ()) = tokio::join!(work, forward(emitted, flushes, &over, context));
+    let (end, ()) = tokio::join!(work, forward(emitted, outlet, &over, context));
     end
 }
 
@@ -226,18 +233,28 @@ impl Link for TaskLink {
     }
 }
 
+/// How the engine's events go out.
+struct Outlet {
+    /// Each is answered when no event is left for now.
+    flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    /// What is not spoken is marked.
+    voice_mode: bool,
+}
+
 /// Hands events on until the turn is over and none is left. Answers a flush when none is left for now.
 async fn forward(
     mut emitted: mpsc::Receiver<NewEvent>,
-    mut flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    outlet: Outlet,
     over: &CancellationToken,
     context: &RunContext,
 ) {
+    let Outlet { mut flushes, voice_mode } = outlet;
+    let show = |event: NewEvent| context.event(if voice_mode { event.by_voice() } else { event });
     loop {
         tokio::select! {
             biased;
             event = emitted.recv() => match event {
-                Some(event) => context.event(event).await,
+                Some(event) => show(event).await,
                 None => return,
             },
             // Who asked is gone if it was dropped.
@@ -248,7 +265,7 @@ async fn forward(
     // An engine that kept its sender must not keep the run.
     emitted.close();
     while let Some(event) = emitted.recv().await {
-        context.event(event).await;
+        show(event).await;
     }
 }
 
