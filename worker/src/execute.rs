@@ -135,13 +135,8 @@ impl Executor {
         if let Some(reason) = run.stop_reason() {
             return Ended::Stopped(reason);
         }
-        let context = RunContext::new(
-            self.backend.clone(),
-            run.clone(),
-            self.writer.clone(),
-            outbox.clone(),
-            self.warm.clone(),
-        );
+        let context =
+            RunContext::new(self.backend.clone(), run.clone(), self.writer.clone(), outbox.clone(), self.warm.clone());
         let context = Arc::new(context);
         let limit = handler.time_limit(claimed);
         let mut work = Box::pin(AssertUnwindSafe(handler.run(claimed, &context)).catch_unwind());

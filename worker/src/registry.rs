@@ -48,12 +48,7 @@ impl Registry {
     }
 
     /// Takes a claim in. The run is known until the returned value is dropped, which also frees its slot.
-    pub(crate) fn hold(
-        self: &Arc<Self>,
-        fence: Fence,
-        must_end_by: MonotonicInstant,
-        slot: Slot,
-    ) -> Held {
+    pub(crate) fn hold(self: &Arc<Self>, fence: Fence, must_end_by: MonotonicInstant, slot: Slot) -> Held {
         let run = Arc::new(Run::new(fence, must_end_by, slot));
         let key = (fence.job_id, fence.claim);
         let mut table = self.table();

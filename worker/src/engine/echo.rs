@@ -169,7 +169,11 @@ mod tests {
     }
 
     /// Runs a prompt to its end: what it returned, and the events on the way.
-    async fn run(config: EchoEngine, link: Arc<TrialLink>, prompt: &str) -> (Result<TurnEnd, TurnFailure>, Vec<NewEvent>) {
+    async fn run(
+        config: EchoEngine,
+        link: Arc<TrialLink>,
+        prompt: &str,
+    ) -> (Result<TurnEnd, TurnFailure>, Vec<NewEvent>) {
         let (events, mut heard) = mpsc::channel(64);
         let (_lease, must_end_by) = watch::channel(MonotonicInstant::now().plus(Duration::from_secs(60)));
         let stop = CancellationToken::new();

@@ -187,9 +187,9 @@ impl<D: Dialect> SqlStore<D> {
         let tool = pending.iter().find(|approval| approval.id == chosen).map(|approval| approval.call.tool.clone());
         let for_session = verdict.ruling == Ruling::Approve(ApprovalScope::Session);
         // What is allowed from now on is allowed to those that wait already.
-        let (mut decided, rest): (Vec<_>, Vec<_>) = pending.into_iter().partition(|approval| {
-            approval.id == chosen || (for_session && Some(&approval.call.tool) == tool.as_ref())
-        });
+        let (mut decided, rest): (Vec<_>, Vec<_>) = pending
+            .into_iter()
+            .partition(|approval| approval.id == chosen || (for_session && Some(&approval.call.tool) == tool.as_ref()));
         for approval in &mut decided {
             approval.decided_by = Some(verdict.decided_by.clone());
             match &verdict.ruling {

@@ -14,9 +14,7 @@ use super::{
     unit::{Unit, id_rows},
 };
 use crate::{
-    domain::{
-        Approval, ApprovalId, Change, Decision, EventType, JobState, NewEvent, SessionId, Timestamp, ToolCall,
-    },
+    domain::{Approval, ApprovalId, Change, Decision, EventType, JobState, NewEvent, SessionId, Timestamp, ToolCall},
     port::{
         StoreError,
         store::{Ask, Asked},

@@ -1,17 +1,15 @@
-use std::sync::Arc;
-
 use errand_common::domain::{Message, MessageId, Role, SessionId, Timestamp, UsageReport};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    fake::{Fake, Script},
-    *,
-};
+use errand_common::domain::{EventType, FailureClass};
+
+use super::*;
 use crate::{
     engine::{
-        Ledger,
+        Ledger, TurnFailure, code,
+        server::fake::{Fake, Script},
         trial::{TrialLink, turn},
     },
     guard::MonotonicInstant,
@@ -20,9 +18,10 @@ use crate::{
 fn engine(base_url: &str, more: &Value) -> OpenAiCompatible {
     // Another test may have installed it already.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let mut config = json!({ "base_url": base_url, "model": "trial" });
+    let mut config = json!({ "base_url": base_url, "model": "trial", "request_retries": 0 });
     config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    OpenAiCompatible::new("trial", &serde_json::from_value(config).expect("a configuration"))
+    let config = serde_json::from_value(config).expect("a configuration");
+    OpenAiCompatible::new("trial", &config, PriceTable::default(), Arc::from(Path::new("/proc/self/exe")))
 }
 
 /// The end and all events, each as its type and content.

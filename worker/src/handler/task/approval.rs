@@ -144,9 +144,8 @@ impl Approvals {
             .collect();
         run.asks_closed(&ids);
         run.asks_open(asking.iter().filter(|one| one.decision.is_none()).map(|one| one.id));
-        self.waiting().extend(
-            asking.iter().filter(|one| one.decision.is_none()).map(|one| (one.call.id.clone(), one.id)),
-        );
+        self.waiting()
+            .extend(asking.iter().filter(|one| one.decision.is_none()).map(|one| (one.call.id.clone(), one.id)));
         Ok(())
     }
 
