@@ -236,7 +236,7 @@ macro_rules! needs {
         )+
     };
 }
-needs! { Read = JobsRead, Write = JobsWrite, Cancel = JobsCancel, Admin = Admin, Fleet = Fleet, Operate = Admin | Fleet }
+needs! { Read = JobsRead, Write = JobsWrite, Cancel = JobsCancel, Approve = Approve, Admin = Admin, Fleet = Fleet, Operate = Admin | Fleet }
 
 /// A caller who has the scope `S`.
 #[derive(Debug)]

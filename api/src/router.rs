@@ -27,6 +27,8 @@ fn rest() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(route::task_submit::submit_task))
         .routes(routes!(route::task_show::show_task, route::task_cancel::cancel_task))
+        .routes(routes!(route::task_approve::approve_task))
+        .routes(routes!(route::task_inject::inject_task))
         .routes(routes!(route::engine_list::list_engines))
         .routes(routes!(route::session_list::list_sessions))
         .routes(routes!(route::session_show::show_session, route::session_close::close_session))

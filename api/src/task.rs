@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// One prompt for an engine. Unknown fields are ignored.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TaskRequest {
     /// What to do; not blank.

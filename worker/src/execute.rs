@@ -114,7 +114,7 @@ impl Executor {
             self.release(claimed, run, &outbox).await;
             return;
         }
-        if !run.open_asks().is_empty() && self.leave_waiting(run, &outbox, &ended).await {
+        if !run.open_asks().is_empty() && self.leave_waiting(claimed, run, &outbox, &ended).await {
             return;
         }
         let Some(outcome) = self.decide(claimed, run, ended).await else { return };
@@ -143,9 +143,11 @@ impl Executor {
         tokio::select! {
             biased;
             () = run.stop_token().cancelled() => {}
-            ended = &mut work => return match ended {
-                Ok(result) => Ended::Itself(result),
-                Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
+            ended = &mut work => return match (ended, run.stop_reason()) {
+                // It was told to stop just now, perhaps by itself: what it says about that is not looked at.
+                (Ok(Err(_)), Some(reason)) => Ended::Stopped(reason),
+                (Ok(result), _) => Ended::Itself(result),
+                (Err(panic), _) => Ended::Panicked(panic_message(panic.as_ref())),
             },
             () = worked_for(limit, run.waiting()) => run.stop(StopReason::Timeout),
         }
@@ -171,7 +173,7 @@ impl Executor {
 
     /// The end of a run that asked a person something and may not have an answer. `true`: the job waits without a holder,
     /// and there is nothing left to write.
-    async fn leave_waiting(&self, run: &Run, outbox: &Arc<Outbox>, ended: &Ended) -> bool {
+    async fn leave_waiting(&self, claimed: &Claimed, run: &Run, outbox: &Arc<Outbox>, ended: &Ended) -> bool {
         let lets_go = matches!(ended, Ended::Stopped(StopReason::Park | StopReason::Drain));
         // A run that must not be repeated has no later run that could ask again.
         if !lets_go || run.rerun_is_forbidden() {
@@ -180,7 +182,10 @@ impl Executor {
             return false;
         }
         match self.writer.park(outbox).await {
-            Ok(Parked::Done) => true,
+            Ok(Parked::Done) => {
+                metered::count(&claimed.job, outbox.ledger().report().as_ref());
+                true
+            }
             // Its engine is gone already: the next run makes use of the decision.
             Ok(Parked::Decided) => false,
             // The end of the run finds out, and does, what has to be done.
@@ -347,7 +352,7 @@ pub(crate) mod tests {
             dedup_key: None,
             tail_seq: 0,
         };
-        Claimed { job, fence, snoozed_since: None, cut_off_at: None }
+        Claimed { job, fence, snoozed_since: None, cut_off_at: None, resumes: false }
     }
 
     #[tokio::test(start_paused = true)]

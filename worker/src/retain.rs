@@ -17,6 +17,8 @@ use crate::pace::within;
 const STEPS_PER_ROUND: usize = 5;
 /// After a walk to the end, the next begins so many rounds later.
 const ROUNDS_BETWEEN_WALKS: u32 = 60;
+/// A content that no task came with is kept so long: its submission follows within seconds, or never.
+const UNNAMED_ATTACHMENTS_KEPT: Duration = Duration::from_secs(3_600);
 
 /// See the module.
 pub(crate) struct Retention {
@@ -83,8 +85,10 @@ impl Retention {
             let step = |walk: &Walk| store.delete_jobs(now.minus(walk.kept), walk.after, self.batch, now);
             jobs = walk.go_on(self.call_limit, step).await?;
         }
-        if events + jobs > 0 {
-            tracing::debug!(events, jobs, "dropped what is old");
+        let unnamed = now.minus(UNNAMED_ATTACHMENTS_KEPT);
+        let attachments = within(self.call_limit, store.drop_attachments(unnamed, self.batch)).await?;
+        if events + jobs + attachments > 0 {
+            tracing::debug!(events, jobs, attachments, "dropped what is old");
         }
         Ok(())
     }

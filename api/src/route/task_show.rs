@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use errand_common::{
-    domain::{Job, JobId},
+    domain::{ApprovalState, Job, JobId, JobState},
     wire::task::KIND,
 };
 
@@ -14,7 +14,7 @@ use crate::{
     view::TaskView,
 };
 
-/// Shows a task.
+/// Shows a task, and the tool calls it waits for.
 #[utoipa::path(
     get, path = "/api/v1/agent/tasks/{id}", tag = "tasks", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = TaskView))
@@ -24,7 +24,11 @@ pub(crate) async fn show_task(
     caller: Permit<Read>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<TaskView>, Problem> {
-    Ok(Json(TaskView::new(task_of(&app, &caller.tenant, id).await?)))
+    let task = task_of(&app, &caller.tenant, id).await?;
+    let asks = task.state == JobState::AwaitingApproval;
+    let mut approvals = if asks { app.backend.store.approvals(&caller.tenant, id).await? } else { Vec::new() };
+    approvals.retain(|approval| approval.state == ApprovalState::Pending);
+    Ok(Json(TaskView::new(task).asking(approvals)))
 }
 
 /// The task's job; 404 for any other kind.

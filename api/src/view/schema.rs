@@ -1,7 +1,7 @@
 //! Schemas of the domain's types, which know nothing of OpenAPI.
 
 use errand_common::{
-    domain::{DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
+    domain::{ApprovalScope, DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
     port::store::Scope,
 };
 use utoipa::openapi::{
@@ -24,6 +24,7 @@ names! {
     job_state = JobState,
     failure_class = FailureClass,
     on_busy = OnBusy,
+    approval_scope = ApprovalScope,
     role = Role,
     session_status = SessionStatus,
     event_type = EventType,

@@ -1,6 +1,6 @@
 //! A task as `GET /agent/tasks/{id}` shows it.
 
-use errand_common::domain::{Job, JobId, JobState, SessionId, Timestamp};
+use errand_common::domain::{Approval, ApprovalId, Job, JobId, JobState, SessionId, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -39,6 +39,10 @@ pub(crate) struct TaskView {
     max_attempts: u32,
     /// The engine that runs it.
     engine_type: Option<String>,
+    /// The tool calls that wait for approval, oldest first; of `GET /agent/tasks/{id}` only, and only while it is
+    /// `awaiting_approval`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    approvals: Vec<ApprovalView>,
     /// The client's own.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
@@ -73,10 +77,54 @@ impl TaskView {
             status: job.state,
             attempt: job.attempt,
             max_attempts: job.retry.max_attempts,
+            approvals: Vec::new(),
             metadata: job.metadata,
             created_at: job.created_at,
             started_at: job.started_at,
             completed_at: job.finished_at,
+        }
+    }
+
+    /// With the tool calls that wait.
+    pub(crate) fn asking(mut self, approvals: impl IntoIterator<Item = Approval>) -> Self {
+        self.approvals = approvals.into_iter().map(ApprovalView::from).collect();
+        self
+    }
+}
+
+/// A tool call that waits for a person, with the fields of its `approval_required` event.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Approval)]
+pub(crate) struct ApprovalView {
+    /// Its id: the `approvalId` of `POST /agent/tasks/{id}/approve`.
+    #[schema(schema_with = schema::uuid)]
+    approval_id: ApprovalId,
+    /// The tool.
+    #[schema(example = "Bash")]
+    tool_name: String,
+    /// What it is to be called with.
+    #[schema(value_type = Object)]
+    tool_input: Value,
+    /// The engine's own id of the call.
+    tool_use_id: String,
+    /// Asked.
+    #[schema(schema_with = schema::time)]
+    created_at: Timestamp,
+    /// Denied if nobody has decided by then.
+    #[schema(schema_with = schema::time)]
+    expires_at: Timestamp,
+}
+
+impl From<Approval> for ApprovalView {
+    fn from(approval: Approval) -> Self {
+        Self {
+            approval_id: approval.id,
+            tool_name: approval.call.tool,
+            tool_input: approval.call.input,
+            tool_use_id: approval.call.id,
+            created_at: approval.created_at,
+            expires_at: approval.expires_at,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Follows a job to its end over lost connections.
 
+mod approval;
 mod position;
 mod render;
 
@@ -17,6 +18,7 @@ use crate::{
     screen::Screen,
     settings,
 };
+use approval::Desk;
 use position::{Frame, Position};
 use render::Renderer;
 
@@ -74,8 +76,10 @@ enum Cut {
 
 struct Follower<'a> {
     client: &'a Client,
+    job_id: &'a str,
     path: String,
     view: View,
+    desk: Desk,
     /// The command that goes on where this one was left.
     again: String,
     position: Position,
@@ -94,13 +98,24 @@ pub(crate) async fn follow(
     options: &ClientOptions,
     screen: Screen,
 ) -> anyhow::Result<ExitCode> {
+    let desk = if options.json { Desk::empty() } else { Desk::of_process() };
+    follow_with(client, job_id, options, screen, desk).await
+}
+
+async fn follow_with(
+    client: &Client,
+    job_id: &str,
+    options: &ClientOptions,
+    screen: Screen,
+    desk: Desk,
+) -> anyhow::Result<ExitCode> {
     let view = if options.json { View::Raw(screen) } else { View::Rendered(Renderer::new(screen)) };
     let path = format!("/api/v1/jobs/{job_id}/events");
     let again = settings::command(&format!("jobs follow {job_id}"), options);
     let mut follower =
-        Follower { client, path, view, again, position: Position::default(), outcome: None, failures: 0 };
+        Follower { client, job_id, path, view, desk, again, position: Position::default(), outcome: None, failures: 0 };
     let done = tokio::select! {
-        done = follower.run(job_id) => done,
+        done = follower.run() => done,
         _ = tokio::signal::ctrl_c() => {
             let cancel = settings::command(&format!("jobs cancel {job_id}"), options);
             let again = &follower.again;
@@ -113,7 +128,7 @@ pub(crate) async fn follow(
 }
 
 impl Follower<'_> {
-    async fn run(&mut self, job_id: &str) -> anyhow::Result<ExitCode> {
+    async fn run(&mut self) -> anyhow::Result<ExitCode> {
         loop {
             match self.connection().await? {
                 Cut::Ended => break,
@@ -123,7 +138,7 @@ impl Follower<'_> {
         }
         let state = match self.outcome {
             Some(state) => state.to_owned(),
-            None => self.ask_for_state(job_id).await?,
+            None => self.ask_for_state().await?,
         };
         exit::of_state(&state).with_context(|| format!("the stream ended, but the job is {state}"))
     }
@@ -138,9 +153,19 @@ impl Follower<'_> {
         };
         let mut frames = SseStream::from_bytes_stream(response.bytes_stream());
         loop {
+            self.ask()?;
             let next = frames.next();
             let frame = if self.outcome.is_some() {
                 tokio::time::timeout(LAST_WORDS, next).await.ok().flatten()
+            } else if self.desk.is_asking() {
+                // A decision may come from elsewhere while the question is on the screen.
+                tokio::select! {
+                    frame = next => frame,
+                    line = self.desk.line() => {
+                        self.decide(&line).await?;
+                        continue;
+                    }
+                }
             } else {
                 ticking(&mut self.view, next).await?
             };
@@ -155,12 +180,47 @@ impl Follower<'_> {
         }
     }
 
+    /// Puts the next question on the screen.
+    fn ask(&mut self) -> anyhow::Result<()> {
+        let (again, job_id) = (&self.again, self.job_id);
+        let elsewhere = |approval: &str| {
+            format!(
+                "  decide at a terminal: {again}\n  or send: POST /api/v1/agent/tasks/{job_id}/approve \
+                 {{\"approved\": true, \"approvalId\": \"{approval}\"}}"
+            )
+        };
+        if let (View::Rendered(renderer), Some(question)) = (&mut self.view, self.desk.question(elsewhere)) {
+            renderer.note(&question)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was typed, if it means something. One that is refused is asked again, unless it waits no more.
+    async fn decide(&mut self, line: &str) -> anyhow::Result<()> {
+        let Some(decision) = self.desk.decide(line) else { return Ok(()) };
+        let path = format!("/api/v1/agent/tasks/{}/approve", self.job_id);
+        match self.client.send(Request::post(&path, Some(decision.body))).await {
+            Ok(_) => {
+                self.desk.decided();
+                self.view.note(decision.said)?;
+            }
+            Err(error) => {
+                if matches!(client::trouble(&error), client::Trouble::Problem { passing: false, .. }) {
+                    self.desk.decided();
+                }
+                self.view.note(&format!("not decided: {}", self.client.explain(error)))?;
+            }
+        }
+        Ok(())
+    }
+
     fn show(&mut self, frame: sse_stream::Sse) -> anyhow::Result<Frame> {
         let frame = self.position.accept(frame);
         match &frame {
             Frame::Event { raw, event } => {
                 self.failures = 0;
                 self.view.event(raw, event)?;
+                self.desk.event(event);
                 self.outcome = self.outcome.or_else(|| outcome(event));
             }
             Frame::Snapshot if self.failures > 0 => {
@@ -197,8 +257,8 @@ impl Follower<'_> {
         Ok(())
     }
 
-    async fn ask_for_state(&self, job_id: &str) -> anyhow::Result<String> {
-        let path = format!("/api/v1/jobs/{job_id}");
+    async fn ask_for_state(&self) -> anyhow::Result<String> {
+        let path = format!("/api/v1/jobs/{}", self.job_id);
         let job: Value = self.client.send(Request::get(&path)).await?.read()?;
         Ok(job.get("state").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
@@ -271,6 +331,10 @@ mod tests {
 
     /// Follows a job on a server that gives these answers: the exit status, what was written, and what was asked.
     async fn followed(answers: Vec<String>, as_json: bool) -> (ExitCode, String, String, Vec<String>) {
+        followed_by(answers, as_json, Desk::empty()).await
+    }
+
+    async fn followed_by(answers: Vec<String>, as_json: bool, desk: Desk) -> (ExitCode, String, String, Vec<String>) {
         // The client needs a TLS provider even where it speaks none.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -283,7 +347,7 @@ mod tests {
         let server = tokio::spawn(serve(listener, answers));
         let client = Client::new(&options).expect("a client");
         let (screen, written, notes) = screen(false);
-        let code = follow(&client, "01", &options, screen).await.expect("followed");
+        let code = follow_with(&client, "01", &options, screen, desk).await.expect("followed");
         (code, written.text(), notes.text(), server.await.expect("served"))
     }
 
@@ -328,5 +392,28 @@ mod tests {
         let (_, lines, notes, _) = followed(vec![stream(&frames)], true).await;
         assert_eq!(lines, "{\"seq\":1,\"type\":\"text\",\"content\":\"a\\nb\"}\n{\"seq\":2,\"type\":\"completed\"}\n");
         assert_eq!(notes, "");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_is_asked_about_on_the_terminal() {
+        let asked = r#""type":"approval_required","approvalId":"a1","toolName":"Bash","toolInput":{"command":"ls"}"#;
+        let first = stream(&[event(1, asked)]);
+        // Decided elsewhere, while the question was on the screen.
+        let second = stream(&[event(2, r#""type":"completed""#), "event: end\ndata: {}\n\n".to_owned()]);
+        let (_keep, lines) = tokio::sync::mpsc::channel(1);
+        let desk = Desk::answered_by(lines);
+        let (code, _, notes, heads) = followed_by(vec![first, second], false, desk).await;
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert!(notes.contains("may it use Bash? {\"command\":\"ls\"}"), "{notes}");
+        assert_eq!(heads.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn without_a_terminal_it_says_how_to_decide_elsewhere() {
+        let asked = r#""type":"approval_required","approvalId":"a1","toolName":"Bash","toolInput":{"command":"ls"}"#;
+        let frames = [event(1, asked), event(2, r#""type":"completed""#), "event: end\ndata: {}\n\n".to_owned()];
+        let (_, _, notes, _) = followed(vec![stream(&frames)], false).await;
+        assert!(notes.contains("waits for an approval: Bash {\"command\":\"ls\"}"), "{notes}");
+        assert!(notes.contains("POST /api/v1/agent/tasks/01/approve"), "{notes}");
     }
 }

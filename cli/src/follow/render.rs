@@ -55,7 +55,11 @@ impl Renderer {
                 self.screen.note("the answer so far is void: it starts again")
             }
             "tool_use" => self.screen.note(&format!("uses the tool {}", name_of_tool(event))),
-            "approval_required" => self.screen.note("waits for an approval"),
+            "approval_required" => {
+                self.doing("waits for an approval");
+                Ok(())
+            }
+            "approval_resolved" => self.approval_resolved(event),
             "progress" => self.progress(event),
             "completed" => self.completed(event),
             "error" => self.ended("failed", event),
@@ -106,6 +110,15 @@ impl Renderer {
         self.retries = true;
         self.doing(format!("waits to try again{wait}"));
         self.screen.note(&format!("retrying{wait}{because}"))
+    }
+
+    fn approval_resolved(&mut self, event: &Value) -> io::Result<()> {
+        self.doing("working");
+        match text(event, "state") {
+            "approved" => self.screen.note("the tool call was approved"),
+            "withdrawn" => Ok(()),
+            state => self.screen.note(&format!("the tool call was {state}")),
+        }
     }
 
     fn progress(&mut self, event: &Value) -> io::Result<()> {

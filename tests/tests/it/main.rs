@@ -1,6 +1,7 @@
 //! Behaviour, seen from outside, and the promises of the ports. One binary, so that all tests share one PostgreSQL.
 
 mod agent_table;
+mod approval;
 mod architecture;
 mod bad_input;
 mod budget;
@@ -19,6 +20,7 @@ mod group;
 mod harness;
 mod http;
 mod idempotency;
+mod inject;
 mod jobs;
 mod keys;
 mod openai_engine;

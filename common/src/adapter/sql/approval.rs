@@ -11,10 +11,11 @@ use super::{
     SqlStore, ask,
     cancel::{self, Reason},
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
-    line,
+    engine_state, line,
     row::{self, JobRow},
     statement,
     unit::{Unit, id_rows},
+    usage,
 };
 use crate::{
     domain::{
@@ -125,10 +126,16 @@ impl<D: Dialect> Approvals for SqlStore<D> {
         if row.job.state != JobState::AwaitingApproval {
             return Ok((Parked::Decided, Consequences::default()));
         }
-        for event in park.events {
+        let reports = park.usage.map(|report| (&row, report));
+        let spent = usage::keep(&mut unit, &Vec::from_iter(reports)).await?;
+        for event in park.events.into_iter().chain(spent.into_values()) {
             unit.emit(&mut row, event);
         }
-        row.end_lease();
+        let resumable = park.engine_state.is_some();
+        if let Some(state) = park.engine_state {
+            engine_state::keep(&mut unit, &park.fence, state).await?;
+        }
+        let_wait(&mut row, resumable);
         unit.save(&mut [row]).await?;
         Ok((Parked::Done, unit.commit().await?))
     }
@@ -161,7 +168,7 @@ impl<D: Dialect> Approvals for SqlStore<D> {
             count += expired.len();
             resolve(&mut unit, row, &expired).await?;
             if !expired.is_empty() {
-                go_on(&mut unit, row, rest.is_empty());
+                go_on(&mut unit, row, rest.is_empty()).await?;
             }
         }
         unit.save(&mut rows).await?;
@@ -208,8 +215,7 @@ impl<D: Dialect> SqlStore<D> {
         if verdict.ruling == Ruling::Reject {
             return cancel::cancel_row(unit, row, &Reason::rejected(), &self.interrupted_marker).await;
         }
-        go_on(unit, row, rest.is_empty());
-        Ok(())
+        go_on(unit, row, rest.is_empty()).await
     }
 }
 
@@ -264,22 +270,34 @@ async fn resolve<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, decided: &[Ap
 }
 
 /// Something was decided: a holder is told. With the last decision the job goes on.
-fn go_on<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, was_last: bool) {
+async fn go_on<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, was_last: bool) -> Result<(), StoreError> {
     // A holder whose lease has passed is gone, whether or not a sweep has said so.
     let holder = row.job.worker_id.filter(|_| row.job.lease_until.is_some_and(|until| until >= unit.db_now));
     if let Some(worker_id) = holder {
         unit.consequences.decided.push(Stop { worker_id, job_id: row.job.id, claim: row.claim });
     }
     if !was_last || row.job.state != JobState::AwaitingApproval {
-        return;
+        return Ok(());
     }
     if holder.is_some() {
         row.change(Change::ResumeWarm).expect("the state was checked");
     } else {
+        if row.job.lease_until.is_some() {
+            usage::lost(unit, std::slice::from_mut(row)).await?;
+        }
         let_go(unit, row);
         row.change(Change::ResumeParked).expect("the state was checked");
         row.job.run_at = unit.now;
         unit.queue(row);
+    }
+    Ok(())
+}
+
+/// The holder lets go of a job that waits. With what its engine needs to go on, what was said so far stands.
+pub(super) fn let_wait(row: &mut JobRow, resumable: bool) {
+    row.end_lease();
+    if resumable {
+        row.parked_seq = Some(row.job.tail_seq);
     }
 }
 
@@ -291,7 +309,16 @@ pub(super) fn let_go<D: Dialect>(unit: &Unit<D>, row: &mut JobRow) {
     }
 }
 
-/// Closes what a job asks that is about to end, or whose run ends without waiting for the answers. Plain jobs pay nothing. The
+/// The run is about to end without waiting for what it asks.
+pub(super) async fn end_wait<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow) -> Result<(), StoreError> {
+    if row.job.state == JobState::AwaitingApproval {
+        close(unit, row).await?;
+        row.change(Change::ResumeWarm).expect("the state was checked");
+    }
+    Ok(())
+}
+
+/// Closes what a job asks that is about to end. Plain jobs pay nothing. The
 /// caller saves the row.
 pub(super) async fn close<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow) -> Result<(), StoreError> {
     if row.job.state != JobState::AwaitingApproval {

@@ -16,7 +16,7 @@ use crate::{
     domain::{Change, EventType, Failure, FailureClass, JobState, NewEvent, Role},
     port::{
         StoreError,
-        store::{CancelRequest, CancelResult, Consequences},
+        store::{CancelRequest, CancelResult, Consequences, Interruption},
     },
 };
 
@@ -27,8 +27,14 @@ pub(super) struct Reason {
 }
 
 impl Reason {
-    pub(super) fn interrupted() -> Self {
-        Self { code: "USER_INTERRUPT".to_owned(), message: "Interrupted by a new task".to_owned() }
+    /// Said to the task that gives way to another.
+    pub(super) fn interrupted(by: Interruption) -> Self {
+        let (code, message) = match by {
+            Interruption::Task => ("USER_INTERRUPT", "Interrupted by a new task"),
+            Interruption::Inject => ("USER_INJECT", "Interrupted by user injection"),
+            Interruption::Voice => ("VOICE_INJECT", "Interrupted by voice message"),
+        };
+        Self { code: code.to_owned(), message: message.to_owned() }
     }
 
     /// Said to a task one of whose tool calls was refused, and itself with it.
@@ -78,12 +84,17 @@ pub(super) async fn cancel_row<D: Dialect>(
 /// The text that watchers were shown and that was not retracted.
 async fn shown_text<D: Dialect>(unit: &mut Unit<D>, row: &JobRow) -> Result<String, StoreError> {
     let Some(from) = row.text_from else { return Ok(String::new()) };
-    let mut text = String::new();
+    let mut shown: Vec<(i64, String)> = Vec::new();
     for event in unit.tx.fetch(&statement::TEXT, params![row.job.id.uuid(), from]).await? {
         let data: Value = serde_json::from_str(&event.text("data")?).unwrap_or_default();
-        text.push_str(data["content"].as_str().unwrap_or_default());
+        if event.text("type")? == EventType::TextRetracted.as_str() {
+            let from = data["from_seq"].as_i64().unwrap_or_default();
+            shown.retain(|(seq, _)| *seq < from);
+        } else {
+            shown.push((event.int("seq")?, data["content"].as_str().unwrap_or_default().to_owned()));
+        }
     }
-    Ok(text)
+    Ok(shown.into_iter().map(|(_, text)| text).collect())
 }
 
 impl<D: Dialect> SqlStore<D> {

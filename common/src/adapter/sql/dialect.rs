@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `{now}` | microseconds by `clock_timestamp()` | the same by `unixepoch('subsec')` |
 //! | `{for update}` / `{skip locked}` | row locks | nothing: a write transaction is alone |
+//! | `{hex: id}` | the digits of an id, from its text | the same, by `hex()` |
 //! | `{rows: id uuid, n int}` | `json_to_recordset($1)` | `json_each($1)` |
 //!
 //! A batch is one JSON parameter that the database turns into rows, so one statement text serves any batch size.
@@ -51,6 +52,7 @@ fn render(template: &str, flavor: Flavor) -> String {
         let (word, after) = after.split_once('}').expect("statements close their braces");
         out.push_str(&match word.split_once(':') {
             Some(("rows", columns)) => rows(columns, flavor),
+            Some(("hex", column)) => hex(column.trim(), flavor),
             _ => word_text(word, flavor).to_owned(),
         });
         rest = after;
@@ -70,6 +72,14 @@ fn word_text(word: &str, flavor: Flavor) -> &'static str {
         // A transaction that writes is alone there from its beginning.
         ("take turn", Flavor::Sqlite) => "WHERE $1 IS NOT NULL",
         _ => panic!("no such word in a statement: {word}"),
+    }
+}
+
+/// An id as 32 hexadecimal digits in lower case.
+fn hex(column: &str, flavor: Flavor) -> String {
+    match flavor {
+        Flavor::Postgres => format!("replace(CAST({column} AS text), '-', '')"),
+        Flavor::Sqlite => format!("lower(hex({column}))"),
     }
 }
 

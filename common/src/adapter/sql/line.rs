@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{Change, JobId, JobState, OnBusy, SessionId},
-    port::StoreError,
+    port::{StoreError, store::Interruption},
 };
 
 /// What stands in a session's line, and what is in its way.
@@ -57,6 +57,7 @@ pub(super) async fn admit<D: Dialect>(
     unit: &mut Unit<D>,
     session: SessionId,
     on_busy: OnBusy,
+    interruption: Interruption,
     marker: &str,
 ) -> Result<Admission, StoreError> {
     let Some(line) = lines(unit, &BTreeSet::from([session])).await?.pop() else { return Ok(Admission::Next) };
@@ -73,7 +74,7 @@ pub(super) async fn admit<D: Dialect>(
             if let Some(active) = line.active {
                 let mut rows = unit.lock_jobs([active]).await?;
                 for row in &mut rows {
-                    cancel::cancel_row(unit, row, &Reason::interrupted(), marker).await?;
+                    cancel::cancel_row(unit, row, &Reason::interrupted(interruption), marker).await?;
                     unreleased |= row.job.lease_until.is_some();
                 }
                 unit.save(&mut rows).await?;

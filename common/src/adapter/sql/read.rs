@@ -42,6 +42,8 @@ impl<D: Dialect> Reads for SqlStore<D> {
             &statement::CHILD_JOBS
         } else if filter.session_id.is_some() {
             &statement::SESSION_JOBS
+        } else if filter.user_id.is_some() {
+            &statement::USER_JOBS
         } else if only_live {
             &statement::LIVE_JOBS
         } else if only_unsuccessful {
@@ -58,6 +60,7 @@ impl<D: Dialect> Reads for SqlStore<D> {
             before(filter.before.map(JobId::uuid)),
             filter.limit,
             state_list(&filter.states),
+            filter.user_id.clone(),
         ];
         params.extend(filter.parent_id.map(|id| id.uuid().into()));
         let rows = self.dialect.read(sql, params).await?;
@@ -104,7 +107,13 @@ impl<D: Dialect> Reads for SqlStore<D> {
 
     async fn sessions(&self, tenant: &str, filter: &SessionFilter) -> Result<Vec<Session>, StoreError> {
         let before = before(filter.before.map(SessionId::uuid));
-        let rows = self.dialect.read(&statement::SESSIONS, params![tenant, before, filter.limit]).await?;
+        let rows = match &filter.user_id {
+            None => self.dialect.read(&statement::SESSIONS, params![tenant, before, filter.limit]).await?,
+            Some(user) => {
+                let params = params![tenant, before, filter.limit, user.as_str()];
+                self.dialect.read(&statement::USER_SESSIONS, params).await?
+            }
+        };
         rows.iter().map(row::session).collect()
     }
 

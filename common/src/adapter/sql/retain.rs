@@ -102,6 +102,13 @@ impl<D: Dialect> Retains for SqlStore<D> {
         tx.commit().await?;
         Ok(Step { removed: ids.len() as u64, next })
     }
+
+    async fn drop_attachments(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let mut tx = self.dialect.begin().await?;
+        let dropped = tx.execute(&statement::DROP_ATTACHMENTS, params![before, limit]).await?;
+        tx.commit().await?;
+        Ok(dropped)
+    }
 }
 
 /// Before every job.

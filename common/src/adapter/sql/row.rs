@@ -7,10 +7,13 @@ use uuid::Uuid;
 use super::dialect::SqlRow;
 use crate::{
     domain::{
-        Change, Event, Failure, FailureClass, Fence, Illegal, Job, JobId, JobState, LeaseToken, Message, OnBusy,
-        Priority, RetryPolicy, Session, Timestamp,
+        AttachmentRef, Change, Event, Failure, FailureClass, Fence, Illegal, Job, JobId, JobState, LeaseToken, Message,
+        OnBusy, Priority, RetryPolicy, Session, Timestamp,
     },
-    port::{Ready, StoreError, store::Queued},
+    port::{
+        Ready, StoreError,
+        store::{Interruption, Queued},
+    },
 };
 
 /// A job as one transaction holds it: loaded under a lock, changed by the rules of `domain`, saved whole.
@@ -28,6 +31,16 @@ pub(super) struct JobRow {
     pub text_from: Option<i64>,
     pub crashes: i64,
     pub waits_for: Option<JobId>,
+    /// A task's engine.
+    pub engine: Option<String>,
+    /// Its runs spend tokens.
+    pub metered: bool,
+    /// What the task is told that gives way to it.
+    pub interruption: Interruption,
+    /// What comes with `pending_message`: JSON, as in messages.
+    pub pending_attachments: Option<String>,
+    /// Number of the last event before a run let go of its process, to be resumed: what was said until then stands.
+    pub parked_seq: Option<i64>,
 }
 
 /// What may change of a job after it was made: the row of the `SAVE_JOBS` batch.
@@ -54,6 +67,10 @@ pub(super) struct SavedJob {
     text_from: Option<i64>,
     crashes: i64,
     waits_for: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_attachments: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked_seq: Option<i64>,
     old_version: i64,
     tail_seq: i64,
 }
@@ -77,6 +94,10 @@ pub(super) struct InsertedJob {
     retry_of: Option<Uuid>,
     dedup_key: Option<String>,
     payload_version: u32,
+    user_id: Option<String>,
+    engine: Option<String>,
+    metered: u8,
+    interruption: Option<&'static str>,
     expires_at: Option<i64>,
     deadline: Option<i64>,
     created_at: i64,
@@ -117,6 +138,8 @@ impl JobRow {
             text_from: self.text_from,
             crashes: self.crashes,
             waits_for: self.waits_for.map(JobId::uuid),
+            pending_attachments: self.pending_attachments.clone(),
+            parked_seq: self.parked_seq,
             old_version: job.version,
             tail_seq: job.tail_seq,
         }
@@ -141,6 +164,10 @@ impl JobRow {
             retry_of: job.retry_of.map(JobId::uuid),
             dedup_key: job.dedup_key.clone(),
             payload_version: job.payload_version,
+            user_id: job.user_id.clone(),
+            engine: self.engine.clone(),
+            metered: self.metered.into(),
+            interruption: (self.interruption != Interruption::default()).then(|| self.interruption.as_str()),
             expires_at: micros(job.expires_at),
             deadline: micros(job.deadline),
             created_at: job.created_at.micros(),
@@ -252,7 +279,7 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
     let priority: u8 = number(row, "priority")?;
     let attempt = number(row, "attempt")?;
     let job = Job {
-        user_id: None, // TODO(store)
+        user_id: row.opt_text("user_id")?,
         id: row.uuid("id")?.into(),
         tenant: row.text("tenant")?,
         kind: row.text("kind")?,
@@ -299,6 +326,11 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         text_from: row.opt_int("text_from")?,
         crashes: row.int("crashes")?,
         waits_for: row.opt_uuid("waits_for")?.map(Into::into),
+        engine: row.opt_text("engine")?,
+        metered: row.int("metered")? > 0,
+        interruption: row.opt_text("interruption")?.and_then(|text| text.parse().ok()).unwrap_or_default(),
+        pending_attachments: row.opt_text("pending_attachments")?,
+        parked_seq: row.opt_int("parked_seq")?,
         job,
     })
 }
@@ -348,7 +380,7 @@ pub(super) fn event(row: &impl SqlRow) -> Result<Event, StoreError> {
 
 pub(super) fn session(row: &impl SqlRow) -> Result<Session, StoreError> {
     Ok(Session {
-        user_id: None, // TODO(store)
+        user_id: row.opt_text("user_id")?,
         id: row.uuid("id")?.into(),
         tenant: row.text("tenant")?,
         status: parse(row, "status")?,
@@ -361,9 +393,15 @@ pub(super) fn session(row: &impl SqlRow) -> Result<Session, StoreError> {
     })
 }
 
+/// What can't be read can't be shown, but the message can.
+fn attachments(row: &impl SqlRow) -> Result<Vec<AttachmentRef>, StoreError> {
+    let text = row.opt_text("attachments")?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
 pub(super) fn message(row: &impl SqlRow) -> Result<Message, StoreError> {
     Ok(Message {
-        attachments: Vec::new(), // TODO(store)
+        attachments: attachments(row)?,
         id: row.uuid("id")?.into(),
         session_id: row.uuid("session_id")?.into(),
         job_id: row.opt_uuid("job_id")?.map(Into::into),

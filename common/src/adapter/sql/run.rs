@@ -13,11 +13,12 @@ use uuid::Uuid;
 use super::{
     SqlStore, approval,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
-    effect,
+    effect, engine_state,
     line::{self, Admission},
     row::{self, JobRow},
     statement,
     unit::{Unit, id_rows},
+    usage,
 };
 use crate::{
     domain::{
@@ -138,28 +139,43 @@ impl<D: Dialect> Runs for SqlStore<D> {
         now: Timestamp,
     ) -> Result<(Vec<Result<(), Stale>>, Consequences), StoreError> {
         let (mut unit, mut rows) = self.hold(entries.iter().map(|entry| entry.fence), now).await?;
+        let reports: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| {
+                let row = rows.get(&entry.fence.job_id).filter(|row| row.accepts(&entry.fence))?;
+                Some((row, entry.usage.clone()?))
+            })
+            .collect();
+        let mut spent = usage::keep(&mut unit, &reports).await?;
         let mut ended = Vec::with_capacity(entries.len());
         let mut receipts = Vec::new();
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
-            let held = rows.get(&entry.fence.job_id).is_some_and(|row| row.accepts(&entry.fence));
-            results.push(if held { Ok(()) } else { Err(Stale) });
-            let Some(mut row) = rows.remove(&entry.fence.job_id).filter(|_| held) else { continue };
+            let fence = entry.fence;
+            let Some(mut row) = rows.remove(&fence.job_id) else {
+                results.push(Err(Stale));
+                continue;
+            };
+            if !row.accepts(&fence) {
+                rows.insert(fence.job_id, row);
+                results.push(Err(Stale));
+                continue;
+            }
+            results.push(Ok(()));
             receipts.extend(effect::receipt_rows(row.job.id, entry.receipts, now));
-            for event in entry.events {
+            for event in entry.events.into_iter().chain(spent.remove(&fence.job_id)) {
                 unit.emit(&mut row, event);
             }
-            if row.job.state == JobState::AwaitingApproval {
-                if matches!(entry.outcome, Outcome::HandedBack { .. }) {
-                    // It waits on, without a holder, as if it had been parked.
-                    row.end_lease();
-                    ended.push(row);
-                    continue;
-                }
-                approval::close(&mut unit, &mut row).await?;
-                row.change(Change::ResumeWarm).expect("the state was checked");
+            let resumable = entry.engine_state.is_some();
+            if let Some(state) = entry.engine_state {
+                engine_state::keep(&mut unit, &fence, state).await?;
             }
-            end_run(&mut unit, &mut row, entry.outcome);
+            if row.job.state == JobState::AwaitingApproval && matches!(entry.outcome, Outcome::HandedBack { .. }) {
+                approval::let_wait(&mut row, resumable);
+            } else {
+                approval::end_wait(&mut unit, &mut row).await?;
+                end_run(&mut unit, &mut row, entry.outcome);
+            }
             ended.push(row);
         }
         unit.save(&mut ended).await?;
@@ -177,7 +193,15 @@ impl<D: Dialect> Runs for SqlStore<D> {
             return Ok((Err(Stale), Consequences::default()));
         }
         for row in &mut rows {
+            let report = release.usage.clone().map(|report| (&*row, report));
+            let spent = usage::keep(&mut unit, &Vec::from_iter(report)).await?;
+            for event in spent.into_values() {
+                unit.emit(row, event);
+            }
             row.end_lease();
+        }
+        if let Some(state) = release.engine_state {
+            engine_state::keep(&mut unit, &fence, state).await?;
         }
         unit.save(&mut rows).await?;
         line::free_next(&mut unit, BTreeSet::from_iter(fence.session_id)).await?;
@@ -234,7 +258,9 @@ impl<D: Dialect> SqlStore<D> {
             row.job.worker_id = Some(worker);
             row.claimed_at = Some(now);
             row.job.started_at = row.job.started_at.or(Some(now));
-            unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({})));
+            if let Some(from) = void_from(&mut unit, row).await? {
+                unit.emit(row, NewEvent::new(EventType::TextRetracted, json!({"from_seq": from})));
+            }
             unit.emit(row, NewEvent::new(EventType::Started, json!({"worker_id": worker})));
         }
         unit.save(&mut rows).await?;
@@ -243,7 +269,13 @@ impl<D: Dialect> SqlStore<D> {
             .into_iter()
             .filter_map(|row| {
                 let fence = row.fence()?;
-                Some(Claimed { snoozed_since: row.snoozed_since, cut_off_at: row.cut_off_at, job: row.job, fence })
+                Some(Claimed {
+                    snoozed_since: row.snoozed_since,
+                    cut_off_at: row.cut_off_at,
+                    resumes: row.parked_seq.is_some(),
+                    job: row.job,
+                    fence,
+                })
             })
             .collect();
         // The queue handed them out best first; the locks were taken by id.
@@ -257,7 +289,7 @@ impl<D: Dialect> SqlStore<D> {
         let Some(session) = row.job.session_id else { return Ok(()) };
         // One that ran before and was put off pushes nobody aside.
         let on_busy = if row.claim > 0 { OnBusy::Enqueue } else { row.on_busy };
-        match line::admit(unit, session, on_busy, &self.interrupted_marker).await? {
+        match line::admit(unit, session, on_busy, row.interruption, &self.interrupted_marker).await? {
             Admission::Next => {
                 row.change(Change::ComeDue).expect("only those are promoted");
                 unit.queue(&mut row);
@@ -279,6 +311,14 @@ impl<D: Dialect> SqlStore<D> {
         }
         unit.save(&mut [row]).await
     }
+}
+
+/// From where on what an earlier run said is void, now that another begins: all of it, or, where a run was parked to be
+/// resumed, what was said after that.
+async fn void_from<D: Dialect>(unit: &mut Unit<D>, row: &JobRow) -> Result<Option<i64>, StoreError> {
+    let (Some(from), Some(parked)) = (row.text_from, row.parked_seq) else { return Ok(row.text_from) };
+    let said = unit.tx.fetch(&statement::TEXT_AFTER, params![row.job.id.uuid(), parked]).await?;
+    Ok((!said.is_empty()).then_some(from.max(parked + 1)))
 }
 
 /// Gives a job up, by `change`: it failed, or expired. A holder, if there is one, keeps its lease; the caller decides about

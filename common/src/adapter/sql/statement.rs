@@ -19,7 +19,7 @@ macro_rules! job_columns {
          result, failure, progress, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, \
          dedup_key, claim, lease_token, lease_until, worker_id, run_at, expires_at, deadline, created_at, claimed_at, \
          started_at, finished_at, snoozed_since, cut_off_at, text_from, payload_version, \
-         crashes, waits_for, version, tail_seq"
+         crashes, waits_for, user_id, engine, metered, interruption, pending_attachments, parked_seq, version, tail_seq"
     };
 }
 
@@ -66,6 +66,60 @@ macro_rules! unpaused {
     };
 }
 
+/// What was spent by those records.
+macro_rules! spent {
+    ($whose:literal, $which:literal) => {
+        concat!(
+            "SELECT '",
+            $whose,
+            "' AS whose, CAST(coalesce(sum(input_tokens + output_tokens), 0) AS bigint) AS tokens, \
+             CAST(coalesce(sum(cost_nano_usd), 0) AS bigint) AS cost FROM usage_records WHERE ",
+            $which
+        )
+    };
+}
+
+/// The value of the group that a parameter names: days as their number since 1970.
+macro_rules! usage_key {
+    ($group:literal) => {
+        concat!(
+            "CASE ",
+            $group,
+            " WHEN 'day' THEN CAST(created_at / 86400000000 AS text) WHEN 'engine' THEN engine \
+             WHEN 'model' THEN coalesce(model, '') WHEN 'session' THEN coalesce({hex: session_id}, '') \
+             WHEN 'user' THEN coalesce(user_id, '') ELSE '' END"
+        )
+    };
+}
+
+/// Sums of the records of an index range.
+macro_rules! usage_sums {
+    ($range:literal) => {
+        concat!(
+            "SELECT g1, g2, g3, g4, g5, count(*) AS records, CAST(sum(unknown) AS bigint) AS unknown, \
+             CAST(sum(input_tokens) AS bigint) AS input_tokens, CAST(sum(output_tokens) AS bigint) AS output_tokens, \
+             CAST(sum(cache_read_tokens) AS bigint) AS cache_read_tokens, \
+             CAST(sum(cache_write_tokens) AS bigint) AS cache_write_tokens, \
+             CAST(coalesce(sum(cost_nano_usd), 0) AS bigint) AS cost_nano_usd, \
+             CAST(sum(CASE WHEN cost_nano_usd IS NULL AND input_tokens + output_tokens > 0 THEN 1 ELSE 0 END) AS bigint) \
+             AS unpriced FROM (SELECT u.*, ",
+            usage_key!("$5"),
+            " AS g1, ",
+            usage_key!("$6"),
+            " AS g2, ",
+            usage_key!("$7"),
+            " AS g3, ",
+            usage_key!("$8"),
+            " AS g4, ",
+            usage_key!("$9"),
+            " AS g5 FROM usage_records u WHERE ",
+            $range,
+            " AND created_at >= $2 AND created_at < $3 AND (user_id = $4 OR $4 IS NULL)) AS g \
+             GROUP BY g1, g2, g3, g4, g5 ORDER BY g1, g2, g3, g4, g5 LIMIT $10"
+        )
+    };
+}
+
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
     RENEW_EPOCH = "UPDATE meta SET value = $1 WHERE key = 'epoch'";
@@ -88,25 +142,25 @@ statements! {
         WHERE id IN (SELECT r.id FROM {rows: id uuid})";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
-        retry_of, dedup_key, payload_version, waits_for, claim, run_at, expires_at, deadline, created_at, started_at, version, tail_seq) \
+        retry_of, dedup_key, payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, claim, run_at, expires_at, deadline, created_at, started_at, version, tail_seq) \
         SELECT id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, \
         timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, dedup_key, \
-        payload_version, waits_for, 0, run_at, expires_at, deadline, created_at, started_at, 1, tail_seq \
+        payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, 0, run_at, expires_at, deadline, created_at, started_at, 1, tail_seq \
         FROM {rows: id uuid, tenant text, kind text, queue text, state text, priority int, attempt int, max_attempts int, \
         backoff_base_ms int, backoff_cap_ms int, timeout_ms int, payload text, metadata text, session_id uuid, \
-        on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, payload_version int, waits_for uuid, run_at int, \
-        expires_at int, deadline int, created_at int, started_at int, tail_seq int}";
+        on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, payload_version int, waits_for uuid, \
+        user_id text, engine text, metered int, interruption text, pending_attachments text, run_at int, expires_at int, deadline int, created_at int, started_at int, tail_seq int}";
     /// Writes back what was loaded under a lock; `version` is the belt to those braces.
     SAVE_JOBS = "UPDATE jobs SET state = r.state, attempt = r.attempt, result = r.result, failure = r.failure, \
         progress = r.progress, position = r.position, pending_message = r.pending_message, claim = r.claim, \
         lease_token = r.lease_token, lease_until = r.lease_until, worker_id = r.worker_id, run_at = r.run_at, \
         claimed_at = r.claimed_at, started_at = r.started_at, finished_at = r.finished_at, \
         snoozed_since = r.snoozed_since, cut_off_at = r.cut_off_at, text_from = r.text_from, crashes = r.crashes, \
-        waits_for = r.waits_for, version = r.old_version + 1, tail_seq = r.tail_seq \
-        FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
+        waits_for = r.waits_for, pending_attachments = r.pending_attachments, parked_seq = r.parked_seq, \
+        version = r.old_version + 1, tail_seq = r.tail_seq FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
         pending_message text, claim int, lease_token uuid, lease_until int, worker_id uuid, run_at int, claimed_at int, \
-        started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, crashes int, waits_for uuid, old_version int, tail_seq int} \
-        WHERE jobs.id = r.id AND jobs.version = r.old_version";
+        started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, crashes int, waits_for uuid, \
+        pending_attachments text, parked_seq int, old_version int, tail_seq int} WHERE jobs.id = r.id AND jobs.version = r.old_version";
     /// The part of `SAVE_JOBS` that appending changes.
     SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \
         tail_seq = r.tail_seq FROM {rows: id uuid, progress text, text_from int, old_version int, tail_seq int} \
@@ -127,15 +181,15 @@ statements! {
     // Sessions and their lines.
 
     /// $1 rows of ids.
-    LOCK_SESSIONS = "SELECT id, tenant, status, tail_seq, tail_message FROM sessions \
+    LOCK_SESSIONS = "SELECT id, tenant, user_id, status, tail_seq, tail_message FROM sessions \
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {for update}";
     /// $1 rows of job ids.
-    LOCK_SESSIONS_OF = "SELECT id, tenant, status, tail_seq, tail_message FROM sessions WHERE id IN \
+    LOCK_SESSIONS_OF = "SELECT id, tenant, user_id, status, tail_seq, tail_message FROM sessions WHERE id IN \
         (SELECT session_id FROM jobs WHERE session_id IS NOT NULL AND id IN (SELECT r.id FROM {rows: id uuid})) \
         ORDER BY id {for update}";
-    INSERT_SESSIONS = "INSERT INTO sessions (id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, \
-        tail_seq, tail_message) SELECT id, tenant, 'active', engine, system_prompt, metadata, at, at, tail_seq, tail_message \
-        FROM {rows: id uuid, tenant text, engine text, system_prompt text, metadata text, at int, tail_seq int, \
+    INSERT_SESSIONS = "INSERT INTO sessions (id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, \
+        tail_seq, tail_message) SELECT id, tenant, user_id, 'active', engine, system_prompt, metadata, at, at, tail_seq, tail_message \
+        FROM {rows: id uuid, tenant text, user_id text, engine text, system_prompt text, metadata text, at int, tail_seq int, \
         tail_message int}";
     SAVE_SESSIONS = "UPDATE sessions SET tail_seq = r.tail_seq, tail_message = r.tail_message, updated_at = r.at \
         FROM {rows: id uuid, tail_seq int, tail_message int, at int} WHERE sessions.id = r.id";
@@ -202,13 +256,13 @@ statements! {
 
     // Messages.
 
-    INSERT_MESSAGES = "INSERT INTO messages (session_id, ordinal, id, job_id, role, content, created_at) \
-        SELECT session_id, ordinal, id, job_id, role, content, at \
-        FROM {rows: session_id uuid, ordinal int, id uuid, job_id uuid, role text, content text, at int}";
-    MESSAGES = "SELECT session_id, ordinal, id, job_id, role, content, created_at FROM messages \
+    INSERT_MESSAGES = "INSERT INTO messages (session_id, ordinal, id, job_id, role, content, attachments, created_at) \
+        SELECT session_id, ordinal, id, job_id, role, content, attachments, at FROM {rows: session_id uuid, ordinal int, id uuid, \
+        job_id uuid, role text, content text, attachments text, at int}";
+    MESSAGES = "SELECT session_id, ordinal, id, job_id, role, content, attachments, created_at FROM messages \
         WHERE session_id = $1 AND ordinal > $2 ORDER BY ordinal LIMIT $3";
     /// $1 session, $2 the job whose own messages are left out, $3 limit.
-    HISTORY = "SELECT session_id, ordinal, id, job_id, role, content, created_at FROM messages \
+    HISTORY = "SELECT session_id, ordinal, id, job_id, role, content, attachments, created_at FROM messages \
         WHERE session_id = $1 AND (job_id IS NULL OR job_id <> $2) ORDER BY ordinal DESC LIMIT $3";
 
     // Events.
@@ -225,8 +279,10 @@ statements! {
         ORDER BY seq LIMIT $2";
     /// $1 job, $2 limit: what was said of its failed attempts, the last first.
     RETRYING = "SELECT ts, data FROM events WHERE job_id = $1 AND type = 'retrying' ORDER BY seq DESC LIMIT $2";
-    /// $1 job, $2 first number.
-    TEXT = "SELECT data FROM events WHERE job_id = $1 AND seq >= $2 AND type = 'text' ORDER BY seq";
+    /// $1 job, $2 first number: text, and what was retracted of it.
+    TEXT = "SELECT seq, type, data FROM events WHERE job_id = $1 AND seq >= $2 AND type IN ('text', 'text_retracted') ORDER BY seq";
+    /// $1 job, $2 number: a row if text was shown after it.
+    TEXT_AFTER = "SELECT 1 AS found WHERE EXISTS (SELECT 1 FROM events WHERE job_id = $1 AND seq > $2 AND type = 'text')";
     JOB_TAILS = "SELECT id, tenant, first_seq, tail_seq, finished_at FROM jobs \
         WHERE id IN (SELECT r.id FROM {rows: id uuid})";
     SESSION_TAILS = "SELECT id, tenant, first_seq, tail_seq, NULL AS finished_at FROM sessions \
@@ -289,6 +345,59 @@ statements! {
     APPROVALS = "SELECT ", approval_columns!(), " FROM approvals WHERE tenant = $1 AND job_id = $2 ORDER BY ordinal LIMIT $3";
     /// $1 rows of job ids.
     DELETE_APPROVALS = "DELETE FROM approvals WHERE job_id IN (SELECT r.id FROM {rows: id uuid})";
+
+    // What engines must find again.
+
+    ENGINE_STATE = "SELECT engine, engine_session, content FROM engine_states WHERE session_id = $1 AND engine = $2";
+    SAVE_ENGINE_STATE = "INSERT INTO engine_states (session_id, engine, engine_session, content, updated_at) \
+        VALUES ($1, $2, $3, $4, {now}) ON CONFLICT (session_id, engine) DO UPDATE SET \
+        engine_session = excluded.engine_session, content = excluded.content, updated_at = excluded.updated_at";
+
+    // Attachments.
+
+    /// $1 tenant, $2 hash, $3 now.
+    TOUCH_ATTACHMENT = "UPDATE attachments SET created_at = $3 WHERE tenant = $1 AND hash = $2";
+    INSERT_ATTACHMENT = "INSERT INTO attachments (tenant, hash, size, base64, created_at, named) VALUES ($1, $2, $3, $4, $5, 0) \
+        ON CONFLICT (tenant, hash) DO UPDATE SET created_at = excluded.created_at";
+    /// $1 rows of hashes, $2 tenant.
+    ATTACHMENTS = "SELECT hash, size, base64 FROM attachments WHERE tenant = $2 \
+        AND hash IN (SELECT r.hash FROM {rows: hash text})";
+    /// $1 rows of tenants and hashes, in order.
+    LOCK_ATTACHMENTS = "SELECT hash FROM attachments WHERE (tenant, hash) IN \
+        (SELECT r.tenant, r.hash FROM {rows: tenant text, hash text}) ORDER BY tenant, hash {for update}";
+    NAME_ATTACHMENTS = "UPDATE attachments SET named = 1 WHERE named = 0 AND (tenant, hash) IN \
+        (SELECT r.tenant, r.hash FROM {rows: tenant text, hash text})";
+    /// $1 before, $2 limit. One that is sent again meanwhile stays.
+    DROP_ATTACHMENTS = "DELETE FROM attachments WHERE named = 0 AND created_at < $1 AND (tenant, hash) IN \
+        (SELECT a.tenant, a.hash FROM attachments a WHERE a.named = 0 AND a.created_at < $1 ORDER BY a.created_at LIMIT $2)";
+
+    // What tenants chose.
+
+    PREFERENCE = "SELECT value FROM preferences WHERE tenant = $1 AND name = $2";
+    SAVE_PREFERENCE = "INSERT INTO preferences (tenant, name, value, updated_at) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at";
+
+    // Usage.
+
+    /// Returns the records that are new.
+    INSERT_USAGE = "INSERT INTO usage_records (id, tenant, job_id, claim, session_id, user_id, engine, model, attempt, \
+        input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost_nano_usd, cost_basis, unknown, created_at) \
+        SELECT id, tenant, job_id, claim, session_id, user_id, engine, model, attempt, input_tokens, output_tokens, \
+        cache_read_tokens, cache_write_tokens, cost_nano_usd, cost_basis, unknown, at \
+        FROM {rows: id uuid, tenant text, job_id uuid, claim int, session_id uuid, user_id text, engine text, model text, \
+        attempt int, input_tokens int, output_tokens int, cache_read_tokens int, cache_write_tokens int, cost_nano_usd int, \
+        cost_basis text, unknown int, at int} WHERE true ON CONFLICT DO NOTHING RETURNING id";
+    /// $1 tenant, $2 job, $3 limit.
+    USAGE_OF_JOB = "SELECT id, tenant, job_id, claim, session_id, user_id, engine, model, attempt, input_tokens, output_tokens, \
+        cache_read_tokens, cache_write_tokens, cost_nano_usd, cost_basis, unknown, created_at FROM usage_records \
+        WHERE tenant = $1 AND job_id = $2 ORDER BY claim LIMIT $3";
+    /// $1 job, $2 session, $3 tenant, $4 since.
+    SPENT = spent!("job", "job_id = $1"), " UNION ALL ", spent!("session", "session_id = $2"), " UNION ALL ",
+        spent!("tenant", "tenant = $3 AND created_at >= $4");
+    /// $1 tenant, $2 from, $3 to, $4 user, $5 to $9 the groups, $10 limit.
+    USAGE_SUMS = usage_sums!("tenant = $1");
+    /// As `USAGE_SUMS`, of one session, $11: served by its index.
+    SESSION_USAGE_SUMS = usage_sums!("session_id = $11 AND tenant = $1");
 
     // Sweeps.
 
@@ -378,21 +487,21 @@ statements! {
 
     /// $1 tenant, $2 id.
     JOB = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND id = $2";
-    /// $1 tenant, $2 kind, $3 queue, $4 session, $5 since, $6 before, $7 limit, $8 states as `,a,b,`; null means any.
+    /// $1 tenant, $2 kind, $3 queue, $4 session, $5 since, $6 before, $7 limit, $8 states as `,a,b,`, $9 user; null means any.
     JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
-        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND (user_id = $9 OR $9 IS NULL) ORDER BY id DESC LIMIT $7";
     /// As `JOBS`, of those that have not ended: served by their own, small index.
     LIVE_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND finished_at IS NULL \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
-        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND (user_id = $9 OR $9 IS NULL) ORDER BY id DESC LIMIT $7";
     /// As `JOBS`, of those that ended badly: likewise.
     UNSUCCESSFUL_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 AND ", unsuccessful!(), " \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
-        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND (user_id = $9 OR $9 IS NULL) ORDER BY id DESC LIMIT $7";
     /// $1 tenant, $2 kind, $3 queue, $4 since, $5 before, $6 limit, $7 states as `,a,b,`.
     UNSUCCESSFUL = "SELECT id, failure, CAST(length(payload) AS bigint) AS payload_chars, \
         (SELECT count(*) FROM jobs n WHERE n.retry_of = jobs.id) AS retries \
@@ -410,17 +519,25 @@ statements! {
     SESSION_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND session_id = $4 \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
-        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) ORDER BY id DESC LIMIT $7";
-    /// As `JOBS`, of one parent, $9: served by its index.
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND (user_id = $9 OR $9 IS NULL) ORDER BY id DESC LIMIT $7";
+    /// As `JOBS`, of one parent, $10: served by its index.
     CHILD_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
-        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND parent_id = $9 ORDER BY id DESC LIMIT $7";
-    SESSION = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND (user_id = $9 OR $9 IS NULL) AND parent_id = $10 ORDER BY id DESC LIMIT $7";
+    /// As `JOBS`, of one user: served by its index.
+    USER_JOBS = "SELECT ", job_columns!(), ", payload FROM jobs WHERE tenant = $1 \
+        AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
+        AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
+        AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND user_id = $9 ORDER BY id DESC LIMIT $7";
+    SESSION = "SELECT id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
         WHERE tenant = $1 AND id = $2";
     /// $1 tenant, $2 before, $3 limit.
-    SESSIONS = "SELECT id, tenant, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
+    SESSIONS = "SELECT id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
         WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    /// As `SESSIONS`, of one user, $4.
+    USER_SESSIONS = "SELECT id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq \
+        FROM sessions WHERE tenant = $1 AND id < $2 AND user_id = $4 ORDER BY id DESC LIMIT $3";
     /// $1 tenant; null means all.
     QUEUE_STATS = "SELECT queue, state, count(*) AS jobs, min(run_at) AS oldest FROM jobs \
         WHERE finished_at IS NULL AND (tenant = $1 OR $1 IS NULL) GROUP BY queue, state ORDER BY queue, state";

@@ -7,22 +7,22 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    SqlStore,
+    SqlStore, attachment,
     dedup::{Judged, Keys},
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect,
     line::{self, Admission},
     row::JobRow,
     statement,
-    unit::{FreshSession, Unit},
+    unit::{FreshSession, HeldSession, Unit},
 };
 use crate::{
     domain::{Change, DedupMode, EventType, Job, JobId, JobState, NewEvent, OnBusy, SessionId, Timestamp},
     port::{
         StoreError,
         store::{
-            CancelRequest, CancelResult, Consequences, Created, IdempotencyRecord, NewJob, NewTask, Refused,
-            StoredAnswer, Submission, Submissions, Submitted,
+            CancelRequest, CancelResult, Consequences, Created, IdempotencyRecord, Interruption, NewJob, NewTask,
+            Refused, StoredAnswer, Submission, Submissions, Submitted,
         },
     },
 };
@@ -194,6 +194,7 @@ impl<D: Dialect> SqlStore<D> {
             results.push(Submitted::Done(made));
         }
         unit.insert(&rows).await?;
+        attachment::name(&mut unit, &open).await?;
         keys.save(&mut unit, &rows).await?;
         let repeated: Vec<_> = part
             .iter()
@@ -307,7 +308,7 @@ impl<D: Dialect> SqlStore<D> {
             row.job.session_id = Some(session_id);
             row.pending_message = Some(task.prompt.clone());
             if joins_line && row.job.state == JobState::Queued {
-                match line::admit(unit, session_id, row.on_busy, &self.interrupted_marker).await? {
+                match line::admit(unit, session_id, row.on_busy, row.interruption, &self.interrupted_marker).await? {
                     Admission::Next => {}
                     Admission::Wait(position) => {
                         row.change(Change::Block).expect("a queued job can wait");
@@ -326,6 +327,10 @@ impl<D: Dialect> SqlStore<D> {
             }
             state => unit.emit(&mut row, NewEvent::new(EventType::Queued, json!({"state": state.as_str()}))),
         }
+        if new.task.as_ref().is_some_and(|task| task.interruption != Interruption::Task) {
+            // Who watches the session follows the new task from here on.
+            unit.emit(&mut row, NewEvent::new(EventType::TaskInfo, json!({"taskId": new.id})));
+        }
         let created =
             Created { id: row.job.id, state: row.job.state, session_id: row.job.session_id, deduplicated: false };
         keys.made(new, &row, (!joins_line).then_some(rows.len()), unit.now);
@@ -338,17 +343,22 @@ impl<D: Dialect> SqlStore<D> {
     }
 }
 
-/// The session asked for, if it is there, active and the tenant's own; else the fresh one.
+/// The session asked for, if it is there, active and the tenant's and user's own; else the fresh one.
 fn choose_session<D: Dialect>(unit: &mut Unit<D>, new: &NewJob, task: &NewTask) -> SessionId {
     if let Some(wanted) = task.session_id
-        && unit.sessions.get(&wanted).is_some_and(|held| held.active && held.tenant == new.tenant)
+        && unit.sessions.get(&wanted).is_some_and(|held| held.active && held.tenant == new.tenant && is_own(held, new))
     {
         return wanted;
     }
     let metadata = json!({"title": task.title, "titleSet": true, "voiceMode": task.voice_mode});
     let fresh = FreshSession { engine: task.engine.clone(), system_prompt: task.system_prompt.clone(), metadata };
-    unit.open_session(task.fresh, &new.tenant, fresh);
+    unit.open_session(task.fresh, &new.tenant, new.user_id.clone(), fresh);
     task.fresh
+}
+
+/// A key may use every session of its tenant, a user only those they opened.
+fn is_own(held: &HeldSession, new: &NewJob) -> bool {
+    new.user_id.is_none() || held.user_id == new.user_id
 }
 
 /// What the key keeps is what came of it: nothing if the only job was refused, and what stands for those not made.
@@ -429,5 +439,14 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         text_from: None,
         crashes: 0,
         waits_for: None,
+        engine: new.task.as_ref().map(|task| task.engine.clone()),
+        metered: new.task.as_ref().is_some_and(|task| task.metered),
+        interruption: new.task.as_ref().map(|task| task.interruption).unwrap_or_default(),
+        pending_attachments: new
+            .task
+            .as_ref()
+            .filter(|task| !task.attachments.is_empty())
+            .map(|task| serde_json::to_string(&task.attachments).expect("names and hashes are plain data")),
+        parked_seq: None,
     }
 }

@@ -19,6 +19,7 @@ use super::{
     run::{give_up, hand_back},
     statement,
     unit::{Unit, id_rows},
+    usage,
 };
 use crate::{
     domain::{Change, Failure, FailureClass, JobId, JobState, SessionId, Timestamp},
@@ -87,6 +88,7 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         let lapsed = unit.db_now;
         rows.retain(|row| row.job.lease_until.is_some_and(|until| scope == RescueScope::All || until < lapsed));
         let holders = crash::holders(&mut unit, &rows).await?;
+        usage::lost(&mut unit, &mut rows).await?;
         for row in &mut rows {
             let holder = row.job.worker_id.and_then(|worker| holders.get(&worker));
             if row.job.state.is_terminal() {

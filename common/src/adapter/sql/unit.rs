@@ -28,6 +28,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct HeldSession {
     pub tenant: String,
+    pub user_id: Option<String>,
     pub active: bool,
     tail_seq: i64,
     tail_message: i64,
@@ -70,6 +71,8 @@ struct MessageRow {
     job_id: Uuid,
     role: &'static str,
     content: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments: Option<String>,
     at: i64,
 }
 
@@ -77,6 +80,7 @@ struct MessageRow {
 struct SessionRow {
     id: Uuid,
     tenant: String,
+    user_id: Option<String>,
     engine: String,
     system_prompt: Option<String>,
     metadata: String,
@@ -149,6 +153,7 @@ impl<D: Dialect> Unit<D> {
         for row in self.tx.fetch(sql, params![ids]).await? {
             let held = HeldSession {
                 tenant: row.text("tenant")?,
+                user_id: row.opt_text("user_id")?,
                 active: row.text("status")? == "active",
                 tail_seq: row.int("tail_seq")?,
                 tail_message: row.int("tail_message")?,
@@ -161,9 +166,10 @@ impl<D: Dialect> Unit<D> {
     }
 
     /// A session that [`Unit::commit`] will make.
-    pub(super) fn open_session(&mut self, id: SessionId, tenant: &str, fresh: FreshSession) {
+    pub(super) fn open_session(&mut self, id: SessionId, tenant: &str, user_id: Option<String>, fresh: FreshSession) {
         let held = HeldSession {
             tenant: tenant.to_owned(),
+            user_id,
             active: true,
             tail_seq: 0,
             tail_message: 0,
@@ -195,10 +201,10 @@ impl<D: Dialect> Unit<D> {
         Ok(rows.iter().filter_map(row::readable).collect())
     }
 
-    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`]. A retraction is told here
-    /// from where on text is void; where no text stands there is nothing to say.
+    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`]. A retraction that doesn't say
+    /// from where on text is void means all that stands; where none stands there is nothing to say.
     pub(super) fn emit(&mut self, row: &mut JobRow, mut event: NewEvent) {
-        if event.kind == EventType::TextRetracted {
+        if event.kind == EventType::TextRetracted && event.data.get("from_seq").is_none() {
             let Some(from) = row.text_from else { return };
             event.data = json!({ "from_seq": from });
         }
@@ -211,7 +217,10 @@ impl<D: Dialect> Unit<D> {
         debug_assert_eq!(session_seq.is_some(), row.job.session_id.is_some(), "a job's session is locked before it");
         match event.kind {
             EventType::Text => row.text_from = row.text_from.or(Some(row.job.tail_seq)),
-            EventType::TextRetracted => row.text_from = None,
+            EventType::TextRetracted => {
+                let from = event.data["from_seq"].as_i64().unwrap_or_default();
+                row.text_from = row.text_from.filter(|first| *first < from);
+            }
             EventType::Progress => row.job.progress = Some(event.data.clone()),
             _ => {}
         }
@@ -240,6 +249,10 @@ impl<D: Dialect> Unit<D> {
 
     /// Adds to the history of the job's session.
     pub(super) fn say(&mut self, row: &JobRow, role: Role, content: String) {
+        self.say_with(row, role, content, None);
+    }
+
+    fn say_with(&mut self, row: &JobRow, role: Role, content: String, attachments: Option<String>) {
         let Some(session_id) = row.job.session_id else { return };
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         session.tail_message += 1;
@@ -251,6 +264,7 @@ impl<D: Dialect> Unit<D> {
             job_id: row.job.id.uuid(),
             role: role.as_str(),
             content,
+            attachments,
             at: self.now.micros(),
         });
     }
@@ -259,7 +273,8 @@ impl<D: Dialect> Unit<D> {
     pub(super) fn queue(&mut self, row: &mut JobRow) {
         row.position = None;
         if let Some(prompt) = row.pending_message.take() {
-            self.say(row, Role::User, prompt);
+            let attachments = row.pending_attachments.take();
+            self.say_with(row, Role::User, prompt, attachments);
         }
         self.emit(row, NewEvent::new(EventType::Queued, json!({"state": JobState::Queued.as_str()})));
         self.consequences.ready.extend(row.ready());
@@ -272,6 +287,7 @@ impl<D: Dialect> Unit<D> {
         row.job.finished_at = Some(self.now);
         row.position = None;
         row.pending_message = None;
+        row.pending_attachments = None;
         self.ended.insert(row.job.id);
         self.ended_children.extend(EndedChild::of(row));
         self.ended_keyed.extend(row.job.dedup_key.is_some().then_some(row.job.id));
@@ -332,6 +348,7 @@ impl<D: Dialect> Unit<D> {
                 Some(new) => fresh.push(SessionRow {
                     id,
                     tenant: session.tenant,
+                    user_id: session.user_id,
                     engine: new.engine,
                     system_prompt: new.system_prompt,
                     metadata: new.metadata.to_string(),

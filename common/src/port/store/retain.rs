@@ -32,7 +32,7 @@ pub trait Retains: Send + Sync {
 
     /// Deletes jobs that finished before `before`, with their effects and dedup keys, once their events are gone and nothing
     /// refers to them: no retry, no child, no dedup key that still holds at `now`; and no child before its parent may go.
-    /// Sessions and their messages stay.
+    /// Sessions, their messages and usage stay; an approval for a session ends with the job it was given in.
     async fn delete_jobs(
         &self,
         before: Timestamp,
@@ -40,4 +40,8 @@ pub trait Retains: Send + Sync {
         limit: u32,
         now: Timestamp,
     ) -> Result<Step, StoreError>;
+
+    /// Drops contents of attachments that were last sent before `before` and that no task came with, up to `limit`. Returns how
+    /// many.
+    async fn drop_attachments(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
 }

@@ -26,6 +26,9 @@ pub struct Claimed {
     /// When a run of it last ended without a word: its worker died, or lost the lease. What that run had done by then is
     /// not known.
     pub cut_off_at: Option<Timestamp>,
+    /// A run of it was parked with what its engine needs to go on: what was said until then stands, and this run goes on from
+    /// there.
+    pub resumes: bool,
 }
 
 /// What a claim brought.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Consequences, StoreError};
-use crate::domain::{AttachmentRef, Dedup, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp};
+use crate::domain::{
+    AttachmentRef, Dedup, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp, job::text_enum,
+};
 
 /// One job to be made.
 #[derive(Clone, Debug)]
@@ -89,17 +91,18 @@ pub struct NewTask {
     pub interruption: Interruption,
 }
 
-/// Why a session's active task gives way to a new one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Interruption {
-    /// A new task: code `USER_INTERRUPT`.
-    #[default]
-    Task,
-    /// Text put into the live task: code `USER_INJECT`.
-    Inject,
-    /// A voice message: code `VOICE_INJECT`.
-    Voice,
+text_enum! {
+    /// Why a session's active task gives way to a new one.
+    #[derive(Default)]
+    Interruption {
+        /// A new task: code `USER_INTERRUPT`.
+        #[default]
+        Task = "task",
+        /// Text put into the live task: code `USER_INJECT`.
+        Inject = "inject",
+        /// A voice message: code `VOICE_INJECT`.
+        Voice = "voice",
+    }
 }
 
 /// An `Idempotency-Key` with all that it stands for.

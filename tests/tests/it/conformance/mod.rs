@@ -3,14 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod access;
+mod approval;
+mod attachment;
 mod bus;
 mod control;
 mod dedup;
 mod effect;
+mod engine_state;
 mod family;
 mod gate;
 mod hang;
 mod line;
+mod park;
 mod place;
 mod queue;
 mod read;
@@ -20,6 +24,8 @@ mod run;
 mod schema;
 mod submit;
 mod sweep;
+mod usage;
+mod user;
 mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -223,6 +229,11 @@ impl Fixture {
         let claimed = &mut self.store.claim(worker, lease, &[id], now()).await.unwrap().0.claimed;
         assert_eq!(claimed.len(), 1, "{id} can be claimed");
         claimed.remove(0)
+    }
+
+    pub(crate) async fn claim_alone(&self, id: JobId) -> Claimed {
+        let worker = self.worker().await;
+        self.store.claim_alone(worker, LEASE, id, now()).await.unwrap().0.unwrap()
     }
 
     pub(crate) async fn finish(&self, claimed: &Claimed, outcome: Outcome) -> bool {

@@ -154,6 +154,7 @@ delegate! { Retries {
 delegate! { Retains {
     drop_events(before: Timestamp, after: Option<Passed>, limit: u32) -> Step;
     delete_jobs(before: Timestamp, after: Option<Passed>, limit: u32, now: Timestamp) -> Step;
+    drop_attachments(before: Timestamp, limit: u32) -> u64;
 } }
 
 delegate! { Control {
