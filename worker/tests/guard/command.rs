@@ -49,7 +49,7 @@ fn engine(settings: &Value) -> Arc<dyn Engine> {
     table.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
     let table = BTreeMap::from([("trial".to_owned(), serde_json::from_value(table).expect("a configuration"))]);
     let engines = config::Engines { default: None, table };
-    engine::build(&config::Config { engines: engines.clone(), ..config::Config::default() }, guard::default_program())
+    engine::build(&config::Config { engines, ..config::Config::default() }, guard::default_program())
         .remove("trial")
         .expect("the engine")
 }
