@@ -16,7 +16,7 @@ use errand_common::{
     },
     port::store::EngineState,
 };
-use errand_worker::engine::{Availability, Link, Turn, TurnFailure, code, trial::TrialLink};
+use errand_worker::engine::{Availability, Link, Passage, Turn, TurnFailure, code, trial::TrialLink};
 use serde_json::{Value, json};
 
 use super::{
@@ -207,6 +207,9 @@ impl Link for Parking {
     }
     async fn next_turn(&self) -> Result<(), TurnFailure> {
         self.0.next_turn().await
+    }
+    async fn enter(&self, destination: &str) -> Result<Box<dyn Passage>, TurnFailure> {
+        self.0.enter(destination).await
     }
 }
 

@@ -87,7 +87,8 @@ impl World {
         });
         let table = BTreeMap::from([("claude".to_owned(), serde_json::from_value(settings).expect("settings"))]);
         let engines = config::Engines { default: None, table };
-        engine::build(&engines, self.guard.clone()).remove("claude").expect("the engine")
+        let config = config::Config { engines, ..config::Config::default() };
+        engine::build(&config, self.guard.clone()).remove("claude").expect("the engine")
     }
 }
 

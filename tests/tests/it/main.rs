@@ -8,6 +8,7 @@ mod bad_input;
 mod budget;
 mod bulk_retry;
 mod cancel;
+mod claude_api;
 mod claude_engine;
 mod cli;
 mod cli_agent;

@@ -83,6 +83,7 @@ fn executable(file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
 
     fn program(name: &str) -> Program<'_> {
