@@ -116,7 +116,11 @@ impl Tokens {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "seconds of this age of the world are exact")]
         let left = exp + self.validation.leeway as f64 - now.as_secs_f64();
-        Ok(Duration::from_secs_f64(left.clamp(0.0, limit::FARTHEST_AHEAD.as_secs_f64())))
+        // The library counts whole seconds, and takes a token in the one that begins with its exp.
+        if left <= 0.0 {
+            return Err(why(&ErrorKind::ExpiredSignature));
+        }
+        Ok(Duration::from_secs_f64(left.min(limit::FARTHEST_AHEAD.as_secs_f64())))
     }
 }
 

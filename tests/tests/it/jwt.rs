@@ -360,7 +360,7 @@ both_modes! {
         let ann = user(&errand, &key, "ann");
         let task = running_task(&errand, &ann).await;
         let stream = json!({"type": "subscribe", "id": 1, "stream": format!("job:{}", task.id)});
-        let token = key.sign(&claims_with("ann", &json!({"exp": in_seconds(4)})));
+        let token = key.sign(&claims_with("ann", &json!({"exp": in_seconds(6)})));
         let short = errand.client().with_key(&token);
         let mut by_header = Socket::open(&short).await;
         let mut by_frame = Socket::open_anonymous(&short).await;
@@ -369,6 +369,8 @@ both_modes! {
         for socket in [&mut by_header, &mut by_frame] {
             socket.send(&stream).await;
             socket.take_until("event").await;
+        }
+        for socket in [&mut by_header, &mut by_frame] {
             assert_eq!(socket.close_code().await, 4001);
         }
         wait::bounded("the end of the events", async { while events.next().await.is_some() {} }).await;
