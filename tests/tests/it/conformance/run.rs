@@ -121,7 +121,7 @@ on_both! {
         let told = fixture.store.events(Stream::Job(created.id), 0, 20).await.unwrap();
         assert_eq!(told.iter().map(|event| event.kind).collect::<Vec<_>>(), [Queued, Started, Text, Text, TextRetracted, Text]);
         assert_eq!(told[4].data["from_seq"], told[2].seq, "all text that stood, once");
-        fixture.store.cancel(cancel(created.id)).await.unwrap().unwrap();
+        let _ = fixture.store.cancel(cancel(created.id)).await.unwrap().unwrap();
         assert_eq!(fixture.said(created.session_id.unwrap()).await.last().unwrap(), &format!("three{MARKER}"));
     }
 
