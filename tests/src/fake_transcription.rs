@@ -140,9 +140,11 @@ async fn answer(State(script): State<Shared>, headers: HeaderMap, mut parts: Mul
     }
 }
 
-/// Gives a request a form: each field with its name, the file's name and type if it is one, and its content.
-#[must_use]
-pub fn with_form(request: RequestBuilder, fields: &[(&str, Option<(&str, &str)>, &[u8])]) -> RequestBuilder {
+/// A field of a form: its name, the file's name and type if it is one, and its content.
+pub type Field<'a> = (&'a str, Option<(&'a str, &'a str)>, &'a [u8]);
+
+/// Gives a request a form.
+pub fn with_form(request: RequestBuilder, fields: &[Field<'_>]) -> RequestBuilder {
     const BOUNDARY: &str = "a-boundary-of-the-tests";
     let mut body = Vec::new();
     for (name, file, content) in fields {

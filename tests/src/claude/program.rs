@@ -109,7 +109,7 @@ impl Program {
         say(
             &json!({ "type": "system", "subtype": "init", "session_id": self.session, "claude_code_version": "0.0.0" }),
         );
-        self.remember("user", prompt);
+        self.remember("user", &prompt);
         let failed = self.turn().await?;
         // The end of its input ends it.
         while self.stdin.recv().await.is_some() {}
@@ -133,7 +133,7 @@ impl Program {
                 }
                 Answer::Interrupted { partial } => return Ok(self.interrupted(&partial, "aborted_streaming")),
             };
-            self.remember("assistant", json!({ "role": "assistant", "content": blocks }));
+            self.remember("assistant", &json!({ "role": "assistant", "content": blocks }));
             let mut results = Vec::new();
             for block in &blocks {
                 if let Some(text) = block["text"].as_str() {
@@ -151,7 +151,7 @@ impl Program {
             }
             let message = json!({ "role": "user", "content": results });
             say(&json!({ "type": "user", "message": message, "parent_tool_use_id": null }));
-            self.remember("user", message);
+            self.remember("user", &message);
         }
         Ok(self.result("error_max_turns", true, &json!({ "errors": ["Reached maximum number of turns"] })))
     }
@@ -305,9 +305,9 @@ impl Program {
             let mut frame = assistant(&block);
             frame["aborted"] = json!(true);
             say(&frame);
-            self.remember("assistant", json!({ "role": "assistant", "content": [block] }));
+            self.remember("assistant", &json!({ "role": "assistant", "content": [block] }));
         }
-        self.remember("user", json!({ "role": "user", "content": "[Request interrupted by user]" }));
+        self.remember("user", &json!({ "role": "user", "content": "[Request interrupted by user]" }));
         self.result("error_during_execution", true, &json!({ "errors": ["[diagnostic]"], "terminal_reason": reason }))
     }
 
@@ -344,7 +344,7 @@ impl Program {
     }
 
     /// In the conversation and in its file.
-    fn remember(&mut self, kind: &str, message: Value) {
+    fn remember(&mut self, kind: &str, message: &Value) {
         use std::io::Write;
         let line = json!({ "type": kind, "message": message });
         let folder = self.file.parent().expect("a folder");
