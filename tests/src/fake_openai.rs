@@ -177,10 +177,11 @@ impl FakeOpenAi {
         format!("http://{}/v1", self.address)
     }
 
-    /// The lines that configure an engine with it.
+    /// The lines that configure an engine with it, which sends no request twice within one attempt: each reply is seen.
     #[must_use]
     pub fn engine(&self) -> String {
-        format!("type = \"openai_compatible\"\nbase_url = \"{}\"\nmodel = \"fake-model\"", self.base_url())
+        let url = self.base_url();
+        format!("type = \"openai_compatible\"\nbase_url = \"{url}\"\nmodel = \"fake-model\"\nrequest_retries = 0")
     }
 
     /// The requests so far.

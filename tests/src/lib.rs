@@ -9,6 +9,7 @@ pub mod chaos;
 pub mod client;
 pub mod destination;
 pub mod errand;
+pub mod fake_messages;
 pub mod fake_openai;
 pub mod fake_transcription;
 pub mod fleet;

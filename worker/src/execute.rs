@@ -143,9 +143,11 @@ impl Executor {
         tokio::select! {
             biased;
             () = run.stop_token().cancelled() => {}
-            ended = &mut work => return match ended {
-                Ok(result) => Ended::Itself(result),
-                Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
+            ended = &mut work => return match (ended, run.stop_reason()) {
+                // It was told to stop just now, perhaps by itself: what it says about that is not looked at.
+                (Ok(Err(_)), Some(reason)) => Ended::Stopped(reason),
+                (Ok(result), _) => Ended::Itself(result),
+                (Err(panic), _) => Ended::Panicked(panic_message(panic.as_ref())),
             },
             () = worked_for(limit, run.waiting()) => run.stop(StopReason::Timeout),
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use async_trait::async_trait;
 use errand_common::{
     backend::Backend,
     config,
@@ -10,6 +11,8 @@ use errand_common::{
         gate::{Entered, Permit, Policy, Reason, Verdict},
     },
 };
+
+use crate::engine;
 
 /// Bounds one question to the gates; they decide by themselves well before.
 const GATE_LIMIT: Duration = Duration::from_secs(5);
@@ -86,6 +89,14 @@ impl Passage {
     pub(crate) async fn leave(mut self, verdict: Verdict, pause: Option<Duration>) {
         let Some(permit) = self.permit.take() else { return };
         leave(&self.backend, &self.destination, &self.policy, permit, verdict, pause).await;
+    }
+}
+
+/// An engine's way to its server.
+#[async_trait]
+impl engine::Passage for Passage {
+    async fn leave(self: Box<Self>, verdict: Verdict, pause: Option<Duration>) {
+        Passage::leave(*self, verdict, pause).await;
     }
 }
 

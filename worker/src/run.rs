@@ -69,7 +69,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]: the worker ended, but not gracefully.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
-    let engines = engine::build(&options.config.engines, options.guard_program.clone());
+    let engines = engine::build(&options.config, options.guard_program.clone());
     run_with(options, engines).await
 }
 

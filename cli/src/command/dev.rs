@@ -189,7 +189,7 @@ async fn keep_key(backend: &Backend, key: &str, data: &DataDir) -> anyhow::Resul
 }
 
 async fn find_engines(config: &Config, guard_program: PathBuf) -> Vec<EngineInfo> {
-    let table = errand_worker::engine::build(&config.engines, guard_program);
+    let table = errand_worker::engine::build(config, guard_program);
     let described = errand_worker::engine::describe(&table, &config.engines);
     tokio::time::timeout(ENGINE_PATIENCE, described).await.unwrap_or_else(|_| {
         let late = config.engines.table.iter().map(|(name, engine)| EngineInfo {

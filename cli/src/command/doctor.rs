@@ -175,7 +175,7 @@ async fn engines(mut config: Config) -> Vec<Check> {
         let detail = "none is configured here; tasks need a worker that has one under [engines]".to_owned();
         return vec![Check::absent("engines", detail)];
     }
-    let table = errand_worker::engine::build(&config.engines, errand_worker::guard::default_program());
+    let table = errand_worker::engine::build(&config, errand_worker::guard::default_program());
     let engines = errand_worker::engine::describe(&table, &config.engines);
     let Ok(found) = tokio::time::timeout(PATIENCE, engines).await else {
         return vec![Check::new("engines", Err("did not say in time whether they are available".to_owned()))];

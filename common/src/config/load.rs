@@ -3,7 +3,7 @@
 //! The environment is an argument: nothing here reads the process's own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
@@ -15,7 +15,7 @@ use super::{
     Config, agreement,
     environment::{self, Variable},
     fault::{Fault, Faults, Origin},
-    schema::{self, Rule},
+    schema::{self, EngineSetting, Rule},
 };
 
 /// Which file to read.
@@ -114,6 +114,7 @@ impl Draft {
         for (section, content) in table {
             match content {
                 Value::Table(fields) if section == "engines" => self.engines_table(fields, origin),
+                Value::Table(prices) if section == "prices" => self.prices(prices, origin),
                 Value::Table(mut fields) => {
                     if section == "gates"
                         && let Some(destinations) = fields.remove("destinations")
@@ -163,6 +164,53 @@ impl Draft {
             table.insert(name, Value::Table(fields));
         }
         self.sections.entry("gates".to_owned()).or_default().insert("destinations".to_owned(), Value::Table(table));
+    }
+
+    /// `[prices]`: a table of tables, each named by its model.
+    fn prices(&mut self, models: Table, origin: &Origin) {
+        for (model, content) in &models {
+            let place = format!("prices.{model:?}");
+            let Value::Table(fields) = content else {
+                self.fault(origin, &place, format!("is not a table; write [{place}]"));
+                continue;
+            };
+            self.check_fields(&place, fields, schema::PRICE, origin);
+        }
+        self.sections.insert("prices".to_owned(), models);
+    }
+
+    /// Checks a table that stands for itself: a price, a tool.
+    fn check_fields(&mut self, place: &str, fields: &Table, settings: &[EngineSetting], origin: &Origin) {
+        for (key, value) in fields {
+            let name = format!("{place}.{key}");
+            match settings.iter().find(|setting| setting.key == key) {
+                None => self.unknown(origin, &name, key, settings.iter().map(|setting| setting.key)),
+                Some(setting) => {
+                    if let Err(detail) = setting.rule.check(value) {
+                        self.fault(origin, name, detail);
+                    }
+                }
+            }
+        }
+        for setting in settings.iter().filter(|setting| setting.required && !fields.contains_key(setting.key)) {
+            let detail = format!("is missing; allowed: {}", setting.rule.allowed());
+            self.fault(origin, format!("{place}.{}", setting.key), detail);
+        }
+    }
+
+    /// `[[engines.<name>.tools]]`
+    fn tools(&mut self, place: &str, tools: &Value, origin: &Origin) {
+        let mut names = BTreeSet::new();
+        for (number, tool) in tools.as_array().into_iter().flatten().enumerate() {
+            let Value::Table(fields) = tool else { continue };
+            let place = format!("{place}[{number}]");
+            self.check_fields(&place, fields, schema::TOOL, origin);
+            if let Some(name) = fields.get("name").and_then(Value::as_str)
+                && !names.insert(name)
+            {
+                self.fault(origin, format!("{place}.name"), format!("is {name:?}, as another tool's of this engine"));
+            }
+        }
     }
 
     fn engines_table(&mut self, fields: Table, origin: &Origin) {
@@ -335,7 +383,10 @@ impl Draft {
             };
             let value = raw.interpret(Some(setting.rule));
             if let Err(detail) = setting.rule.check(&value) {
-                self.fault(&origin, setting_name, detail);
+                self.fault(&origin, &setting_name, detail);
+            }
+            if matches!(setting.rule, Rule::Tools) {
+                self.tools(&setting_name, &value, &origin);
             }
             // Kept even if faulty, so that it isn't reported as missing too.
             table.insert(key, value);
@@ -343,6 +394,14 @@ impl Draft {
         for setting in settings.iter().filter(|setting| setting.required && !table.contains_key(setting.key)) {
             let detail = format!("is missing; allowed: {}", setting.rule.allowed());
             self.fault(&engine.origin, format!("{prefix}.{}", setting.key), detail);
+        }
+        // Said here rather than by a server that refuses every request.
+        let number = |key: &str| table.get(key).and_then(Value::as_integer);
+        if table.get("thinking").and_then(Value::as_str) == Some("enabled")
+            && number("thinking_budget_tokens").unwrap_or(4_096) >= number("max_tokens").unwrap_or(16_384)
+        {
+            let detail = "is not less than max_tokens, which includes it";
+            self.fault(&engine.origin, format!("{prefix}.thinking_budget_tokens"), detail);
         }
         table.insert("type".to_owned(), Value::String(engine_type));
         table

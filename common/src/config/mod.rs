@@ -6,11 +6,13 @@ mod agreement;
 mod environment;
 mod fault;
 mod load;
+mod price;
 mod redis_url;
 #[cfg(test)]
 mod reference;
 mod schema;
 mod secret;
+mod tool;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -19,8 +21,10 @@ use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Faults, Origin};
 pub use load::{File, load};
+pub use price::{Price, Prices, UsdPerMillion};
 pub use redis_url::{RedisMode, RedisUrl};
 pub use secret::Secret;
+pub use tool::{Tool, ToolApproval};
 
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -56,6 +60,8 @@ pub struct Config {
     pub agent: Agent,
     /// What turns speech into text.
     pub transcription: Transcription,
+    /// What models cost, by their names.
+    pub prices: Prices,
 }
 
 /// `[server]`
@@ -597,6 +603,8 @@ pub enum Engine {
     Command(CommandEngine),
     /// Any server that speaks chat completions.
     OpenaiCompatible(OpenAiCompatibleEngine),
+    /// Asks Claude over the Messages API.
+    ClaudeApi(ClaudeApiEngine),
 }
 
 /// `type = "echo"`
@@ -612,11 +620,22 @@ pub struct EchoEngine {
     pub asks: bool,
     /// Where it asks: whether it goes on in a later run after its process was let go.
     pub resumes: bool,
+    /// Its tasks that one worker runs at once; more wait. Unset: as many as the worker runs.
+    pub max_concurrency: Option<u32>,
+    /// The same of one tenant.
+    pub per_tenant_concurrency: Option<u32>,
 }
 
 impl Default for EchoEngine {
     fn default() -> Self {
-        Self { queue: default_queue(), word_delay_ms: 20, asks: false, resumes: true }
+        Self {
+            queue: default_queue(),
+            word_delay_ms: 20,
+            asks: false,
+            resumes: true,
+            max_concurrency: None,
+            per_tenant_concurrency: None,
+        }
     }
 }
 
@@ -647,6 +666,12 @@ pub struct CommandEngine {
     /// How long a run that is stopped may take to end after SIGTERM before it is killed, in milliseconds.
     #[serde(default = "default_stop_grace_ms")]
     pub stop_grace_ms: u32,
+    /// Its tasks that one worker runs at once; more wait. Unset: as many as the worker runs.
+    #[serde(default)]
+    pub max_concurrency: Option<u32>,
+    /// The same of one tenant.
+    #[serde(default)]
+    pub per_tenant_concurrency: Option<u32>,
 }
 
 /// What may follow a run that was cut off.
@@ -689,6 +714,152 @@ pub struct OpenAiCompatibleEngine {
     /// Most text and reasoning of one answer, in KiB; beyond it the run fails.
     #[serde(default = "default_output_limit_kib")]
     pub answer_limit_kib: u32,
+    /// What the server speaks: `chat` completions, which all such servers do, or the `responses` API of newer ones.
+    #[serde(default)]
+    pub api: OpenAiApi,
+    /// How often a request is sent again within one attempt that the server refused, or broke off, for a reason that may pass.
+    #[serde(default = "default_request_retries")]
+    pub request_retries: u32,
+    /// A server that asks for a longer wait than this, in seconds, gets it: the attempt ends, and the next one waits.
+    #[serde(default = "default_retry_wait_seconds")]
+    pub retry_wait_seconds: u32,
+    /// Its tasks that one worker runs at once; more wait. Unset: as many as the worker runs.
+    #[serde(default)]
+    pub max_concurrency: Option<u32>,
+    /// The same of one tenant.
+    #[serde(default)]
+    pub per_tenant_concurrency: Option<u32>,
+    /// What its models may use.
+    #[serde(default)]
+    pub tools: Vec<Tool>,
+}
+
+/// What a server speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OpenAiApi {
+    /// Chat completions.
+    #[default]
+    Chat,
+    /// The Responses API.
+    Responses,
+}
+
+/// `type = "claude_api"`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaudeApiEngine {
+    /// The model to ask for.
+    pub model: String,
+    /// Without `/v1`.
+    #[serde(default = "default_claude_base_url")]
+    pub base_url: String,
+    /// Name of the environment variable that holds the key.
+    #[serde(default = "default_claude_key_env")]
+    pub api_key_env: String,
+    /// How the key is sent: in the header `x-api-key`, or as a `bearer` token.
+    #[serde(default)]
+    pub auth: ClaudeAuth,
+    /// Names of features under test to switch on, sent as `anthropic-beta`.
+    #[serde(default)]
+    pub betas: Vec<String>,
+    /// Where its tasks go.
+    #[serde(default = "default_queue")]
+    pub queue: String,
+    /// Longest answer to ask for, in tokens, with those of thinking.
+    #[serde(default = "default_claude_max_tokens")]
+    pub max_tokens: u32,
+    /// Whether the model thinks first: `default` says nothing of it, `adaptive` leaves it to the model, `enabled` needs
+    /// `thinking_budget_tokens`. Which of them it takes depends on the model.
+    #[serde(default)]
+    pub thinking: Thinking,
+    /// Most tokens of thinking where it is `enabled`; less than `max_tokens`.
+    #[serde(default = "default_thinking_budget_tokens")]
+    pub thinking_budget_tokens: u32,
+    /// How thinking is shown: `summarized` or `omitted`; unset: as the server does by itself.
+    #[serde(default)]
+    pub thinking_display: Option<ThinkingDisplay>,
+    /// How long the server keeps the beginning of a conversation for the next request: `5m`, `1h` or `off`.
+    #[serde(default)]
+    pub cache: PromptCache,
+    /// Longest wait for a connection, in seconds.
+    #[serde(default = "default_connect_timeout_seconds")]
+    pub connect_timeout_seconds: u32,
+    /// Longest wait for the answer's head, in seconds.
+    #[serde(default = "default_first_byte_timeout_seconds")]
+    pub first_byte_timeout_seconds: u32,
+    /// Longest silence within an answer, in seconds.
+    #[serde(default = "default_idle_timeout_seconds")]
+    pub idle_timeout_seconds: u32,
+    /// Most text, thinking and tool input of one answer, in KiB; beyond it the run fails.
+    #[serde(default = "default_output_limit_kib")]
+    pub answer_limit_kib: u32,
+    /// How often a request is sent again within one attempt that the server refused, or broke off, for a reason that may pass.
+    #[serde(default = "default_request_retries")]
+    pub request_retries: u32,
+    /// A server that asks for a longer wait than this, in seconds, gets it: the attempt ends, and the next one waits.
+    #[serde(default = "default_retry_wait_seconds")]
+    pub retry_wait_seconds: u32,
+    /// Its tasks that one worker runs at once; more wait. Unset: as many as the worker runs.
+    #[serde(default)]
+    pub max_concurrency: Option<u32>,
+    /// The same of one tenant.
+    #[serde(default)]
+    pub per_tenant_concurrency: Option<u32>,
+    /// What its models may use.
+    #[serde(default)]
+    pub tools: Vec<Tool>,
+}
+
+/// How a key is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClaudeAuth {
+    /// In a header of its own.
+    #[default]
+    XApiKey,
+    /// As `Authorization: Bearer`.
+    Bearer,
+}
+
+/// Whether a model thinks before it answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Thinking {
+    /// As it does by itself.
+    #[default]
+    Default,
+    /// As it sees fit.
+    Adaptive,
+    /// Up to a budget.
+    Enabled,
+    /// No.
+    Disabled,
+}
+
+/// How thinking is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThinkingDisplay {
+    /// In short.
+    Summarized,
+    /// Not at all.
+    Omitted,
+}
+
+/// How long the beginning of a conversation is kept for the next request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum PromptCache {
+    /// Five minutes.
+    #[default]
+    #[serde(rename = "5m")]
+    FiveMinutes,
+    /// An hour.
+    #[serde(rename = "1h")]
+    OneHour,
+    /// Not at all.
+    #[serde(rename = "off")]
+    Off,
 }
 
 impl OpenAiCompatibleEngine {
@@ -705,8 +876,23 @@ impl OpenAiCompatibleEngine {
             first_byte_timeout_seconds: default_first_byte_timeout_seconds(),
             idle_timeout_seconds: default_idle_timeout_seconds(),
             answer_limit_kib: default_output_limit_kib(),
+            api: OpenAiApi::default(),
+            request_retries: default_request_retries(),
+            retry_wait_seconds: default_retry_wait_seconds(),
+            max_concurrency: None,
+            per_tenant_concurrency: None,
+            tools: Vec::new(),
         }
     }
+}
+
+/// How much of a worker an engine gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EngineLimits {
+    /// Its tasks at once.
+    pub max_concurrency: Option<u32>,
+    /// Of them, one tenant's.
+    pub per_tenant_concurrency: Option<u32>,
 }
 
 impl Engine {
@@ -717,6 +903,7 @@ impl Engine {
             Self::Echo(_) => "echo",
             Self::Command(_) => "command",
             Self::OpenaiCompatible(_) => "openai_compatible",
+            Self::ClaudeApi(_) => "claude_api",
         }
     }
 
@@ -727,7 +914,20 @@ impl Engine {
             Self::Echo(echo) => &echo.queue,
             Self::Command(command) => &command.queue,
             Self::OpenaiCompatible(server) => &server.queue,
+            Self::ClaudeApi(server) => &server.queue,
         }
+    }
+
+    /// How much of a worker it gets.
+    #[must_use]
+    pub const fn limits(&self) -> EngineLimits {
+        let (max_concurrency, per_tenant_concurrency) = match self {
+            Self::Echo(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
+            Self::Command(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
+            Self::OpenaiCompatible(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
+            Self::ClaudeApi(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
+        };
+        EngineLimits { max_concurrency, per_tenant_concurrency }
     }
 }
 
@@ -761,4 +961,28 @@ const fn default_first_byte_timeout_seconds() -> u32 {
 
 const fn default_idle_timeout_seconds() -> u32 {
     90
+}
+
+const fn default_request_retries() -> u32 {
+    2
+}
+
+const fn default_retry_wait_seconds() -> u32 {
+    30
+}
+
+fn default_claude_base_url() -> String {
+    "https://api.anthropic.com".to_owned()
+}
+
+fn default_claude_key_env() -> String {
+    "ANTHROPIC_API_KEY".to_owned()
+}
+
+const fn default_claude_max_tokens() -> u32 {
+    16_384
+}
+
+const fn default_thinking_budget_tokens() -> u32 {
+    4_096
 }

@@ -3,18 +3,24 @@
 use serde_json::{Value, json};
 
 use super::{
-    Config, Engine, File, load,
+    Config, Engine, File, Tool, load,
     schema::{self, Rule},
 };
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 const SOURCE: &str = include_str!("mod.rs");
+const PRICE_SOURCE: &str = include_str!("price.rs");
+const TOOL_SOURCE: &str = include_str!("tool.rs");
 const BEGIN: &str = "<!-- settings: written by a test, not by hand -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
 /// The docs of a field: the lines above it in the struct that `above` introduces.
 fn meaning(above: &str, key: &str) -> String {
-    let body = &SOURCE[SOURCE.find(above).unwrap_or_else(|| panic!("{above} is not in the source"))..];
+    meaning_in(SOURCE, above, key)
+}
+
+fn meaning_in(source: &str, above: &str, key: &str) -> String {
+    let body = &source[source.find(above).unwrap_or_else(|| panic!("{above} is not in the source"))..];
     let body = &body[body.find("pub struct").expect("a struct")..];
     let body = &body[..body.find("\n}").expect("its end")];
     let mut docs = Vec::new();
@@ -47,7 +53,7 @@ const HEAD: &str = "| setting | default | allowed | meaning |\n|---|---|---|---|
 fn tables() -> String {
     let defaults = serde_json::to_value(Config::default()).expect("serialises");
     let mut text = String::new();
-    for section in schema::sections().filter(|section| *section != "engines") {
+    for section in schema::sections().filter(|section| !matches!(*section, "engines" | "prices")) {
         text += &format!("\n### `[{section}]`\n\n{HEAD}");
         let prefix = format!("{section}.");
         for (name, rule) in schema::SETTINGS {
@@ -61,6 +67,7 @@ fn tables() -> String {
     for (key, rule) in schema::DESTINATION {
         text += &row(key, "unset", *rule, &meaning(&format!("/// `{DESTINATION}`\n"), key));
     }
+    text += &own_table("[prices.\"<model>\"]", schema::PRICE, PRICE_SOURCE, &json!({}));
     for (engine_type, settings) in schema::ENGINES {
         text += &format!("\n### `[engines.<name>]` with `type = \"{engine_type}\"`\n\n{HEAD}");
         let mut least = json!({"type": engine_type});
@@ -75,7 +82,20 @@ fn tables() -> String {
             text += &row(setting.key, &value, setting.rule, &meaning(&above, setting.key));
         }
     }
-    text + "\n"
+    let least = json!({"name": "x", "description": "x", "command": ["x"]});
+    let tool: Tool = serde_json::from_value(least).expect("its least settings");
+    let defaults = serde_json::to_value(tool).expect("serialises");
+    text + &own_table("[[engines.<name>.tools]]", schema::TOOL, TOOL_SOURCE, &defaults) + "\n"
+}
+
+/// The settings of a table that stands for itself.
+fn own_table(title: &str, settings: &[schema::EngineSetting], source: &str, defaults: &Value) -> String {
+    let mut text = format!("\n### `{title}`\n\n{HEAD}");
+    for setting in settings {
+        let value = if setting.required { "must be set".to_owned() } else { default(defaults.get(setting.key)) };
+        text += &row(setting.key, &value, setting.rule, &meaning_in(source, &format!("/// `{title}`\n"), setting.key));
+    }
+    text
 }
 
 /// The text between two marks.

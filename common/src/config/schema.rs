@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use toml::Value;
 
-use super::redis_url::{self, RedisUrl};
+use super::{
+    price::UsdPerMillion,
+    redis_url::{self, RedisUrl},
+};
 use crate::{
     domain::{attachment, prompt::PromptTemplate},
     wire::credential,
@@ -45,11 +48,19 @@ pub(super) enum Rule {
     MediaTypes,
     /// A template of a system prompt.
     Prompt,
+    /// A list of tools, each with the settings of [`TOOL`].
+    Tools,
+    /// What a model calls a tool: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    ToolName,
+    /// A JSON Schema of an object: a table, or JSON as text.
+    Schema,
+    /// US dollars a million tokens.
+    Usd,
 }
 
 use Rule::{
-    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, SigningSecret,
-    Text, Url, Whole, Words,
+    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
+    SigningSecret, Text, ToolName, Tools, Url, Usd, Whole, Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
@@ -156,6 +167,28 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
 pub(super) const DESTINATION: &[(&str, Rule)] =
     &[("concurrency", Whole(1, 100_000)), ("rate_per_second", Whole(1, 1_000_000)), ("burst", Whole(1, 1_000_000))];
 
+/// The settings of one model's price.
+pub(super) const PRICE: &[EngineSetting] = &[
+    must("input", Usd),
+    must("output", Usd),
+    may("cache_write_5m", Usd),
+    may("cache_write_1h", Usd),
+    may("cache_read", Usd),
+];
+
+/// The settings of one tool.
+pub(super) const TOOL: &[EngineSetting] = &[
+    must("name", ToolName),
+    must("description", Text),
+    may("schema", Schema),
+    must("command", List(1)),
+    may("env", List(0)),
+    may("cwd", Text),
+    may("approval", Choice(&["ask", "never"])),
+    may("timeout_seconds", Whole(1, 3_600)),
+    may("output_limit_kib", Whole(1, 16_384)),
+];
+
 /// Whether this is how a destination is written: a host in lower case, and a port.
 pub(super) fn is_destination(name: &str) -> bool {
     name.rsplit_once(':').is_some_and(|(host, port)| {
@@ -188,6 +221,17 @@ const fn must(key: &'static str, rule: Rule) -> EngineSetting {
 pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
     ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000)), may("asks", Flag), may("resumes", Flag)]),
     (
+        "echo",
+        &[
+            may("queue", Text),
+            may("word_delay_ms", Whole(0, 60_000)),
+            may("asks", Flag),
+            may("resumes", Flag),
+            may("max_concurrency", Whole(1, 10_000)),
+            may("per_tenant_concurrency", Whole(1, 10_000)),
+        ],
+    ),
+    (
         "command",
         &[
             must("command", List(1)),
@@ -198,6 +242,8 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("output_limit_kib", Whole(1, 1_048_576)),
             may("stop_grace_ms", Whole(0, 60_000)),
             may("stderr_limit_kib", Whole(0, 1_024)),
+            may("max_concurrency", Whole(1, 10_000)),
+            may("per_tenant_concurrency", Whole(1, 10_000)),
         ],
     ),
     (
@@ -212,6 +258,37 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("first_byte_timeout_seconds", Whole(1, DAY)),
             may("idle_timeout_seconds", Whole(1, DAY)),
             may("answer_limit_kib", Whole(1, 1_048_576)),
+            may("api", Choice(&["chat", "responses"])),
+            may("request_retries", Whole(0, 10)),
+            may("retry_wait_seconds", Whole(0, 600)),
+            may("max_concurrency", Whole(1, 10_000)),
+            may("per_tenant_concurrency", Whole(1, 10_000)),
+            may("tools", Tools),
+        ],
+    ),
+    (
+        "claude_api",
+        &[
+            must("model", Text),
+            may("base_url", HTTP),
+            may("api_key_env", Text),
+            may("auth", Choice(&["x-api-key", "bearer"])),
+            may("betas", List(0)),
+            may("queue", Text),
+            may("max_tokens", Whole(1, 10_000_000)),
+            may("thinking", Choice(&["default", "adaptive", "enabled", "disabled"])),
+            may("thinking_budget_tokens", Whole(1_024, 10_000_000)),
+            may("thinking_display", Choice(&["summarized", "omitted"])),
+            may("cache", Choice(&["5m", "1h", "off"])),
+            may("connect_timeout_seconds", Whole(1, DAY)),
+            may("first_byte_timeout_seconds", Whole(1, DAY)),
+            may("idle_timeout_seconds", Whole(1, DAY)),
+            may("answer_limit_kib", Whole(1, 1_048_576)),
+            may("request_retries", Whole(0, 10)),
+            may("retry_wait_seconds", Whole(0, 600)),
+            may("max_concurrency", Whole(1, 10_000)),
+            may("per_tenant_concurrency", Whole(1, 10_000)),
+            may("tools", Tools),
         ],
     ),
 ];
@@ -233,7 +310,7 @@ pub(super) fn sections() -> impl Iterator<Item = &'static str> {
         let section = key.split('.').next().unwrap_or_default();
         (std::mem::replace(&mut last, section) != section).then_some(section)
     });
-    of_settings.chain(["engines"])
+    of_settings.chain(["prices", "engines"])
 }
 
 /// The known name that was probably meant.
@@ -253,7 +330,17 @@ impl Rule {
     pub(super) const fn takes_text(self) -> bool {
         matches!(
             self,
-            Text | Address | Url(_) | RedisPlace | KeyPrefix | ApiKey | SigningSecret(_) | Choice(_) | Prompt
+            Text | Address
+                | Url(_)
+                | RedisPlace
+                | KeyPrefix
+                | ApiKey
+                | SigningSecret(_)
+                | Choice(_)
+                | Prompt
+                | ToolName
+                | Schema
+                | Usd
         )
     }
 
@@ -277,6 +364,10 @@ impl Rule {
             Words(words) => format!("a list of one or more of {}", words.join(", ")),
             MediaTypes => "a list of media types in lower case such as [\"image/png\"]".to_owned(),
             Prompt => "a template in Jinja's language".to_owned(),
+            Tools => "a list of tables, each a tool; see below".to_owned(),
+            ToolName => "1 to 64 of A-Z a-z 0-9 _ -".to_owned(),
+            Schema => "a table, or a JSON object as text".to_owned(),
+            Usd => "US dollars a million tokens, such as 4 or \"0.075\"".to_owned(),
         }
     }
 
@@ -323,6 +414,17 @@ impl Rule {
             }
             // Its own words say where it is wrong.
             (Prompt, Value::String(text)) => return PromptTemplate::new(text).map(drop),
+            // Each is checked by its own settings.
+            (Tools, Value::Array(items)) => items.iter().all(Value::is_table),
+            (ToolName, Value::String(text)) => {
+                let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+                (1..=64).contains(&text.len()) && text.bytes().all(fits)
+            }
+            (Schema, Value::String(text)) => serde_json::from_str::<serde_json::Map<_, _>>(text).is_ok(),
+            (Schema, Value::Table(_)) => true,
+            (Usd, Value::String(text)) => UsdPerMillion::parse(text).is_ok(),
+            (Usd, Value::Integer(number)) => UsdPerMillion::parse(&number.to_string()).is_ok(),
+            (Usd, Value::Float(number)) => UsdPerMillion::parse(&number.to_string()).is_ok(),
             _ => false,
         };
         if fits { Ok(()) } else { Err(format!("{}; allowed: {}", self.found(value), self.allowed())) }

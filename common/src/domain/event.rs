@@ -43,7 +43,8 @@ text_enum! {
         Retrying = "retrying",
         /// How far the handler is.
         Progress = "progress",
-        /// The text since `from_seq` is void: `{from_seq}`.
+        /// The text since `from_seq`, a number of the job's stream, is void: `{from_seq}`. Whoever emits it leaves the field out: the
+        /// store fills it, so that all text that stands is meant, and drops the event if none does.
         TextRetracted = "text_retracted",
         /// A child has ended: `{child_id, kind, state, code?}`, with the code of its failure.
         ChildCompleted = "child_completed",

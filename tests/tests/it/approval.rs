@@ -319,11 +319,19 @@ all_modes! {
         let waiting = pending(errand.client(), &task).await;
         errand.kill9_worker(0);
         if errand.setup().mode() == Mode::Cluster {
-            // The api lives on: the decision is made while no worker is there.
+            // The api lives on: the decision is made while no worker is there to notice that one is gone.
+            wait::until("its lease has passed", || async {
+                let job = errand.client().job(&task.id).await;
+                let until = job["lease_until"].as_str().expect("nobody ended it").to_owned();
+                let until = chrono::DateTime::parse_from_rfc3339(&until).expect("a time");
+                (until < chrono::Utc::now()).then_some(())
+            })
+            .await;
             approve(errand.client(), &task).await;
             errand.restart_workers().await;
         } else {
             errand.restart_workers().await;
+            parked(errand.client(), &task).await;
             assert_eq!(pending(errand.client(), &task).await[0]["approvalId"], waiting[0]["approvalId"]);
             approve(errand.client(), &task).await;
         }

@@ -8,6 +8,7 @@ mod bad_input;
 mod budget;
 mod bulk_retry;
 mod cancel;
+mod claude_api;
 mod cli;
 mod cli_agent;
 mod command_engine;

@@ -1,8 +1,10 @@
 //! What an engine may ask of the run it works for.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use errand_common::{
-    domain::{Decision, ToolCall},
+    domain::{Decision, ToolCall, gate::Verdict},
     port::store::EngineState,
 };
 
@@ -38,4 +40,26 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// A budget is used up; the turn ends with this failure.
     async fn next_turn(&self) -> Result<(), TurnFailure>;
+
+    /// Asks to send a request to a destination (`host:port`), which is left alone by all workers while it fails or asks for it.
+    ///
+    /// # Errors
+    /// It takes no calls now: the engine returns this failure, and the task comes back without a spent attempt.
+    async fn enter(&self, destination: &str) -> Result<Box<dyn Passage>, TurnFailure>;
+}
+
+/// A place among the calls to one destination. Dropped, it is given back without a word about the destination.
+#[async_trait]
+pub trait Passage: Send {
+    /// The call is over; for `pause` the destination is left alone by everyone.
+    async fn leave(self: Box<Self>, verdict: Verdict, pause: Option<Duration>);
+}
+
+/// A way without a gate.
+#[derive(Debug)]
+pub struct Freely;
+
+#[async_trait]
+impl Passage for Freely {
+    async fn leave(self: Box<Self>, _verdict: Verdict, _pause: Option<Duration>) {}
 }

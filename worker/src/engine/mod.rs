@@ -3,12 +3,18 @@
 //! An engine turns a [`Turn`] into events and an end. It knows nothing of jobs' states, leases or stores: the task
 //! handler writes its events under the fence, decides what follows a failure, and tells it to stop.
 
+mod claude_api;
 mod command;
 mod echo;
 mod ledger;
 mod link;
 mod openai_compatible;
+mod parts;
+pub(crate) mod places;
+mod prices;
+mod server;
 mod text;
+mod toolbox;
 pub mod trial;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -16,7 +22,9 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use errand_common::{
     config,
-    domain::{AttachmentContent, AttachmentRef, EventType, FailureClass, JobId, Message, NewEvent, SessionId},
+    domain::{
+        AttachmentContent, AttachmentRef, EventType, FailureClass, JobId, Message, NewEvent, SessionId, Timestamp, gate,
+    },
     port::store::EngineState,
     wire::{engine::EngineInfo, task::TaskUser},
 };
@@ -27,7 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use ledger::{Ledger, Spending};
-pub use link::Link;
+pub use link::{Freely, Link, Passage};
 
 /// What an engine can do beyond running a prompt to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
@@ -121,6 +129,17 @@ pub struct TurnFailure {
     pub message: String,
     /// The destination said when to come again.
     pub retry_after: Option<Duration>,
+    /// The destination takes no calls now, and nothing was sent: no attempt is spent.
+    pub held_back: Option<HeldBack>,
+}
+
+/// A destination that takes no calls now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldBack {
+    /// When it may take some.
+    pub until: Timestamp,
+    /// Why it takes none.
+    pub reason: gate::Reason,
 }
 
 /// The link between a run and its engine.
@@ -174,6 +193,8 @@ pub mod code {
     pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
     /// The engine's server withheld the answer.
     pub const CONTENT_FILTERED: &str = "CONTENT_FILTERED";
+    /// The turn did not end within the requests to the model that it may make.
+    pub const MAX_TURNS: &str = "MAX_TURNS";
     /// A wait for the engine's server was in vain.
     pub const ENGINE_TIMEOUT: &str = "ENGINE_TIMEOUT";
 }
@@ -182,7 +203,14 @@ impl TurnFailure {
     /// A failure without a time to come again.
     #[must_use]
     pub fn new(class: FailureClass, code: &'static str, message: impl Into<String>) -> Self {
-        Self { class, code, message: message.into(), retry_after: None }
+        Self { class, code, message: message.into(), retry_after: None, held_back: None }
+    }
+
+    /// The destination takes no calls now.
+    pub(crate) fn held_back(until: Timestamp, reason: gate::Reason) -> Self {
+        let failure =
+            Self::new(FailureClass::Transient, code::ENGINE_UNAVAILABLE, "the destination takes no calls now");
+        Self { held_back: Some(HeldBack { until, reason }), ..failure }
     }
 
     /// The lease passed and nobody renewed it: whoever holds the job now runs it again.
@@ -203,15 +231,43 @@ impl TurnContext {
     /// # Errors
     /// The run is over and nobody listens: as good as a stop.
     async fn say(&self, kind: EventType, content: &str) -> Result<(), TurnFailure> {
-        self.events.send(NewEvent::new(kind, json!({ "content": content }))).await.map_err(|_| TurnFailure::stopped())
+        self.emit(NewEvent::new(kind, json!({ "content": content }))).await
+    }
+
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// As [`TurnContext::say`].
+    async fn emit(&self, event: NewEvent) -> Result<(), TurnFailure> {
+        self.events.send(event).await.map_err(|_| TurnFailure::stopped())
+    }
+
+    /// Does the work, unless the turn is told to stop: then the work is dropped.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T, TurnFailure>>) -> Result<T, TurnFailure> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(TurnFailure::stopped()),
+            done = work => done,
+        }
+    }
+
+    /// Tells those who watch that all text of the turn so far is void but for `kept`, which is said again. Does no harm where
+    /// no text was said.
+    ///
+    /// # Errors
+    /// As [`TurnContext::say`].
+    async fn retract(&self, kept: &str) -> Result<(), TurnFailure> {
+        self.emit(NewEvent::new(EventType::TextRetracted, json!({}))).await?;
+        if kept.is_empty() { Ok(()) } else { self.say(EventType::Text, kept).await }
     }
 }
 
 /// Makes the engines of a configuration. `guard_program` is what guards are made of:
 /// [`crate::guard::default_program`] as a rule.
 #[must_use]
-pub fn build(engines: &config::Engines, guard_program: PathBuf) -> EngineTable {
+pub fn build(config: &config::Config, guard_program: PathBuf) -> EngineTable {
     let guard_program: Arc<std::path::Path> = guard_program.into();
+    let prices = prices::PriceTable::new(&config.prices);
     let make = |(name, engine): (&String, &config::Engine)| {
         let engine: Arc<dyn Engine> = match engine {
             config::Engine::Echo(echo) => Arc::new(echo::Echo::new(echo)),
@@ -219,12 +275,17 @@ pub fn build(engines: &config::Engines, guard_program: PathBuf) -> EngineTable {
                 Arc::new(command::Command::new(name, command, Arc::clone(&guard_program)))
             }
             config::Engine::OpenaiCompatible(server) => {
-                Arc::new(openai_compatible::OpenAiCompatible::new(name, server))
+                let guard_program = Arc::clone(&guard_program);
+                Arc::new(openai_compatible::OpenAiCompatible::new(name, server, prices.clone(), guard_program))
+            }
+            config::Engine::ClaudeApi(server) => {
+                let guard_program = Arc::clone(&guard_program);
+                Arc::new(claude_api::ClaudeApi::new(name, server, prices.clone(), guard_program))
             }
         };
         (name.clone(), engine)
     };
-    engines.table.iter().map(make).collect()
+    config.engines.table.iter().map(make).collect()
 }
 
 /// What `GET /agent/engines` shows of a worker's engines, sorted by name. Asks all of them at once whether they could

@@ -20,7 +20,7 @@ use std::{
 use async_trait::async_trait;
 use errand_common::{
     config::{self, Rerun},
-    domain::{Decision, FailureClass, Message, NewEvent, ToolCall, Usage},
+    domain::{Decision, FailureClass, Message, NewEvent, ToolCall, Usage, gate},
     port::store::{Claimed, EngineState},
     wire::task::{TaskPayload, VERSION},
 };
@@ -36,12 +36,20 @@ use self::{
     prompt::SystemPrompt,
 };
 use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
-use crate::engine::{Engine, EngineTable, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure};
+use crate::{
+    engine::{
+        self, Engine, EngineTable, HeldBack, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure, places::Places,
+    },
+    gate::{Passage, Policies},
+};
 
 /// Events an engine may emit before it waits for the writer to take them.
 const EVENTS_AHEAD: usize = 64;
 /// Bounds an attempt of a task that says nothing about it.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// One answer of a model's server takes no longer, as a rule: after this its place at the gate is free again, whether or not
+/// its worker lives.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// Runs prompts.
 pub(crate) struct TaskHandler {
@@ -51,6 +59,11 @@ pub(crate) struct TaskHandler {
     approvals: Rules,
     budgets: config::Budgets,
     system_prompt: SystemPrompt,
+    /// Of the engines' servers.
+    gates: Arc<Policies>,
+    places: Places,
+    /// How long a task is put off at least that finds all places taken.
+    busy: Duration,
     /// Most bytes of the history's attachments that an engine is given.
     history_attachments: u64,
 }
@@ -70,6 +83,9 @@ impl TaskHandler {
             approvals: Rules::new(&config.worker),
             budgets: config.budgets.clone(),
             system_prompt: SystemPrompt::new(&config.agent),
+            gates: Arc::new(Policies::new(&config.gates, REQUEST_LIMIT)),
+            places: Places::new(&config.engines),
+            busy: Duration::from_millis(config.gates.busy_wait_ms.into()),
             history_attachments: u64::from(config.worker.history_attachments_mib) * 1024 * 1024,
         }
     }
@@ -105,7 +121,7 @@ impl TaskHandler {
             flush,
             waiting: Mutex::default(),
         };
-        let link = TaskLink { context: context.clone(), budget, approvals };
+        let link = TaskLink { context: context.clone(), budget, approvals, gates: Arc::clone(&self.gates) };
         run_turn(engine, turn, link, Outlet { flushes, voice_mode }, context).await
     }
 }
@@ -127,6 +143,10 @@ impl Handler for TaskHandler {
         let Some(engine) = self.engines.get(&payload.engine_type) else {
             return Err(HandlerFailure::Missing(Missing::Engine(payload.engine_type)));
         };
+        let Some(_place) = self.places.take(&payload.engine_type, &claimed.job.tenant) else {
+            let until = context.backend.clock.now().plus(self.busy);
+            return Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Busy });
+        };
         if self.run_once.contains(&payload.engine_type) {
             if claimed.cut_off_at.is_some() {
                 return Err(failed(
@@ -139,7 +159,10 @@ impl Handler for TaskHandler {
         }
         match self.turn(engine.as_ref(), claimed, payload, context).await {
             Ok(end) => Ok(completion(end, context)),
-            Err(TurnFailure { class, code, message, retry_after }) => {
+            Err(TurnFailure { held_back: Some(HeldBack { until, reason }), .. }) => {
+                Err(HandlerFailure::HeldBack { until, reason })
+            }
+            Err(TurnFailure { class, code, message, retry_after, held_back: None }) => {
                 Err(HandlerFailure::Failed { class, code, message, retry_after })
             }
         }
@@ -208,6 +231,7 @@ struct TaskLink {
     context: Arc<RunContext>,
     budget: Budget,
     approvals: Approvals,
+    gates: Arc<Policies>,
 }
 
 #[async_trait]
@@ -230,6 +254,13 @@ impl Link for TaskLink {
 
     async fn next_turn(&self) -> Result<(), TurnFailure> {
         self.budget.remaining(&self.context).await.map(drop)
+    }
+
+    async fn enter(&self, destination: &str) -> Result<Box<dyn engine::Passage>, TurnFailure> {
+        match Passage::enter(&self.context.backend, &self.gates, destination).await {
+            Ok(passage) => Ok(Box::new(passage)),
+            Err(closed) => Err(TurnFailure::held_back(closed.until, closed.reason)),
+        }
     }
 }
 

@@ -255,6 +255,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn text_after_a_retraction_stays_after_it() {
+        let outbox = outbox(1 << 20);
+        let retracted = NewEvent::new(EventType::TextRetracted, json!({}));
+        for event in [text("a"), text("b"), retracted.clone(), text("c"), text("d")] {
+            outbox.push(event).await;
+        }
+        assert_eq!(outbox.take(), vec![text("ab"), retracted, text("cd")]);
+    }
+
+    #[tokio::test]
     async fn a_delta_that_carries_more_than_its_text_stays_alone() {
         let outbox = outbox(1 << 20);
         let marked = NewEvent::new(EventType::Text, json!({ "content": "b", "index": 1 }));

@@ -49,7 +49,9 @@ fn engine(settings: &Value) -> Arc<dyn Engine> {
     table.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
     let table = BTreeMap::from([("trial".to_owned(), serde_json::from_value(table).expect("a configuration"))]);
     let engines = config::Engines { default: None, table };
-    engine::build(&engines, guard::default_program()).remove("trial").expect("the engine")
+    engine::build(&config::Config { engines, ..config::Config::default() }, guard::default_program())
+        .remove("trial")
+        .expect("the engine")
 }
 
 fn shell(script: &str) -> Arc<dyn Engine> {
@@ -236,7 +238,10 @@ async fn engines_are_described_with_their_availability() {
         "missing": { "type": "command", "command": ["no-such-program"] },
     });
     let engines: config::Engines = serde_json::from_value(engines).expect("a configuration");
-    let table = engine::build(&engines, guard::default_program());
+    let table = engine::build(
+        &config::Config { engines: engines.clone(), ..config::Config::default() },
+        guard::default_program(),
+    );
     let described = engine::describe(&table, &engines).await;
     let seen: Vec<_> = described.iter().map(|info| (info.name.as_str(), info.available, info.queue.as_str())).collect();
     assert_eq!(seen, [("missing", false, "default"), ("quick", true, "fast"), ("there", true, "default")]);

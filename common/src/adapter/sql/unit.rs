@@ -201,8 +201,13 @@ impl<D: Dialect> Unit<D> {
         Ok(rows.iter().filter_map(row::readable).collect())
     }
 
-    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`].
-    pub(super) fn emit(&mut self, row: &mut JobRow, event: NewEvent) {
+    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`]. A retraction that doesn't say
+    /// from where on text is void means all that stands; where none stands there is nothing to say.
+    pub(super) fn emit(&mut self, row: &mut JobRow, mut event: NewEvent) {
+        if event.kind == EventType::TextRetracted && event.data.get("from_seq").is_none() {
+            let Some(from) = row.text_from else { return };
+            event.data = json!({ "from_seq": from });
+        }
         row.job.tail_seq += 1;
         let session_seq = row.job.session_id.and_then(|id| self.sessions.get_mut(&id)).map(|session| {
             session.tail_seq += 1;

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::Engine;
+use crate::config::{Engine, ToolApproval};
 
 const KEY: &str = "errand_0123456789abcdef0123456789abcdef";
 
@@ -140,8 +140,14 @@ fn each_fault_names_the_setting_and_what_is_allowed() {
             "[server]\nlisten = \"8080\"",
             "server.listen is \"8080\"; allowed: an IP address with a port, such as 127.0.0.1:8080",
         ),
-        ("[engines.x]\nqueue = \"a\"", "engines.x has no type; add type = one of echo, command, openai_compatible"),
-        ("[engines.x]\ntype = \"eco\"", "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible"),
+        (
+            "[engines.x]\nqueue = \"a\"",
+            "engines.x has no type; add type = one of echo, command, openai_compatible, claude_api",
+        ),
+        (
+            "[engines.x]\ntype = \"eco\"",
+            "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible, claude_api",
+        ),
         ("[engines.echo]\nqeue = \"a\"", "engines.echo.qeue is not a setting; did you mean queue?"),
         (
             "[engines.command]\ncommand = [\" \"]",
@@ -246,6 +252,7 @@ fn the_schema_names_exactly_the_settings_of_the_engines() {
         json!({"type": "echo"}),
         json!({"type": "command", "command": ["a"]}),
         json!({"type": "openai_compatible", "base_url": "http://h", "model": "m"}),
+        json!({"type": "claude_api", "model": "m"}),
     ] {
         let engine: Engine = serde_json::from_value(sample).expect("its least settings");
         let shape = serde_json::to_value(&engine).expect("serialises");
@@ -256,7 +263,7 @@ fn the_schema_names_exactly_the_settings_of_the_engines() {
         of_schema.sort_unstable();
         assert_eq!(of_schema, of_struct);
     }
-    assert_eq!(schema::ENGINES.len(), 3);
+    assert_eq!(schema::ENGINES.len(), 4);
 }
 
 #[test]
@@ -332,4 +339,34 @@ fn a_secret_for_tokens_is_long_and_never_shown() {
     assert!(told.contains("32 bytes") && !told.contains(short), "{told}");
     let config = load(File::None, variables(&[("ERRAND_AUTH__JWT_SECRET", &"s".repeat(32))])).expect("valid");
     assert!(!format!("{config:?}").contains("ssss"));
+}
+
+#[test]
+fn tools_and_prices_are_read_and_their_faults_told() {
+    let file = "[prices.\"large-1.5\"]\ninput = \"4\"\noutput = 0.6\n\
+        [engines.claude_api]\nmodel = \"large-1.5\"\n\
+        [[engines.claude_api.tools]]\nname = \"look\"\ndescription = \"Looks.\"\ncommand = [\"cat\"]\n\
+        schema = { type = \"object\" }\n\
+        [[engines.claude_api.tools]]\nname = \"find\"\ndescription = \"Finds.\"\ncommand = [\"cat\"]\n\
+        schema = '{\"type\": \"object\"}'\napproval = \"never\"";
+    let config = load_both(file, &[]).expect("valid");
+    assert_eq!(config.prices["large-1.5"].output.nano_usd(), 600_000_000);
+    let Engine::ClaudeApi(engine) = &config.engines.table["claude_api"] else { panic!("the engine") };
+    assert_eq!(engine.tools[0].schema, engine.tools[1].schema);
+    assert_eq!((engine.tools[0].approval, engine.tools[1].approval), (ToolApproval::Ask, ToolApproval::Never));
+
+    let file = "[prices.m]\ninput = \"much\"\n\
+        [engines.claude_api]\nmodel = \"m\"\nthinking = \"enabled\"\nmax_tokens = 100\n\
+        [[engines.claude_api.tools]]\nname = \"a b\"\ncomand = [\"cat\"]\ndescription = \"x\"";
+    let keys: Vec<_> = faults(file, &[]).into_iter().map(|fault| fault.key).collect();
+    for key in [
+        "prices.\"m\".input",
+        "prices.\"m\".output",
+        "engines.claude_api.thinking_budget_tokens",
+        "engines.claude_api.tools[0].name",
+        "engines.claude_api.tools[0].comand",
+        "engines.claude_api.tools[0].command",
+    ] {
+        assert!(keys.iter().any(|found| found == key), "{key} in {keys:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use errand_common::{
-    domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
+    domain::{FailureClass, JobState, NewEvent, OnBusy, Stream, event::EventType},
     port::store::{Append, CancelRequest, CancelResult, Finish, JobFilter, NewJob, Outcome, RescueScope},
 };
 use serde_json::json;
@@ -106,6 +106,23 @@ on_both! {
         assert_eq!(again.job.attempt, 1);
         use EventType::{Queued, Started, Text, TextRetracted};
         assert_eq!(fixture.events(Stream::Job(id)).await, [Queued, Started, Text, Queued, TextRetracted, Started]);
+    }
+
+    async fn an_engine_retracts_what_it_said_and_only_what_stands_is_kept(fixture: Fixture) {
+        let created = fixture.submit(task(None, "count", OnBusy::default())).await.unwrap();
+        let claimed = fixture.claim(created.id, LEASE).await;
+        let retract = || NewEvent::new(EventType::TextRetracted, json!({}));
+        let append = async |events| {
+            fixture.store.append(vec![Append { fence: claimed.fence, events }], now()).await.unwrap().0[0].unwrap();
+        };
+        append(vec![retract(), text("one"), text("two")]).await;
+        append(vec![retract(), retract(), text("three")]).await;
+        use EventType::{Queued, Started, Text, TextRetracted};
+        let told = fixture.store.events(Stream::Job(created.id), 0, 20).await.unwrap();
+        assert_eq!(told.iter().map(|event| event.kind).collect::<Vec<_>>(), [Queued, Started, Text, Text, TextRetracted, Text]);
+        assert_eq!(told[4].data["from_seq"], told[2].seq, "all text that stood, once");
+        drop(fixture.store.cancel(cancel(created.id)).await.unwrap().unwrap());
+        assert_eq!(fixture.said(created.session_id.unwrap()).await.last().unwrap(), &format!("three{MARKER}"));
     }
 
     async fn a_snooze_is_no_start_and_spends_no_attempt(fixture: Fixture) {

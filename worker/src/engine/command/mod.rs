@@ -1,7 +1,7 @@
 //! `command`: a program of the operator's. The prompt is its standard input; its standard output is the answer.
 
-mod output;
-mod program;
+pub(super) mod output;
+pub(super) mod program;
 
 use std::{ffi::OsString, io, path::Path, sync::Arc, time::Duration};
 
@@ -33,7 +33,8 @@ impl Command {
 
     fn spec(&self, turn: &Turn, context: &TurnContext) -> Result<Spec, TurnFailure> {
         let mut env = self.environment();
-        program::find(&self.config, &env).map_err(|reason| self.unavailable(FailureClass::Fatal, &reason))?;
+        program::find(&self.config.command, self.config.cwd.as_deref(), &env)
+            .map_err(|reason| self.unavailable(FailureClass::Fatal, &reason))?;
         let mut mark: Vec<(OsString, OsString)> = vec![
             (guard::TASK_ID.into(), turn.job_id.to_string().into()),
             ("ERRAND_ATTEMPT".into(), turn.attempt.to_string().into()),
@@ -84,7 +85,7 @@ impl Command {
             Exit::Signal(signal) => format!("was killed by signal {signal}"),
             Exit::NotStarted(errno) => {
                 let error = io::Error::from_raw_os_error(errno);
-                let reason = program::start_error(&self.config, &error);
+                let reason = program::start_error(&self.config.command, &error);
                 return Err(self.unavailable(program::start_failure(&error), &reason));
             }
             Exit::GuardLost => {
@@ -105,7 +106,7 @@ impl Engine for Command {
     }
 
     async fn availability(&self) -> Availability {
-        match program::find(&self.config, &self.environment()) {
+        match program::find(&self.config.command, self.config.cwd.as_deref(), &self.environment()) {
             Ok(_) => Availability::Available,
             Err(reason) => Availability::Unavailable(reason),
         }

@@ -43,7 +43,7 @@ pub(super) async fn read_answer(
 }
 
 /// Reads the complaints to their end.
-pub(super) async fn read_tail(mut stderr: ChildStderr, tail: &mut Tail) {
+pub(in crate::engine) async fn read_tail(mut stderr: ChildStderr, tail: &mut Tail) {
     let mut bytes = vec![0; READ_SIZE];
     loop {
         match read(&mut stderr, &mut bytes).await {
@@ -61,14 +61,14 @@ async fn read<'a>(from: &mut (impl AsyncRead + Unpin), bytes: &'a mut [u8]) -> &
 
 /// The last bytes of a stream.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(in crate::engine) struct Tail {
     bytes: VecDeque<u8>,
     limit: usize,
     cut: bool,
 }
 
 impl Tail {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(in crate::engine) fn new(limit: usize) -> Self {
         Self { bytes: VecDeque::new(), limit, cut: false }
     }
 
@@ -80,7 +80,7 @@ impl Tail {
     }
 
     /// Whole lines, if any is whole; without white space around them.
-    pub(super) fn into_text(self) -> String {
+    pub(in crate::engine) fn into_text(self) -> String {
         let bytes: Vec<u8> = self.bytes.into();
         let first_whole =
             if self.cut { bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1) } else { 0 };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use errand_common::{config::CommandEngine, domain::FailureClass};
+use errand_common::domain::FailureClass;
 use rustix::{
     fs::{Access, access},
     io::Errno,
@@ -17,14 +17,18 @@ use rustix::{
 const PATH_IF_UNSET: &str = "/bin:/usr/bin";
 
 /// The file that the configured command will run in the environment `env`, or a sentence that says what to do.
-pub(super) fn find(config: &CommandEngine, env: &[(OsString, OsString)]) -> Result<PathBuf, String> {
-    let Some(program) = config.command.first().filter(|program| !program.is_empty()) else {
+pub(in crate::engine) fn find(
+    command: &[String],
+    cwd: Option<&Path>,
+    env: &[(OsString, OsString)],
+) -> Result<PathBuf, String> {
+    let Some(program) = command.first().filter(|program| !program.is_empty()) else {
         return Err("its command is empty; name a program in its `command`".to_owned());
     };
-    if let Some(cwd) = config.cwd.as_deref().filter(|cwd| !cwd.is_dir()) {
+    if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
         return Err(format!("its working directory {} does not exist; create it, or correct its `cwd`", cwd.display()));
     }
-    let here = config.cwd.as_deref().unwrap_or(Path::new("."));
+    let here = cwd.unwrap_or(Path::new("."));
     if program.contains('/') {
         let file = here.join(program);
         return match file {
@@ -45,8 +49,8 @@ pub(super) fn find(config: &CommandEngine, env: &[(OsString, OsString)]) -> Resu
 }
 
 /// A sentence for a program that was there and still could not be started.
-pub(super) fn start_error(config: &CommandEngine, error: &io::Error) -> String {
-    let program = config.command.first().map_or("the program", String::as_str);
+pub(in crate::engine) fn start_error(command: &[String], error: &io::Error) -> String {
+    let program = command.first().map_or("the program", String::as_str);
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "; if it is a script, the interpreter in its first line is missing",
         io::ErrorKind::PermissionDenied => "; check its permissions and those of its folder",
@@ -72,23 +76,29 @@ fn executable(file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use errand_common::config::CommandEngine;
+
     use super::*;
 
     fn config(json: &serde_json::Value) -> CommandEngine {
         serde_json::from_value(json.clone()).expect("a configuration")
     }
 
+    fn look(config: &CommandEngine, env: &[(OsString, OsString)]) -> Result<PathBuf, String> {
+        find(&config.command, config.cwd.as_deref(), env)
+    }
+
     fn refusal(json: &serde_json::Value, env: &[(OsString, OsString)]) -> String {
-        find(&config(json), env).expect_err("refused")
+        look(&config(json), env).expect_err("refused")
     }
 
     #[test]
     fn a_program_is_found_on_the_path_that_it_is_given() {
         let shell = config(&serde_json::json!({ "command": ["sh"] }));
-        assert!(find(&shell, &[]).expect("without PATH").ends_with("sh"));
+        assert!(look(&shell, &[]).expect("without PATH").ends_with("sh"));
         let path = |value: &str| [("PATH".into(), value.into())];
-        assert_eq!(find(&shell, &path("/nowhere:/bin")), Ok("/bin/sh".into()));
-        assert!(find(&shell, &path("/nowhere")).expect_err("not there").contains("/nowhere"));
+        assert_eq!(look(&shell, &path("/nowhere:/bin")), Ok("/bin/sh".into()));
+        assert!(look(&shell, &path("/nowhere")).expect_err("not there").contains("/nowhere"));
     }
 
     #[test]

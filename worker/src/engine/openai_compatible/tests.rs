@@ -1,17 +1,13 @@
-use std::sync::Arc;
-
-use errand_common::domain::{Message, MessageId, Role, SessionId, Timestamp, UsageReport};
+use errand_common::domain::{EventType, FailureClass, Message, MessageId, Role, SessionId, Timestamp, UsageReport};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    fake::{Fake, Script},
-    *,
-};
+use super::*;
 use crate::{
     engine::{
-        Ledger,
+        Ledger, TurnFailure, code,
+        server::fake::{Fake, Script},
         trial::{TrialLink, turn},
     },
     guard::MonotonicInstant,
@@ -20,9 +16,10 @@ use crate::{
 fn engine(base_url: &str, more: &Value) -> OpenAiCompatible {
     // Another test may have installed it already.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let mut config = json!({ "base_url": base_url, "model": "trial" });
+    let mut config = json!({ "base_url": base_url, "model": "trial", "request_retries": 0 });
     config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    OpenAiCompatible::new("trial", &serde_json::from_value(config).expect("a configuration"))
+    let config = serde_json::from_value(config).expect("a configuration");
+    OpenAiCompatible::new("trial", &config, PriceTable::default(), Arc::from(Path::new("/proc/self/exe")))
 }
 
 /// The end and all events, each as its type and content.
@@ -342,4 +339,127 @@ async fn an_engine_that_cannot_run_says_why() {
     let failure = run(&absent, turn("x")).await.0.expect_err("nobody there");
     assert_eq!(failure.class, FailureClass::Transient);
     assert!(reason(&engine("ftp://x", &json!({}))).await.contains("http or https"));
+}
+
+fn delta(delta: &Value) -> String {
+    json!({ "choices": [{ "delta": delta, "finish_reason": null }] }).to_string()
+}
+
+const TOOL_CALLS: &str = r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
+
+/// With a tool `look` that is not asked about, and whose program is of no account here.
+fn with_tool(base_url: &str, more: &Value) -> OpenAiCompatible {
+    let tool = json!({ "name": "look", "description": "Looks.", "command": ["/nowhere"], "approval": "never" });
+    let mut settings = json!({ "tools": [tool] });
+    settings.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    engine(base_url, &settings)
+}
+
+async fn body(fake: &mut Fake) -> Value {
+    let request = fake.requests.recv().await.expect("a request");
+    serde_json::from_str(request.split_once("\r\n\r\n").expect("a body").1).expect("JSON")
+}
+
+#[tokio::test]
+async fn calls_are_put_together_from_their_fragments_and_answered() {
+    let fragment = |fragment: Value| delta(&json!({ "tool_calls": [fragment] }));
+    let first = Script::events(&[
+        &text("I look."),
+        &fragment(
+            json!({ "index": 0, "id": "c0", "type": "function", "function": { "name": "look", "arguments": "" } }),
+        ),
+        &fragment(json!({ "index": 1, "id": "c1", "function": { "name": "look", "arguments": "{\"at\":" } })),
+        &fragment(json!({ "index": 0, "function": { "arguments": "{}" } })),
+        &fragment(json!({ "index": 1, "function": { "arguments": "2}" } })),
+        TOOL_CALLS,
+        r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}}"#,
+        "[DONE]",
+    ]);
+    let mut fake = Fake::play(vec![first, Script::events(&[&text("Seen."), STOP, USAGE, "[DONE]"])]).await;
+    let (end, said, usage) = run_accounted(&with_tool(&fake.base_url, &json!({})), turn("hello")).await;
+    assert_eq!(end.expect("success").text, "I look.\n\nSeen.");
+    assert_eq!(said.iter().filter(|(kind, _)| *kind == EventType::ToolResult).count(), 2);
+    let usage = usage.expect("told").usage;
+    assert_eq!((usage.input_tokens, usage.output_tokens, usage.cache_read_tokens), (17, 4, 4));
+    let offered = body(&mut fake).await["tools"].clone();
+    assert_eq!((&offered[0]["type"], &offered[0]["function"]["name"]), (&json!("function"), &json!("look")));
+    let messages = body(&mut fake).await["messages"].clone();
+    let calls = &messages[1]["tool_calls"];
+    assert_eq!((&calls[0]["id"], &calls[0]["function"]["arguments"]), (&json!("c0"), &json!("{}")));
+    assert_eq!((&calls[1]["id"], &calls[1]["function"]["arguments"]), (&json!("c1"), &json!("{\"at\":2}")));
+    for (number, id) in [(2, "c0"), (3, "c1")] {
+        assert_eq!((&messages[number]["role"], &messages[number]["tool_call_id"]), (&json!("tool"), &json!(id)));
+        assert!(messages[number]["content"].as_str().expect("text").contains("/nowhere"), "its program is missing");
+    }
+}
+
+#[tokio::test]
+async fn calls_without_an_id_an_index_or_text_are_understood() {
+    let whole = json!([
+        { "function": { "name": "look", "arguments": { "at": 1 } } },
+        { "function": { "name": "look", "arguments": "" } },
+    ]);
+    let first = Script::events(&[&delta(&json!({ "tool_calls": whole })), STOP, "[DONE]"]);
+    let mut fake = Fake::play(vec![first, Script::events(&[&text("ok"), STOP, "[DONE]"])]).await;
+    run(&with_tool(&fake.base_url, &json!({})), turn("hello")).await.0.expect("success");
+    body(&mut fake).await;
+    let messages = body(&mut fake).await["messages"].clone();
+    assert_eq!(messages[1]["content"], Value::Null);
+    let calls = &messages[1]["tool_calls"];
+    assert_eq!((&calls[0]["id"], &calls[0]["function"]["arguments"]), (&json!("call_0"), &json!("{\"at\":1}")));
+    assert_eq!((&calls[1]["id"], &calls[1]["function"]["arguments"]), (&json!("call_1"), &json!("{}")));
+    assert_eq!((&messages[2]["tool_call_id"], &messages[3]["tool_call_id"]), (&json!("call_0"), &json!("call_1")));
+}
+
+#[tokio::test]
+async fn the_responses_api_is_spoken_where_it_is_asked_for() {
+    let event = |kind: &str, more: Value| {
+        let mut event = json!({ "type": kind });
+        event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        event.to_string()
+    };
+    let usage = json!({ "input_tokens": 7, "output_tokens": 3, "input_tokens_details": { "cached_tokens": 2 } });
+    let end = |kind: &str| {
+        event(
+            kind,
+            json!({ "response": {
+        "model": "big", "usage": usage, "incomplete_details": { "reason": "max_output_tokens" },
+        "error": { "code": "server_error", "message": "no" },
+    } }),
+        )
+    };
+    let call = json!({ "type": "function_call", "call_id": "c1", "name": "look", "arguments": "{\"at\":1}" });
+    let first = Script::events(&[
+        &event("response.created", json!({ "response": { "model": "big" } })),
+        &event("response.reasoning_summary_text.delta", json!({ "delta": "hm" })),
+        &event("response.output_item.done", json!({ "item": call })),
+        &end("response.completed"),
+    ]);
+    let words = event("response.output_text.delta", json!({ "delta": "Seen." }));
+    let mut fake = Fake::play(vec![first, Script::events(&[&words, &end("response.completed")])]).await;
+    let engine = with_tool(&fake.base_url, &json!({ "api": "responses" }));
+    let (ended, said, account) =
+        run_accounted(&engine, Turn { system_prompt: Some("brief".into()), ..turn("hello") }).await;
+    let ended = ended.expect("success");
+    assert_eq!((ended.text.as_str(), ended.model.as_deref()), ("Seen.", Some("big")));
+    assert_eq!(said[0], (EventType::Thinking, "hm".into()));
+    let account = account.expect("told");
+    assert_eq!((account.incomplete, account.usage.input_tokens, account.usage.cache_read_tokens), (false, 14, 4));
+    let request = body(&mut fake).await;
+    assert_eq!((&request["instructions"], &request["store"]), (&json!("brief"), &json!(false)));
+    let input = body(&mut fake).await["input"].clone();
+    assert_eq!(input[1], call);
+    assert_eq!((&input[2]["type"], &input[2]["call_id"]), (&json!("function_call_output"), &json!("c1")));
+
+    let answer = async |events: &[&str]| {
+        let fake = Fake::play(vec![Script::events(events)]).await;
+        run(&with_tool(&fake.base_url, &json!({ "api": "responses" })), turn("hello")).await
+    };
+    let (short, said) = answer(&[&words, &end("response.incomplete")]).await;
+    assert_eq!(short.expect("success").text, "Seen.");
+    assert_eq!(said.last().map(|(kind, _)| *kind), Some(EventType::Progress));
+    let failed = answer(&[&words, &end("response.failed")]).await.0.expect_err("failed");
+    assert_eq!(failed.class, FailureClass::Transient);
+    let cut = answer(&[&words]).await.0.expect_err("cut off");
+    assert!(cut.message.contains("cut its answer off"), "{cut}");
 }

@@ -72,12 +72,9 @@ impl Engine for Scripted {
         };
         match turn.prompt.split(' ').next().unwrap_or_default() {
             "panic" => panic!("as told"),
-            "flaky" if turn.attempt == 1 => Err(TurnFailure {
-                class: FailureClass::Transient,
-                code: "EXECUTION_ERROR",
-                message: "try again".to_owned(),
-                retry_after: None,
-            }),
+            "flaky" if turn.attempt == 1 => {
+                Err(TurnFailure::new(FailureClass::Transient, "EXECUTION_ERROR", "try again"))
+            }
             "wait" => {
                 say("waiting").await;
                 context.stop.cancelled().await;

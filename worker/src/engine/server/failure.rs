@@ -2,43 +2,78 @@
 
 use std::time::Duration;
 
-use errand_common::{config::Secret, domain::FailureClass};
+use errand_common::{
+    config::Secret,
+    domain::{FailureClass, gate::Verdict},
+};
 use reqwest::StatusCode;
+use serde_json::Value;
 
-use super::wire::ErrorBody;
 use crate::engine::{
     TurnFailure, code,
     text::{excerpt, without_nul},
 };
 
+/// Refusals that no wait ends: someone must raise a limit first.
+const SPEND_LIMITS: [&str; 4] = [
+    "insufficient_quota",
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+    "linked_organization_spend_limit_reached",
+];
 /// Most of a server's own words in a message, in bytes.
 const WORDS_LIMIT: usize = 300;
 
 /// An answer other than 2xx.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) error: ErrorBody,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) key: Option<Secret>,
+pub(in crate::engine) struct Refusal {
+    pub(in crate::engine) status: StatusCode,
+    pub(in crate::engine) error: ErrorBody,
+    pub(in crate::engine) retry_after: Option<Duration>,
+    /// What the server itself says about sending the request again.
+    pub(in crate::engine) should_retry: Option<bool>,
+    pub(in crate::engine) key: Option<Secret>,
     /// No answer at all.
-    pub(super) failure: Option<TurnFailure>,
+    pub(in crate::engine) failure: Option<TurnFailure>,
+    /// The request may have reached the server: what it spent is not known.
+    pub(in crate::engine) in_doubt: bool,
 }
 
 impl Refusal {
     /// No answer came.
-    pub(super) fn without_answer(failure: TurnFailure) -> Self {
+    pub(in crate::engine) fn without_answer(failure: TurnFailure, in_doubt: bool) -> Self {
         let (status, error) = (StatusCode::default(), ErrorBody::default());
-        Self { status, error, retry_after: None, key: None, failure: Some(failure) }
+        Self { status, error, retry_after: None, should_retry: None, key: None, failure: Some(failure), in_doubt }
+    }
+
+    /// Whether the same request may do better a little later.
+    pub(in crate::engine) fn may_pass(&self) -> bool {
+        if let Some(failure) = &self.failure {
+            return may_pass(failure);
+        }
+        let by_status = matches!(self.status.as_u16(), 408 | 409 | 425 | 429 | 500..);
+        self.should_retry.unwrap_or(by_status) && classify(self.status.as_u16(), &self.error).0 != FailureClass::Fatal
+    }
+
+    /// What the destination's gate is to learn of it, and how long it is to be left alone.
+    pub(in crate::engine) fn verdict(&self) -> (Verdict, Option<Duration>) {
+        if let Some(failure) = &self.failure {
+            return (if may_pass(failure) { Verdict::Failure } else { Verdict::Neutral }, None);
+        }
+        match self.status.as_u16() {
+            408 | 409 | 425 | 429 => (Verdict::Neutral, self.retry_after),
+            500.. => (Verdict::Failure, self.retry_after),
+            _ => (Verdict::Success, None),
+        }
     }
 
     /// Whether the request was refused for its parameter `name`.
-    pub(super) fn names(&self, name: &str) -> bool {
+    pub(in crate::engine) fn names(&self, name: &str) -> bool {
         let invalid = matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
         invalid && (self.error.param.contains(name) || self.error.message.contains(name))
     }
 
-    pub(super) fn into_failure(self) -> TurnFailure {
+    pub(in crate::engine) fn into_failure(self) -> TurnFailure {
         if let Some(failure) = self.failure {
             return failure;
         }
@@ -49,13 +84,13 @@ impl Refusal {
         } else {
             format!("answered {status}{}", words(&self.error, self.key.as_ref()))
         };
-        TurnFailure { class, code, message: format!("the server {what}"), retry_after: self.retry_after }
+        TurnFailure { retry_after: self.retry_after, ..TurnFailure::new(class, code, format!("the server {what}")) }
     }
 }
 
 /// By status, unless the error itself says that money is missing.
 fn classify(status: u16, error: &ErrorBody) -> (FailureClass, &'static str) {
-    if [&error.code, &error.kind].iter().any(|name| name.as_str() == "insufficient_quota") {
+    if SPEND_LIMITS.contains(&error.code.as_str()) || SPEND_LIMITS.contains(&error.kind.as_str()) {
         return (FailureClass::Fatal, code::QUOTA_EXHAUSTED);
     }
     match status {
@@ -68,34 +103,45 @@ fn classify(status: u16, error: &ErrorBody) -> (FailureClass, &'static str) {
 }
 
 /// An error in the midst of a stream that began well.
-pub(super) fn in_stream(error: &ErrorBody, key: Option<&Secret>) -> TurnFailure {
+pub(in crate::engine) fn in_stream(error: &ErrorBody, key: Option<&Secret>) -> TurnFailure {
     let names = [error.code.as_str(), error.kind.as_str()];
     let named = |part: &str| names.iter().any(|name| name.contains(part));
     let status = match error.code.parse::<u16>().ok().filter(|status| (400..600).contains(status)) {
         Some(status) => status,
         None if named("rate_limit") => 429,
-        None if named("authentication") || named("invalid_api_key") => 401,
-        None if named("invalid_request") || named("context_length") || named("model_not_found") => 400,
+        None if ["authentication", "permission", "invalid_api_key"].into_iter().any(named) => 401,
+        None if named("billing") => 402,
+        None if ["invalid_request", "context_length", "not_found", "too_large"].into_iter().any(named) => 400,
         None => 500,
     };
     let (class, code) = classify(status, error);
     TurnFailure::new(class, code, format!("the server broke off its answer{}", words(error, key)))
 }
 
+/// Whether another attempt may do better.
+pub(in crate::engine) const fn may_pass(failure: &TurnFailure) -> bool {
+    matches!(failure.class, FailureClass::Transient | FailureClass::RateLimited)
+}
+
 /// Nothing came for so long.
-pub(super) fn silent(limit: Duration) -> TurnFailure {
+pub(in crate::engine) fn silent(limit: Duration) -> TurnFailure {
     let message = format!("the server said nothing for {} s", limit.as_secs());
     TurnFailure::new(FailureClass::Transient, code::ENGINE_TIMEOUT, message)
 }
 
+/// The stream ended before the answer did.
+pub(in crate::engine) fn cut_off() -> TurnFailure {
+    TurnFailure::new(FailureClass::Transient, code::EXECUTION_ERROR, "the server cut its answer off")
+}
+
 /// The answer is over its limit.
-pub(super) fn too_long(limit: usize) -> TurnFailure {
+pub(in crate::engine) fn too_long(limit: usize) -> TurnFailure {
     let message = format!("the answer is longer than its limit of {} KiB (`answer_limit_kib`)", limit / 1024);
     TurnFailure::new(FailureClass::Fatal, code::OUTPUT_LIMIT, message)
 }
 
 /// The connection could not be made, or broke.
-pub(super) fn transport(what: &str, error: &reqwest::Error) -> TurnFailure {
+pub(in crate::engine) fn transport(what: &str, error: &reqwest::Error) -> TurnFailure {
     // Only the innermost cause is told: the outer ones repeat the address, which may hold a password.
     let mut reason = "no reason was given".to_owned();
     let mut source = std::error::Error::source(error);
@@ -115,6 +161,35 @@ fn words(error: &ErrorBody, key: Option<&Secret>) -> String {
     };
     let words = [message.trim(), error.code.trim()].into_iter().find(|words| !words.is_empty());
     words.map_or_else(String::new, |words| format!(": {}", without_nul(excerpt(words, WORDS_LIMIT))))
+}
+
+/// An error as servers put it: an object, or just a string.
+#[derive(Clone, Debug, Default)]
+pub(in crate::engine) struct ErrorBody {
+    pub(in crate::engine) message: String,
+    pub(in crate::engine) kind: String,
+    pub(in crate::engine) code: String,
+    pub(in crate::engine) param: String,
+}
+
+impl From<&Value> for ErrorBody {
+    fn from(error: &Value) -> Self {
+        if let Some(message) = error.as_str() {
+            return Self { message: message.to_owned(), ..Self::default() };
+        }
+        let text = |value: Option<&Value>| match value {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        };
+        let code = error.get("code").filter(|code| !code.is_null());
+        Self {
+            message: text(error.get("message")),
+            kind: text(error.get("type")),
+            code: text(code.or_else(|| error.pointer("/details/error_code"))),
+            param: text(error.get("param")),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The body of a good answer, cut into chunks: server-sent events, or one JSON object from servers that don't stream.
+//! The body of a good answer, cut into JSON values: server-sent events, or one object from servers that don't stream.
 
 use std::{
     pin::Pin,
@@ -13,12 +13,10 @@ use bytes::Bytes;
 use errand_common::domain::FailureClass;
 use futures::{Stream, StreamExt, stream};
 use reqwest::{Response, header::CONTENT_TYPE};
+use serde_json::Value;
 use sse_stream::{Sse, SseByteStream};
 
-use super::{
-    failure::{silent, too_long, transport},
-    wire::Chunk,
-};
+use super::failure::{silent, too_long, transport};
 use crate::engine::{TurnFailure, code};
 
 /// JSON around the text of one event may take this much more than the text's limit, in bytes.
@@ -27,7 +25,7 @@ const ENVELOPE: usize = 64 * 1024;
 /// What comes next.
 pub(super) enum Next {
     /// A piece of the answer.
-    Chunk(Chunk),
+    Piece(Value),
     /// The server says that nothing follows.
     Done,
     /// Nothing follows, and the server did not say so.
@@ -98,12 +96,12 @@ impl Pieces {
         match self {
             Self::Events { events, unparsed } => next_event(events, unparsed).await,
             Self::Whole(body) => {
-                let chunk = read_whole(body).await;
+                let piece = read_whole(body).await;
                 *self = Self::Taken;
-                chunk
+                piece
             }
             Self::Taken => Next::Done,
-            Self::Neither(content_type) => Next::Failed(not_a_completion(&format!("a body of type {content_type:?}"))),
+            Self::Neither(content_type) => Next::Failed(not_an_answer(&format!("a body of type {content_type:?}"))),
         }
     }
 }
@@ -115,9 +113,9 @@ async fn next_event(events: &mut Events, unparsed: &AtomicUsize) -> Next {
             Ok(event) => event.data.unwrap_or_default(),
             Err(sse_stream::Error::Body(error)) => {
                 let known = error.downcast_ref::<BodyError>().map(TurnFailure::from);
-                return Next::Failed(known.unwrap_or_else(|| not_a_completion("an unreadable body")));
+                return Next::Failed(known.unwrap_or_else(|| not_an_answer("an unreadable body")));
             }
-            Err(_) => return Next::Failed(not_a_completion("a stream that is not UTF-8")),
+            Err(_) => return Next::Failed(not_an_answer("a stream that is not UTF-8")),
         };
         match data.trim() {
             // A comment, or a field without data.
@@ -164,8 +162,8 @@ async fn read_whole(pieces: &mut Body) -> Next {
 
 fn parse(json: &[u8]) -> Next {
     match serde_json::from_slice(json) {
-        Ok(chunk) => Next::Chunk(chunk),
-        Err(_) => Next::Failed(not_a_completion("something that is not a chat completion's JSON")),
+        Ok(piece) => Next::Piece(piece),
+        Err(_) => Next::Failed(not_an_answer("something that is not JSON")),
     }
 }
 
@@ -174,7 +172,7 @@ fn broken(error: &reqwest::Error) -> TurnFailure {
 }
 
 /// A broken intermediary, or a wrong address: another attempt will tell.
-fn not_a_completion(what: &str) -> TurnFailure {
-    let message = format!("the server sent {what}; does its `base_url` lead to a chat-completions API?");
+fn not_an_answer(what: &str) -> TurnFailure {
+    let message = format!("the server sent {what}; does its `base_url` lead to the API?");
     TurnFailure::new(FailureClass::Transient, code::EXECUTION_ERROR, message)
 }

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What one connection gets, in pieces that are sent apart.
 #[derive(Clone, Default)]
-pub(super) struct Script {
+pub(in crate::engine) struct Script {
     pieces: Vec<Vec<u8>>,
     ending: Ending,
 }
@@ -24,55 +24,55 @@ enum Ending {
 
 impl Script {
     /// A head with these headers, and a body that ends with the connection.
-    pub(super) fn head(status: &str, headers: &[&str]) -> Self {
+    pub(in crate::engine) fn head(status: &str, headers: &[&str]) -> Self {
         let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         Self::default().then(format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n"))
     }
 
     /// The head of a stream.
-    pub(super) fn stream() -> Self {
+    pub(in crate::engine) fn stream() -> Self {
         Self::head("200 OK", &["content-type: text/event-stream"])
     }
 
     /// A stream of these `data:` lines.
-    pub(super) fn events(data: &[&str]) -> Self {
+    pub(in crate::engine) fn events(data: &[&str]) -> Self {
         data.iter().fold(Self::stream(), |script, data| script.then(format!("data: {data}\n\n")))
     }
 
     /// An answer with a JSON body.
-    pub(super) fn json(status: &str, headers: &[&str], body: &str) -> Self {
+    pub(in crate::engine) fn json(status: &str, headers: &[&str], body: &str) -> Self {
         let headers = [headers, &["content-type: application/json"]].concat();
         Self::head(status, &headers).then(body)
     }
 
-    pub(super) fn then(mut self, piece: impl Into<Vec<u8>>) -> Self {
+    pub(in crate::engine) fn then(mut self, piece: impl Into<Vec<u8>>) -> Self {
         self.pieces.push(piece.into());
         self
     }
 
-    pub(super) fn reset(mut self) -> Self {
+    pub(in crate::engine) fn reset(mut self) -> Self {
         self.ending = Ending::Reset;
         self
     }
 
-    pub(super) fn hang(mut self) -> Self {
+    pub(in crate::engine) fn hang(mut self) -> Self {
         self.ending = Ending::Hang;
         self
     }
 }
 
 /// Plays its scripts, one a connection.
-pub(super) struct Fake {
-    pub(super) base_url: String,
+pub(in crate::engine) struct Fake {
+    pub(in crate::engine) base_url: String,
     /// Heads and bodies as they came.
-    pub(super) requests: mpsc::UnboundedReceiver<String>,
+    pub(in crate::engine) requests: mpsc::UnboundedReceiver<String>,
     /// One message for each connection that the client closed while the server hung.
-    pub(super) gone: mpsc::UnboundedReceiver<()>,
+    pub(in crate::engine) gone: mpsc::UnboundedReceiver<()>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Fake {
-    pub(super) async fn play(scripts: Vec<Script>) -> Self {
+    pub(in crate::engine) async fn play(scripts: Vec<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let base_url = format!("http://{}/v1", listener.local_addr().expect("an address"));
         let (asked, requests) = mpsc::unbounded_channel();
