@@ -86,6 +86,8 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         let peak = memory::peak_mib(worker)?;
         let wrong = compare(&client, &submitted, &seen, pieces).await?;
         let at_once = most_at_once(&truth::jobs(&fleet.database).await?);
+        let written = truth::texts(&fleet.database).await?;
+        let mut committed: Vec<f64> = written.iter().flat_map(|(at, text)| latencies(text, *at)).collect();
         let title = format!(
             "tasks: {} stream at once on one worker, {} pieces of text a second each for {} s",
             options.tasks, options.rate, options.seconds
@@ -95,6 +97,8 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
             .count("frames they came in", seen.frames)
             .count("most runs at once", at_once)
             .figure("from the first watcher to the last end", took.as_secs_f64(), "s")
+            .figure("from the model to the worker's write: p50", percentile(&mut committed, 50.0), "ms")
+            .figure("from the model to the worker's write: p99", percentile(&mut committed, 99.0), "ms")
             .figure("from the model to the watcher: p50", percentile(&mut seen.latencies, 50.0), "ms")
             .figure("from the model to the watcher: p99", percentile(&mut seen.latencies, 99.0), "ms")
             .figure("from the model to the watcher: longest", percentile(&mut seen.latencies, 100.0), "ms")
@@ -151,15 +155,19 @@ async fn watch(client: Client, jobs: Vec<(String, String)>) -> Result<Seen> {
 const TYPES: &[&str] = &["text", "text_retracted", "completed", "error", "cancelled"];
 
 impl Seen {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a few minutes")]
     fn take(&mut self, frame: &Value, now: i64) {
         let content = frame["content"].as_str().unwrap_or_default();
-        let sent = content.split(' ').filter_map(|stamp| stamp.parse::<i64>().ok());
-        self.latencies.extend(sent.map(|sent| (now - sent) as f64 / 1_000.0));
+        self.latencies.extend(latencies(content, now));
         let job = frame["job_id"].as_str().unwrap_or_default().to_owned();
         *self.texts.entry(job).or_default() += content;
         self.frames += 1;
     }
+}
+
+/// How long before `now` each stamp of a text was sent, in milliseconds.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a few minutes")]
+fn latencies(text: &str, now: i64) -> impl Iterator<Item = f64> {
+    text.split(' ').filter_map(|stamp| stamp.parse::<i64>().ok()).map(move |sent| (now - sent) as f64 / 1_000.0)
 }
 
 /// Most jobs that ran at the same instant.

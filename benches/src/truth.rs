@@ -95,6 +95,21 @@ pub(crate) async fn jobs(database: &str) -> Result<Vec<Job>> {
     Ok(jobs.into_values().collect())
 }
 
+/// The text events of all jobs: when each was written, and its text.
+///
+/// # Errors
+/// If the database doesn't answer.
+pub(crate) async fn texts(database: &str) -> Result<Vec<(i64, String)>> {
+    let mut connection = PgConnection::connect(database).await?;
+    let rows = sqlx::query("SELECT ts, data FROM events WHERE type = 'text'").fetch_all(&mut connection).await?;
+    connection.close().await?;
+    let text = |data: &str| -> Result<String> {
+        let data: Value = serde_json::from_str(data)?;
+        Ok(data["content"].as_str().unwrap_or_default().to_owned())
+    };
+    rows.into_iter().map(|row| Ok((row.try_get("ts")?, text(row.try_get("data")?)?))).collect()
+}
+
 /// How many jobs are in a state.
 ///
 /// # Errors

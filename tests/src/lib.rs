@@ -6,6 +6,7 @@
 //! Nothing here sleeps for luck: [`wait`] polls observable state until a deadline that is generous on purpose.
 
 pub mod chaos;
+pub mod claude;
 pub mod client;
 pub mod destination;
 pub mod errand;

@@ -605,6 +605,10 @@ pub enum Engine {
     OpenaiCompatible(OpenAiCompatibleEngine),
     /// Asks Claude over the Messages API.
     ClaudeApi(ClaudeApiEngine),
+    /// Claude Code, which uses without asking what it may and refuses itself the rest.
+    ClaudeCodeCli(ClaudeCodeEngine),
+    /// Claude Code, which asks before it uses tools.
+    ClaudeAgentSdk(ClaudeCodeEngine),
 }
 
 /// `type = "echo"`
@@ -886,6 +890,53 @@ impl OpenAiCompatibleEngine {
     }
 }
 
+/// `type = "claude_code_cli"`
+/// and
+/// `type = "claude_agent_sdk"`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaudeCodeEngine {
+    /// The program `claude`: its path, or its name to be found on the PATH that it is given. Errand brings none along.
+    pub binary: String,
+    /// A directory of this engine's own, made if it is missing. Each tenant has a home and its sessions' working directories
+    /// below it, which are kept.
+    pub home: PathBuf,
+    /// Names of our environment variables that it may see, and with it the tools that it runs; it sees no other.
+    #[serde(default = "default_claude_env")]
+    pub env: Vec<String>,
+    /// Where its tasks go.
+    #[serde(default = "default_queue")]
+    pub queue: String,
+    /// The model to ask for; unset: the program's own choice.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// More arguments for the program, after ours.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Most text of one answer, in KiB; beyond it the run fails.
+    #[serde(default = "default_output_limit_kib")]
+    pub output_limit_kib: u32,
+    /// Longest line that the program may write, in KiB: what one tool said is in one line.
+    #[serde(default = "default_line_limit_kib")]
+    pub line_limit_kib: u32,
+    /// Most of a conversation's file that is kept between runs, in KiB. A longer one begins anew, with the session's messages.
+    #[serde(default = "default_state_limit_kib")]
+    pub state_limit_kib: u32,
+    /// How much of the end of its standard error a failure keeps, in KiB.
+    #[serde(default = "default_stderr_limit_kib")]
+    pub stderr_limit_kib: u32,
+    /// How long a run that is stopped may take to end before it is killed, in milliseconds. Half of it is for what the
+    /// program has to say about its interruption.
+    #[serde(default = "default_claude_stop_grace_ms")]
+    pub stop_grace_ms: u32,
+    /// Its tasks at once, in one worker; no bound of its own if unset.
+    #[serde(default)]
+    pub max_concurrency: Option<u32>,
+    /// Of them, one tenant's; no bound of its own if unset.
+    #[serde(default)]
+    pub per_tenant_concurrency: Option<u32>,
+}
+
 /// How much of a worker an engine gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EngineLimits {
@@ -904,6 +955,8 @@ impl Engine {
             Self::Command(_) => "command",
             Self::OpenaiCompatible(_) => "openai_compatible",
             Self::ClaudeApi(_) => "claude_api",
+            Self::ClaudeCodeCli(_) => "claude_code_cli",
+            Self::ClaudeAgentSdk(_) => "claude_agent_sdk",
         }
     }
 
@@ -915,6 +968,7 @@ impl Engine {
             Self::Command(command) => &command.queue,
             Self::OpenaiCompatible(server) => &server.queue,
             Self::ClaudeApi(server) => &server.queue,
+            Self::ClaudeCodeCli(program) | Self::ClaudeAgentSdk(program) => &program.queue,
         }
     }
 
@@ -926,6 +980,9 @@ impl Engine {
             Self::Command(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
             Self::OpenaiCompatible(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
             Self::ClaudeApi(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
+            Self::ClaudeCodeCli(engine) | Self::ClaudeAgentSdk(engine) => {
+                (engine.max_concurrency, engine.per_tenant_concurrency)
+            }
         };
         EngineLimits { max_concurrency, per_tenant_concurrency }
     }
@@ -937,6 +994,22 @@ fn default_queue() -> String {
 
 fn default_command_env() -> Vec<String> {
     vec!["PATH".to_owned(), "LANG".to_owned()]
+}
+
+fn default_claude_env() -> Vec<String> {
+    ["PATH", "LANG", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"].map(str::to_owned).to_vec()
+}
+
+const fn default_line_limit_kib() -> u32 {
+    16_384
+}
+
+const fn default_state_limit_kib() -> u32 {
+    16_384
+}
+
+const fn default_claude_stop_grace_ms() -> u32 {
+    800
 }
 
 const fn default_output_limit_kib() -> u32 {

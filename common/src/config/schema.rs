@@ -219,7 +219,6 @@ const fn must(key: &'static str, rule: Rule) -> EngineSetting {
 
 /// The types of engines, each with its settings beside `type`.
 pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
-    ("echo", &[may("queue", Text), may("word_delay_ms", Whole(0, 60_000)), may("asks", Flag), may("resumes", Flag)]),
     (
         "echo",
         &[
@@ -291,6 +290,25 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
             may("tools", Tools),
         ],
     ),
+    ("claude_code_cli", CLAUDE_CODE),
+    ("claude_agent_sdk", CLAUDE_CODE),
+];
+
+/// One program, two ways to run it.
+const CLAUDE_CODE: &[EngineSetting] = &[
+    must("binary", Text),
+    must("home", Text),
+    may("env", List(0)),
+    may("queue", Text),
+    may("model", Text),
+    may("args", List(0)),
+    may("output_limit_kib", Whole(1, 1_048_576)),
+    may("line_limit_kib", Whole(64, 1_048_576)),
+    may("state_limit_kib", Whole(0, 1_048_576)),
+    may("stderr_limit_kib", Whole(0, 1_024)),
+    may("stop_grace_ms", Whole(0, 60_000)),
+    may("max_concurrency", Whole(1, 10_000)),
+    may("per_tenant_concurrency", Whole(1, 10_000)),
 ];
 
 /// The settings of a type of engine.

@@ -361,7 +361,9 @@ all_modes! {
 
 cluster_only! {
     async fn a_decision_through_another_api_reaches_the_waiting_process_in_milliseconds(setup: Setup) {
-        let errand = asking(setup).apis(2).workers(2).start().await;
+        // Nobody looks for decisions in this time: what comes sooner came by signal.
+        let setup = worker(&asking(setup), "poll_interval_ms = 60000").apis(2).workers(2);
+        let errand = setup.start().await;
         let (client, other) = (errand.client(), errand.client_of(1));
         let mut took = Vec::new();
         for _ in 0..10 {
@@ -376,7 +378,7 @@ cluster_only! {
         }
         took.sort_unstable();
         println!("from the decision at one api to the tool's event at another: {took:?}");
-        assert!(took[5] < Duration::from_millis(500), "a poll would take longer: {took:?}");
+        assert!(took[9] < Duration::from_secs(10), "{took:?}");
         errand.finish().await;
     }
 

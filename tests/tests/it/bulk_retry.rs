@@ -50,6 +50,25 @@ both_modes! {
         errand.finish().await;
     }
 
+    async fn a_groups_failed_jobs_are_repeated_as_a_group(setup: Setup) {
+        let programs = Programs::new();
+        let gate = programs.path("mended");
+        let script = format!("cat >/dev/null\n[ -e '{gate}' ] || exit 3\necho mended\n");
+        let errand = setup.engine("broken", &programs.engine("broken", &script)).start().await;
+        let client = errand.client();
+        let task = |engine| json!({"kind": "task", "payload": {"prompt": "x", "engineType": engine}});
+        let group = json!({"kind": "group", "payload": {"jobs": [task("echo"), task("broken"), task("broken")]}});
+        let id = client.post("/jobs", &group).await.body["job_id"].as_str().expect("an id").to_owned();
+        assert_eq!(client.wait_for_end(&id).await["state"], "partial");
+        std::fs::write(&gate, "").expect("mended");
+
+        let answer = retry(client, &json!({"kind": "group"})).await;
+        assert_eq!(originals(&answer), [id], "{answer}");
+        let again = client.wait_for_completion(answer["items"][0]["id"].as_str().expect("an id")).await;
+        assert_eq!(again["children"], json!({"total": 2, "by_state": {"completed": 2}}), "{again:#}");
+        errand.finish().await;
+    }
+
     async fn a_retry_that_failed_too_stands_for_its_original(setup: Setup) {
         let programs = Programs::new();
         let errand = setup.engine("broken", &programs.engine("broken", "exit 3\n")).start().await;

@@ -1,12 +1,29 @@
 //! Dedup keys, as clients meet them.
 
-use errand_tests::{Answer, Client, both_modes, program::Programs, wait};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use errand_tests::{
+    Answer, Client, both_modes,
+    destination::{Destination, Reply},
+    program::Programs,
+    wait,
+};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 fn task(prompt: &str, dedup: &Value) -> Value {
     json!({"kind": "task", "payload": {"prompt": prompt}, "dedup": dedup})
+}
+
+fn call(destination: &Destination, number: u32, dedup: &Value) -> Value {
+    let payload = json!({"method": "POST", "url": destination.url("/"), "body": {"n": number}});
+    json!({"kind": "http", "payload": payload, "dedup": dedup})
+}
+
+fn time(value: &Value) -> DateTime<Utc> {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("a time: {value}"))
 }
 
 fn id_of(answer: &Answer) -> &str {
@@ -101,6 +118,48 @@ both_modes! {
         let fresh = submit(client, &body).await;
         assert_eq!(fresh.status, 202, "the last job under the key has ended: {fresh:?}");
         client.wait_for_completion(fresh.body["job_id"].as_str().expect("an id")).await;
+        errand.finish().await;
+    }
+
+    async fn a_debounced_call_is_made_once_with_what_came_last(setup: Setup) {
+        let destination = Destination::start([]).await;
+        let errand = setup.section("outbound", "allow = [\"127.0.0.0/8\"]").start().await;
+        let client = errand.client();
+        let dedup = json!({"key": "k", "mode": "debounce", "ttl_seconds": 3});
+        let first = submit(client, &call(&destination, 1, &dedup)).await;
+        assert_eq!((first.status, &first.body["state"]), (202, &json!("scheduled")), "{first:?}");
+        let id = id_of(&first);
+        for number in 2..=4 {
+            let answer = submit(client, &call(&destination, number, &dedup)).await;
+            assert_eq!((answer.status, id_of(&answer)), (200, id), "{answer:?}");
+        }
+        let last = client.job(id).await;
+        let done = client.wait_for_completion(id).await;
+        assert_eq!(done["payload"]["body"], json!({"n": 4}));
+        let (run_at, created_at) = (time(&last["run_at"]), time(&last["created_at"]));
+        assert!(run_at - created_at >= chrono::Duration::seconds(3), "it waits from the last submission: {last:#}");
+        let sent: Vec<_> = destination.calls().iter().map(|call| call.body["n"].clone()).collect();
+        assert_eq!(sent, [json!(4)]);
+        errand.finish().await;
+    }
+
+    async fn while_a_call_is_under_way_the_last_submission_follows_it(setup: Setup) {
+        let destination = Destination::start([Reply::ok().after(Duration::from_secs(2))]).await;
+        let errand = setup.section("outbound", "allow = [\"127.0.0.0/8\"]").start().await;
+        let client = errand.client();
+        let dedup = json!({"key": "k", "mode": "keep_last_if_active"});
+        let first = submit(client, &call(&destination, 1, &dedup)).await;
+        let active = id_of(&first);
+        client.wait_for_state(active, "running").await;
+        let second = submit(client, &call(&destination, 2, &dedup)).await;
+        assert_eq!((second.status, &second.body["state"]), (202, &json!("blocked")), "{second:?}");
+        let successor = id_of(&second);
+        let third = submit(client, &call(&destination, 3, &dedup)).await;
+        assert_eq!((third.status, id_of(&third)), (200, successor), "{third:?}");
+        client.wait_for_completion(active).await;
+        client.wait_for_completion(successor).await;
+        let sent: Vec<_> = destination.calls().iter().map(|call| call.body["n"].clone()).collect();
+        assert_eq!(sent, [json!(1), json!(3)]);
         errand.finish().await;
     }
 

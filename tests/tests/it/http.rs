@@ -7,7 +7,7 @@ use std::{
 
 use errand_tests::{
     Answer, Client, Setup, both_modes,
-    destination::{Destination, Reply},
+    destination::{Call, Destination, Reply},
     wait,
 };
 use serde_json::{Value, json};
@@ -75,6 +75,9 @@ both_modes! {
         assert_eq!((call.key.as_deref(), &call.body), (Some(id.as_str()), &json!({"n": 1})));
         assert_eq!((call.header("content-type"), call.header("x-own")), ("application/json", "yes"));
         assert_eq!(call.header("authorization"), "Bearer s3cret-of-the-test");
+        let counted = "errand_effects_total{kind=\"http\",result=\"sent\"} 1";
+        let metrics = errand.worker_client(0).get_root("/metrics").await.expect("metrics").text;
+        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
         let trace: Vec<_> = call.header("traceparent").split('-').collect();
         assert_eq!((trace[0], trace[1], trace[2].len(), trace[3]), ("00", id.replace('-', "").as_str(), 16, "01"));
 
@@ -263,22 +266,20 @@ both_modes! {
         for _ in 0..12 {
             ids.push(submit(client, &job).await);
         }
-        // All twelve may be under way when the sixth failure opens the breaker.
         wait::until("the breaker is open", || async {
             let timeline = client.timeline(&ids[0]).await;
             timeline.iter().any(|event| event["reason"] == "destination_failing").then_some(())
         })
         .await;
-        let at_first = destination.call_count();
-        assert!((6..=12).contains(&at_first), "{at_first} calls to a destination that fails each");
         destination.rule(|_| Reply::ok());
         for id in &ids {
             client.wait_for_completion(id).await;
         }
         let calls = destination.calls();
-        let sixth = calls[5].at;
-        let next = calls.iter().map(|call| call.at).find(|at| *at > calls[at_first - 1].at);
-        assert!(next.is_some_and(|at| at - sixth >= Duration::from_millis(1_900)), "it was left alone for 2 s");
+        let left_alone = |pair: &[Call]| pair[1].at - pair[0].at >= Duration::from_millis(1_900);
+        let at_first = calls.windows(2).position(left_alone).expect("it was left alone for 2 s") + 1;
+        // Five failures are judged, and all twelve may be under way when the sixth opens the breaker.
+        assert!((6..=17).contains(&at_first), "{at_first} calls to a destination that fails each");
         assert_eq!(destination.applied().len(), 12);
         errand.finish().await;
     }

@@ -9,6 +9,7 @@ mod budget;
 mod bulk_retry;
 mod cancel;
 mod claude_api;
+mod claude_engine;
 mod cli;
 mod cli_agent;
 mod command_engine;

@@ -151,6 +151,31 @@ both_modes! {
         errand.finish().await;
     }
 
+    async fn many_streams_subscribed_to_at_once_are_all_served(setup: Setup) {
+        // More than there are connections to the database.
+        const STREAMS: usize = 40;
+        let errand = setup.start().await;
+        let client = errand.client();
+        let task = json!({"kind": "task", "payload": {"prompt": "hello"}});
+        let made = client.post("/jobs/batch", &json!({"jobs": vec![task; STREAMS]})).await;
+        let ids: Vec<_> = made.items().iter().filter_map(|item| item["id"].as_str()).collect();
+        assert_eq!(ids.len(), STREAMS, "{}", made.text);
+        for id in &ids {
+            client.wait_for_completion(id).await;
+        }
+        let mut socket = Socket::open(client).await;
+        for (number, id) in ids.iter().enumerate() {
+            socket.send(&json!({"type": "subscribe", "id": number, "stream": format!("job:{id}")})).await;
+        }
+        let mut ended = 0;
+        while ended < STREAMS {
+            let frame = socket.frame().await;
+            assert_ne!(frame["type"], "error", "{frame}");
+            ended += usize::from(frame["type"] == "end");
+        }
+        errand.finish().await;
+    }
+
     async fn a_watcher_too_many_is_told_and_a_place_that_is_left_is_free(setup: Setup) {
         let errand = setup.section("relay", "max_connections = 2\nmax_subscriptions = 1").start().await;
         let client = errand.client();

@@ -1,6 +1,9 @@
 //! What a run spends, as its engine learns it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use errand_common::domain::{Usage, UsageReport};
 
@@ -11,8 +14,10 @@ pub struct Ledger(Arc<Mutex<Account>>);
 #[derive(Debug, Default)]
 struct Account {
     report: UsageReport,
-    /// Requests under way, whose usage is not known yet.
-    open: u32,
+    /// Requests under way by their number, with what is known of each.
+    open: BTreeMap<u64, Usage>,
+    /// Requests so far.
+    begun: u64,
 }
 
 impl Ledger {
@@ -23,8 +28,12 @@ impl Ledger {
     /// Something is about to be sent that may cost: until its usage is known, the run's is incomplete.
     #[must_use = "what is dropped without a report counts as unknown"]
     pub fn begin(&self) -> Spending {
-        self.account().open += 1;
-        Spending { ledger: self.clone(), reported: false }
+        let mut account = self.account();
+        account.begun += 1;
+        let number = account.begun;
+        account.open.insert(number, Usage::default());
+        drop(account);
+        Spending { ledger: self.clone(), number, reported: false }
     }
 
     /// What is known now. `None`: nothing was ever sent that may cost.
@@ -32,7 +41,12 @@ impl Ledger {
     pub fn report(&self) -> Option<UsageReport> {
         let account = self.account();
         let mut report = account.report.clone();
-        report.incomplete |= account.open > 0;
+        report.incomplete |= !account.open.is_empty();
+        account
+            .open
+            .values()
+            .filter(|usage| **usage != Usage::default())
+            .for_each(|usage| report.usage.add(usage.clone()));
         (!report.is_empty()).then_some(report)
     }
 }
@@ -41,31 +55,41 @@ impl Ledger {
 #[derive(Debug)]
 pub struct Spending {
     ledger: Ledger,
+    number: u64,
     reported: bool,
 }
 
 impl Spending {
+    /// This much of it is known by now; it counts unless the end tells otherwise.
+    pub fn so_far(&self, usage: Usage) {
+        self.ledger.account().open.insert(self.number, usage);
+    }
+
     /// All of it is known.
     pub fn report(mut self, usage: Usage) {
-        self.ledger.account().report.usage.add(usage);
+        self.so_far(usage);
         self.reported = true;
     }
 
     /// Nothing was spent: the request was refused before anything was done.
     pub fn nothing(mut self) {
+        self.so_far(Usage::default());
         self.reported = true;
     }
 
     /// This much is known, and there was more: the request was cut off.
     pub fn cut_off(self, usage: Usage) {
-        self.ledger.account().report.usage.add(usage);
+        self.so_far(usage);
     }
 }
 
 impl Drop for Spending {
     fn drop(&mut self) {
         let mut account = self.ledger.account();
-        account.open = account.open.saturating_sub(1);
+        let known = account.open.remove(&self.number).unwrap_or_default();
+        if known != Usage::default() {
+            account.report.usage.add(known);
+        }
         account.report.incomplete |= !self.reported;
     }
 }
@@ -90,5 +114,20 @@ mod tests {
         assert_eq!(ledger.report(), Some(UsageReport { usage: tokens(3), incomplete: false }));
         ledger.begin().cut_off(tokens(2));
         assert_eq!(ledger.report(), Some(UsageReport { usage: tokens(5), incomplete: true }));
+    }
+
+    #[test]
+    fn what_is_known_of_a_request_under_way_counts_until_its_end_tells_more() {
+        let ledger = Ledger::default();
+        let spending = ledger.begin();
+        spending.so_far(tokens(3));
+        assert_eq!(ledger.report(), Some(UsageReport { usage: tokens(3), incomplete: true }));
+        spending.so_far(tokens(4));
+        spending.report(tokens(7));
+        assert_eq!(ledger.report(), Some(UsageReport { usage: tokens(7), incomplete: false }));
+        let cut = ledger.begin();
+        cut.so_far(tokens(1));
+        drop(cut);
+        assert_eq!(ledger.report(), Some(UsageReport { usage: tokens(8), incomplete: true }));
     }
 }

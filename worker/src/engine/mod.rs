@@ -3,6 +3,7 @@
 //! An engine turns a [`Turn`] into events and an end. It knows nothing of jobs' states, leases or stores: the task
 //! handler writes its events under the fence, decides what follows a failure, and tells it to stop.
 
+mod claude;
 mod claude_api;
 mod command;
 mod echo;
@@ -12,7 +13,9 @@ mod openai_compatible;
 mod parts;
 pub(crate) mod places;
 mod prices;
+mod program;
 mod server;
+mod tail;
 mod text;
 mod toolbox;
 pub mod trial;
@@ -281,6 +284,12 @@ pub fn build(config: &config::Config, guard_program: PathBuf) -> EngineTable {
             config::Engine::ClaudeApi(server) => {
                 let guard_program = Arc::clone(&guard_program);
                 Arc::new(claude_api::ClaudeApi::new(name, server, prices.clone(), guard_program))
+            }
+            config::Engine::ClaudeCodeCli(program) => {
+                Arc::new(claude::ClaudeCode::new(name, program, claude::Asking::Never, Arc::clone(&guard_program)))
+            }
+            config::Engine::ClaudeAgentSdk(program) => {
+                Arc::new(claude::ClaudeCode::new(name, program, claude::Asking::Approvals, Arc::clone(&guard_program)))
             }
         };
         (name.clone(), engine)

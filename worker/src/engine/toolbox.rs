@@ -11,10 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{
     Turn, TurnContext, TurnFailure,
-    command::{
-        output::{Tail, read_tail},
-        program,
-    },
+    program::{self, Program},
+    tail::{Tail, read_tail},
     text::Utf8Decoder,
 };
 use crate::guard::{self, Exit, Guarded, Spec, Started, Stdin};
@@ -65,7 +63,7 @@ impl Toolbox {
     /// A sentence for the operator if a tool's program is missing.
     pub(super) fn check(&self) -> Result<(), String> {
         for tool in &self.tools {
-            program::find(&tool.command, tool.cwd.as_deref(), &environment(tool))
+            program::find(program_of(tool), &environment(tool))
                 .map_err(|reason| format!("its tool {:?} can't run: {reason}", tool.name))?;
         }
         Ok(())
@@ -121,7 +119,7 @@ impl Toolbox {
 
     fn start(&self, tool: &Tool, call: &ToolCall, turn: &Turn, context: &TurnContext) -> Result<Started, String> {
         let mut env = environment(tool);
-        program::find(&tool.command, tool.cwd.as_deref(), &env)?;
+        program::find(program_of(tool), &env)?;
         let mut mark: Vec<(OsString, OsString)> = vec![
             (guard::TASK_ID.into(), turn.job_id.to_string().into()),
             ("ERRAND_ATTEMPT".into(), turn.attempt.to_string().into()),
@@ -194,6 +192,12 @@ async fn read_output(mut stdout: impl AsyncRead + Unpin, limit_kib: u32) -> Resu
     Ok(decoder.push(&bytes) + &decoder.finish())
 }
 
+/// The program of a tool, as its settings name it.
+fn program_of(tool: &Tool) -> Program<'_> {
+    let name = tool.command.first().map_or("", String::as_str);
+    Program { name, setting: "command", cwd: tool.cwd.as_deref() }
+}
+
 fn judge(tool: &Tool, exit: Exit, said: Said) -> ToolResult {
     let how = match exit {
         Exit::Code(0) => return ToolResult { content: said.output, is_error: false },
@@ -201,7 +205,7 @@ fn judge(tool: &Tool, exit: Exit, said: Said) -> ToolResult {
         Exit::Signal(signal) => format!("the tool was killed by signal {signal}"),
         Exit::NotStarted(errno) => {
             let error = std::io::Error::from_raw_os_error(errno);
-            program::start_error(&tool.command, &error)
+            program::start_error(program_of(tool).name, &error)
         }
         Exit::GuardLost => "the tool was killed".to_owned(),
     };

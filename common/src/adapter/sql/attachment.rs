@@ -93,3 +93,17 @@ pub(super) async fn name<D: Dialect>(unit: &mut Unit<D>, jobs: &[&NewJob]) -> Re
     unit.tx.fetch(&statement::LOCK_ATTACHMENTS, params![batch(&rows)]).await?;
     unit.tx.execute(&statement::NAME_ATTACHMENTS, params![batch(&rows)]).await.map(drop)
 }
+
+/// Drops what was last sent before a time and never named, up to `limit`. Returns how many.
+pub(super) async fn drop_unnamed(tx: &mut impl SqlTx, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    let found = tx.fetch(&statement::UNNAMED_ATTACHMENTS, params![before, limit]).await?;
+    let keys = found
+        .iter()
+        .map(|row| Ok((row.text("tenant")?, row.text("hash")?)))
+        .collect::<Result<Vec<(String, String)>, StoreError>>()?;
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let rows: Vec<_> = keys.iter().map(|(tenant, hash)| NamedRow { tenant, hash }).collect();
+    tx.execute(&statement::DELETE_ATTACHMENTS, params![batch(&rows)]).await
+}

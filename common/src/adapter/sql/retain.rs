@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    SqlStore,
+    SqlStore, attachment,
     dialect::{Dialect, Param, SqlRow, SqlTx, batch, params},
     row, statement,
     unit::id_rows,
@@ -105,7 +105,7 @@ impl<D: Dialect> Retains for SqlStore<D> {
 
     async fn drop_attachments(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
         let mut tx = self.dialect.begin().await?;
-        let dropped = tx.execute(&statement::DROP_ATTACHMENTS, params![before, limit]).await?;
+        let dropped = attachment::drop_unnamed(&mut tx, before, limit).await?;
         tx.commit().await?;
         Ok(dropped)
     }

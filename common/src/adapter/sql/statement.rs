@@ -370,9 +370,11 @@ statements! {
         (SELECT r.tenant, r.hash FROM {rows: tenant text, hash text}) ORDER BY tenant, hash {for update}";
     NAME_ATTACHMENTS = "UPDATE attachments SET named = 1 WHERE named = 0 AND (tenant, hash) IN \
         (SELECT r.tenant, r.hash FROM {rows: tenant text, hash text})";
-    /// $1 before, $2 limit. One that is sent again meanwhile stays.
-    DROP_ATTACHMENTS = "DELETE FROM attachments WHERE named = 0 AND created_at < $1 AND (tenant, hash) IN \
-        (SELECT a.tenant, a.hash FROM attachments a WHERE a.named = 0 AND a.created_at < $1 ORDER BY a.created_at LIMIT $2)";
+    /// $1 before, $2 limit. Those that are being sent again, or named, are left alone.
+    UNNAMED_ATTACHMENTS = "SELECT tenant, hash FROM attachments WHERE named = 0 AND created_at < $1 \
+        ORDER BY created_at LIMIT $2 {skip locked}";
+    DELETE_ATTACHMENTS = "DELETE FROM attachments WHERE (tenant, hash) IN \
+        (SELECT r.tenant, r.hash FROM {rows: tenant text, hash text})";
 
     // What tenants chose.
 

@@ -201,11 +201,12 @@ impl<D: Dialect> Unit<D> {
         Ok(rows.iter().filter_map(row::readable).collect())
     }
 
-    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`]. A retraction that doesn't say
-    /// from where on text is void means all that stands; where none stands there is nothing to say.
+    /// Numbers an event in the streams of its job and session, and keeps it for [`Unit::commit`]. A retraction is told here
+    /// from where on text is void, if it does not say so itself; where no text stands there is nothing to say.
     pub(super) fn emit(&mut self, row: &mut JobRow, mut event: NewEvent) {
-        if event.kind == EventType::TextRetracted && event.data.get("from_seq").is_none() {
-            let Some(from) = row.text_from else { return };
+        if event.kind == EventType::TextRetracted {
+            let Some(first) = row.text_from else { return };
+            let from = event.data["from_seq"].as_i64().map_or(first, |told| told.max(first));
             event.data = json!({ "from_seq": from });
         }
         row.job.tail_seq += 1;

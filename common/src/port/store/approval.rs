@@ -109,8 +109,8 @@ pub trait Approvals: Send + Sync {
     /// What was decided about these calls of a run; `None` for those that still wait.
     async fn decisions(&self, fence: Fence, ids: &[ApprovalId]) -> Result<Vec<Option<Decision>>, StoreError>;
 
-    /// A person decides. With the last decision the job goes on in the same transaction: `running` if a claim holds it (it is
-    /// told, see [`Consequences::decided`]), else `queued`. `None`: no such job in this tenant.
+    /// A person decides. What is approved for the session is approved for all calls of the tool that wait. With the last decision the job goes on in the same transaction: `running` if a claim holds it (it is
+    /// told, see [`Consequences::decided`]) and its lease has not passed, else `queued`. `None`: no such job in this tenant.
     async fn rule(&self, verdict: Verdict) -> Result<Option<(Ruled, Consequences)>, StoreError>;
 
     /// The engine asks these no more. With the last of them the job is `running` again.

@@ -86,7 +86,8 @@ pub enum Outcome {
         /// One word for the timeline: `destination_busy`, …
         reason: String,
     },
-    /// Given back unharmed (drain): due at once, no attempt spent.
+    /// Given back unharmed (drain): due at once, no attempt spent. A job that waits for a person waits on, as after
+    /// [`super::Approvals::park`]; every other outcome withdraws what it asks.
     HandedBack {
         /// One word for the timeline: `drain`, …
         reason: String,
@@ -143,7 +144,8 @@ pub trait Runs: Send + Sync {
     async fn promote(&self, ids: &[JobId], now: Timestamp) -> Result<Consequences, StoreError>;
 
     /// Claims those of `ids` that are `queued` and not past `expires_at`: state, `claim` +1, lease, `started` event. Ids that
-    /// can't be claimed are left out. Text that an earlier run of the same job showed is retracted by an event here.
+    /// can't be claimed are left out. Text that an earlier run of the same job showed is retracted by an event here; what it
+    /// showed before it was parked with its engine's state stands.
     /// Suspects, jobs with [`crate::domain::poison::SUSPECT_CRASHES`] or more crashes, are not claimed but named.
     async fn claim(
         &self,

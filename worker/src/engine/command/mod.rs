@@ -1,7 +1,6 @@
 //! `command`: a program of the operator's. The prompt is its standard input; its standard output is the answer.
 
-pub(super) mod output;
-pub(super) mod program;
+mod output;
 
 use std::{ffi::OsString, io, path::Path, sync::Arc, time::Duration};
 
@@ -9,8 +8,12 @@ use async_trait::async_trait;
 use errand_common::{config::CommandEngine, domain::FailureClass};
 use futures::FutureExt;
 
-use self::output::{Tail, read_answer, read_tail};
-use super::{Availability, Capabilities, Engine, Turn, TurnContext, TurnEnd, TurnFailure, code};
+use self::output::read_answer;
+use super::{
+    Availability, Capabilities, Engine, Turn, TurnContext, TurnEnd, TurnFailure, code,
+    program::{self, Program},
+    tail::{Tail, read_tail},
+};
 use crate::guard::{self, Exit, Guarded, Spec, Started, Stdin};
 
 /// A program of the operator's.
@@ -25,6 +28,11 @@ impl Command {
         Self { name: name.to_owned(), config: config.clone(), guard_program }
     }
 
+    fn program(&self) -> Program<'_> {
+        let name = self.config.command.first().map_or("", String::as_str);
+        Program { name, setting: "command", cwd: self.config.cwd.as_deref() }
+    }
+
     /// What the program may see of our environment.
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let named = self.config.env.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
@@ -33,8 +41,7 @@ impl Command {
 
     fn spec(&self, turn: &Turn, context: &TurnContext) -> Result<Spec, TurnFailure> {
         let mut env = self.environment();
-        program::find(&self.config.command, self.config.cwd.as_deref(), &env)
-            .map_err(|reason| self.unavailable(FailureClass::Fatal, &reason))?;
+        program::find(self.program(), &env).map_err(|reason| self.unavailable(FailureClass::Fatal, &reason))?;
         let mut mark: Vec<(OsString, OsString)> = vec![
             (guard::TASK_ID.into(), turn.job_id.to_string().into()),
             ("ERRAND_ATTEMPT".into(), turn.attempt.to_string().into()),
@@ -85,7 +92,7 @@ impl Command {
             Exit::Signal(signal) => format!("was killed by signal {signal}"),
             Exit::NotStarted(errno) => {
                 let error = io::Error::from_raw_os_error(errno);
-                let reason = program::start_error(&self.config.command, &error);
+                let reason = program::start_error(self.program().name, &error);
                 return Err(self.unavailable(program::start_failure(&error), &reason));
             }
             Exit::GuardLost => {
@@ -106,7 +113,7 @@ impl Engine for Command {
     }
 
     async fn availability(&self) -> Availability {
-        match program::find(&self.config.command, self.config.cwd.as_deref(), &self.environment()) {
+        match program::find(self.program(), &self.environment()) {
             Ok(_) => Availability::Available,
             Err(reason) => Availability::Unavailable(reason),
         }

@@ -16,15 +16,23 @@ use rustix::{
 /// Where programs are looked for by a process without `PATH`.
 const PATH_IF_UNSET: &str = "/bin:/usr/bin";
 
-/// The file that the configured command will run in the environment `env`, or a sentence that says what to do.
-pub(in crate::engine) fn find(
-    command: &[String],
-    cwd: Option<&Path>,
-    env: &[(OsString, OsString)],
-) -> Result<PathBuf, String> {
-    let Some(program) = command.first().filter(|program| !program.is_empty()) else {
-        return Err("its command is empty; name a program in its `command`".to_owned());
-    };
+/// A program as an engine's settings name it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Program<'a> {
+    /// Its path or its name.
+    pub(super) name: &'a str,
+    /// The setting that says so.
+    pub(super) setting: &'static str,
+    /// The working directory it is started in; ours if unset.
+    pub(super) cwd: Option<&'a Path>,
+}
+
+/// The file that will run in the environment `env`, or a sentence that says what to do.
+pub(super) fn find(wanted: Program<'_>, env: &[(OsString, OsString)]) -> Result<PathBuf, String> {
+    let Program { name: program, setting, cwd } = wanted;
+    if program.is_empty() {
+        return Err(format!("its command is empty; name a program in its `{setting}`"));
+    }
     if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
         return Err(format!("its working directory {} does not exist; create it, or correct its `cwd`", cwd.display()));
     }
@@ -34,7 +42,7 @@ pub(in crate::engine) fn find(
         return match file {
             file if executable(&file) => Ok(file),
             file if file.exists() => Err(format!("{program} is not executable; try `chmod +x`")),
-            _ => Err(format!("{program} does not exist; install it, or correct its `command`")),
+            _ => Err(format!("{program} does not exist; install it, or correct its `{setting}`")),
         };
     }
     let path = env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(PATH_IF_UNSET), |(_, value)| value);
@@ -42,15 +50,14 @@ pub(in crate::engine) fn find(
     found.ok_or_else(|| {
         format!(
             "{program} was not found on the PATH that it is given ({}); install it, name it by its full path in \
-             `command`, or let PATH through in `env`",
+             `{setting}`, or let PATH through in `env`",
             path.to_string_lossy()
         )
     })
 }
 
 /// A sentence for a program that was there and still could not be started.
-pub(in crate::engine) fn start_error(command: &[String], error: &io::Error) -> String {
-    let program = command.first().map_or("the program", String::as_str);
+pub(super) fn start_error(program: &str, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "; if it is a script, the interpreter in its first line is missing",
         io::ErrorKind::PermissionDenied => "; check its permissions and those of its folder",
@@ -76,29 +83,24 @@ fn executable(file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use errand_common::config::CommandEngine;
 
     use super::*;
 
-    fn config(json: &serde_json::Value) -> CommandEngine {
-        serde_json::from_value(json.clone()).expect("a configuration")
+    fn program(name: &str) -> Program<'_> {
+        Program { name, setting: "command", cwd: None }
     }
 
-    fn look(config: &CommandEngine, env: &[(OsString, OsString)]) -> Result<PathBuf, String> {
-        find(&config.command, config.cwd.as_deref(), env)
-    }
-
-    fn refusal(json: &serde_json::Value, env: &[(OsString, OsString)]) -> String {
-        look(&config(json), env).expect_err("refused")
+    fn refusal(wanted: Program<'_>) -> String {
+        find(wanted, &[]).expect_err("refused")
     }
 
     #[test]
     fn a_program_is_found_on_the_path_that_it_is_given() {
-        let shell = config(&serde_json::json!({ "command": ["sh"] }));
-        assert!(look(&shell, &[]).expect("without PATH").ends_with("sh"));
+        let shell = program("sh");
+        assert!(find(shell, &[]).expect("without PATH").ends_with("sh"));
         let path = |value: &str| [("PATH".into(), value.into())];
-        assert_eq!(look(&shell, &path("/nowhere:/bin")), Ok("/bin/sh".into()));
-        assert!(look(&shell, &path("/nowhere")).expect_err("not there").contains("/nowhere"));
+        assert_eq!(find(shell, &path("/nowhere:/bin")), Ok("/bin/sh".into()));
+        assert!(find(shell, &path("/nowhere")).expect_err("not there").contains("/nowhere"));
     }
 
     #[test]
@@ -112,13 +114,13 @@ mod tests {
 
     #[test]
     fn each_fault_says_what_to_do() {
-        let missing = refusal(&serde_json::json!({ "command": ["/no/such/program"] }), &[]);
+        let missing = refusal(program("/no/such/program"));
         assert!(missing.contains("does not exist; install it"), "{missing}");
-        let plain = refusal(&serde_json::json!({ "command": ["/etc/passwd"] }), &[]);
+        let plain = refusal(program("/etc/passwd"));
         assert!(plain.contains("not executable"), "{plain}");
-        let folder = refusal(&serde_json::json!({ "command": ["sh"], "cwd": "/no/such/folder" }), &[]);
+        let folder = refusal(Program { cwd: Some(Path::new("/no/such/folder")), ..program("sh") });
         assert!(folder.contains("/no/such/folder does not exist; create it"), "{folder}");
-        let empty = refusal(&serde_json::json!({ "command": [] }), &[]);
+        let empty = refusal(program(""));
         assert!(empty.contains("name a program"), "{empty}");
     }
 }
