@@ -6,8 +6,13 @@ use std::{
     time::Instant,
 };
 
-use errand_common::{backend::Backend, config::Config, port::StoreError, wire::engine::EngineInfo};
-use serde_json::json;
+use errand_common::{
+    backend::Backend,
+    config::{self, Config},
+    port::StoreError,
+    wire::engine::EngineInfo,
+};
+use serde_json::{Value, json};
 
 use crate::{cached::Cached, limit, problem::Problem, state::App};
 
@@ -101,7 +106,7 @@ impl Known {
                 available: false,
                 reason: Some("no live worker has announced it".to_owned()),
                 queue: engine.queue().to_owned(),
-                capabilities: json!({}),
+                capabilities: expected(engine),
             });
         }
         let default = config.engines.default.clone().or_else(|| Self::first(&by_name));
@@ -153,10 +158,15 @@ impl Known {
     }
 }
 
+/// What a submission needs to know of an engine before its first worker has said what it can do: whether it takes attachments, and
+/// whether its runs spend tokens. Without that, a task sent a moment too early would be refused.
+fn expected(engine: &config::Engine) -> Value {
+    let asks_a_model = !matches!(engine, config::Engine::Echo(_) | config::Engine::Command(_));
+    json!({ "attachments": asks_a_model, "metered": asks_a_model })
+}
+
 #[cfg(test)]
 mod tests {
-    use errand_common::config;
-
     use super::*;
 
     fn engine(name: &str, engine_type: &str, available: bool) -> EngineInfo {
@@ -183,6 +193,18 @@ mod tests {
         assert_eq!(default(vec![engine("z", "command", true), engine("echo", "echo", true)]).as_deref(), Some("z"));
         assert_eq!(default(vec![engine("a", "command", false), engine("echo", "echo", true)]).as_deref(), Some("echo"));
         assert_eq!(default(vec![]), None);
+    }
+
+    #[test]
+    fn an_engine_that_no_worker_has_announced_yet_is_expected_to_do_what_its_type_does() {
+        let mut config = Config::default();
+        let server = config::OpenAiCompatibleEngine::at("http://h/v1".into(), "m".into());
+        config.engines.table.insert("model".into(), config::Engine::OpenaiCompatible(server));
+        config.engines.table.insert("echo".into(), config::Engine::Echo(config::EchoEngine::default()));
+        let known = Known::unite(std::iter::empty(), &config);
+        assert_eq!(known.by_name["model"].capabilities["attachments"], true);
+        assert!(known.metered("model") && !known.metered("echo"));
+        assert!(!known.by_name["model"].available);
     }
 
     #[test]

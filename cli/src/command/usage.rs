@@ -1,10 +1,11 @@
 //! `errand usage`
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 use errand_common::domain::usd_text;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     arguments::ClientOptions,
@@ -38,12 +39,14 @@ struct Sums {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Sum {
-    group: Vec<String>,
+    /// The values of the groups, by their names.
+    #[serde(flatten)]
+    groups: BTreeMap<String, Value>,
     records: u64,
     unknown: u64,
     input_tokens: u64,
     output_tokens: u64,
-    cost_nano_usd: u64,
+    cost_usd: f64,
     unpriced: u64,
 }
 
@@ -70,21 +73,34 @@ impl Usage {
 }
 
 fn text(screen: &Screen, groups: &[String], sums: &[Sum]) -> String {
-    let groups = groups.iter().map(|group| group.to_uppercase());
+    let names = groups.iter().map(|group| group.to_uppercase());
     let numbers = ["RUNS", "TOKENS IN", "TOKENS OUT", "US DOLLARS"].map(str::to_owned);
-    let header: Vec<String> = groups.chain(numbers).collect();
+    let header: Vec<String> = names.chain(numbers).collect();
     let mut table = table::new(screen, &header.iter().map(String::as_str).collect::<Vec<_>>());
     for sum in sums {
-        let values = sum.group.iter().map(|value| if value.is_empty() { "-".to_owned() } else { value.clone() });
+        let values = groups.iter().map(|group| match sum.groups.get(group).and_then(Value::as_str) {
+            None | Some("") => "-".to_owned(),
+            Some(value) => value.to_owned(),
+        });
         let numbers = [
             sum.records.to_string(),
             sum.input_tokens.to_string(),
             sum.output_tokens.to_string(),
-            usd_text(sum.cost_nano_usd),
+            usd_text(nano_usd(sum.cost_usd)),
         ];
         table.add_row(values.chain(numbers));
     }
     table::text(table)
+}
+
+/// Whole billionths again, as the server counts them.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "costs are neither negative nor that large"
+)]
+fn nano_usd(dollars: f64) -> u64 {
+    (dollars * 1e9).round() as u64
 }
 
 /// What the numbers don't say.
@@ -114,10 +130,10 @@ mod tests {
     #[test]
     fn a_sum_is_a_row_and_what_is_not_known_is_said() {
         let sums: Vec<Sum> = serde_json::from_value(json!([
-            {"group": ["2026-11-21", "gpt"], "records": 3, "unknown": 1, "inputTokens": 30, "outputTokens": 9,
-             "cacheReadTokens": 0, "cacheWriteTokens": 0, "costNanoUsd": 42_000_000, "unpriced": 0},
-            {"group": ["2026-11-21", ""], "records": 1, "unknown": 0, "inputTokens": 1, "outputTokens": 2,
-             "cacheReadTokens": 0, "cacheWriteTokens": 0, "costNanoUsd": 0, "unpriced": 1},
+            {"day": "2026-11-21", "engine": "gpt", "records": 3, "unknown": 1, "inputTokens": 30, "outputTokens": 9,
+             "cacheReadTokens": 0, "cacheWriteTokens": 0, "costUsd": 0.042, "unpriced": 0},
+            {"day": "2026-11-21", "engine": "", "records": 1, "unknown": 0, "inputTokens": 1, "outputTokens": 2,
+             "cacheReadTokens": 0, "cacheWriteTokens": 0, "costUsd": 0.0, "unpriced": 1},
         ]))
         .expect("sums");
         let (screen, ..) = screen(false);
