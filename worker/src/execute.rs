@@ -279,7 +279,7 @@ async fn worked_for(limit: Duration, mut waiting: watch::Receiver<bool>) {
             Err(_) => return,
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {

@@ -128,6 +128,6 @@ mod tests {
         let second = call("b", serde_json::from_str(r#"{"description": "list", "command": "ls"}"#).expect("json"));
         assert_eq!(first.fingerprint(), second.fingerprint());
         assert_ne!(first.fingerprint(), call("a", json!({"command": "ls -l", "description": "list"})).fingerprint());
-        assert_ne!(first.fingerprint(), ToolCall { tool: "Read".into(), ..first.clone() }.fingerprint());
+        assert_ne!(first.fingerprint(), ToolCall { tool: "Read".into(), ..first }.fingerprint());
     }
 }

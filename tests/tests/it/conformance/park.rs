@@ -7,7 +7,6 @@ use errand_common::{
     port::store::{Append, CancelRequest, EngineState, Outcome, Park, Parked, RescueScope, Ruling},
 };
 use errand_tests::wait;
-use serde_json::json;
 
 use super::{
     Fixture, LEASE, MARKER, TENANT,

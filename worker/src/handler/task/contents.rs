@@ -119,7 +119,7 @@ mod tests {
 
     fn with_contents(mut turn: Turn, limit: u64) -> Turn {
         let kept = choose(&turn, limit);
-        let content = |hash: String| AttachmentContent { hash: hash.clone(), base64: String::new(), size: 0 };
+        let content = |hash: String| AttachmentContent { hash, base64: String::new(), size: 0 };
         turn.contents = kept.into_iter().map(|hash| (hash.clone(), content(hash))).collect();
         leave_out(&mut turn);
         turn
