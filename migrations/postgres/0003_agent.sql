@@ -9,6 +9,7 @@ ALTER TABLE jobs ADD COLUMN pending_attachments text; -- what comes with pending
 ALTER TABLE jobs ADD COLUMN metered bigint NOT NULL DEFAULT 0; -- 1: its runs spend tokens, and one that dies leaves a record
 ALTER TABLE jobs ADD COLUMN engine text; -- of a task: what its usage is booked on
 ALTER TABLE jobs ADD COLUMN parked_seq bigint; -- number of the last event before a run let go of its process to be resumed: what was said until then stands
+ALTER TABLE jobs ADD COLUMN waited_until bigint; -- until when the lease held as the last decision reached a holder that waited for it
 ALTER TABLE jobs ADD COLUMN interruption text; -- what the task that gives way to it is told
 CREATE INDEX jobs_by_user ON jobs (tenant, user_id, id) WHERE user_id IS NOT NULL;
 

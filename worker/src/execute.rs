@@ -182,12 +182,11 @@ impl Executor {
             return false;
         }
         match self.writer.park(outbox).await {
-            Ok(Parked::Done) => {
+            // If it was decided just now, the next run makes use of the decision.
+            Ok(Parked::Done | Parked::Decided) => {
                 metered::count(&claimed.job, outbox.ledger().report().as_ref());
                 true
             }
-            // Its engine is gone already: the next run makes use of the decision.
-            Ok(Parked::Decided) => false,
             // The end of the run finds out, and does, what has to be done.
             Ok(Parked::Stale) | Err(Unwritten::NotHeld) => false,
             // The lease will pass, which parks the job.

@@ -4,7 +4,7 @@ use errand_tests::{
     Answer, Client, both_modes,
     client::task_of,
     fake_openai::{FakeOpenAi, Gate, Reply, Step},
-    fake_transcription::{FakeTranscription, Hearing, with_form},
+    fake_transcription::{FakeTranscription, Field, Hearing, with_form},
     sse::Sse,
     wait,
 };
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const MEMO: Option<(&str, &str)> = Some(("memo.ogg", "audio/ogg"));
 
-fn request(client: &Client, path: &str, fields: &[(&str, Option<(&str, &str)>, &[u8])]) -> RequestBuilder {
+fn request(client: &Client, path: &str, fields: &[Field<'_>]) -> RequestBuilder {
     with_form(client.request(Method::POST, path), fields)
 }
 

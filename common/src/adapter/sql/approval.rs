@@ -13,6 +13,7 @@ use super::{
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     engine_state, line,
     row::{self, JobRow},
+    run::hand_back,
     statement,
     unit::{Unit, id_rows},
     usage,
@@ -123,9 +124,6 @@ impl<D: Dialect> Approvals for SqlStore<D> {
         let Some(mut row) = asking(rows.remove(&park.fence.job_id), &park.fence) else {
             return Ok((Parked::Stale, Consequences::default()));
         };
-        if row.job.state != JobState::AwaitingApproval {
-            return Ok((Parked::Decided, Consequences::default()));
-        }
         let reports = park.usage.map(|report| (&row, report));
         let spent = usage::keep(&mut unit, &Vec::from_iter(reports)).await?;
         for event in park.events.into_iter().chain(spent.into_values()) {
@@ -136,8 +134,14 @@ impl<D: Dialect> Approvals for SqlStore<D> {
             engine_state::keep(&mut unit, &park.fence, state).await?;
         }
         let_wait(&mut row, resumable);
+        let parked = if row.job.state == JobState::AwaitingApproval {
+            Parked::Done
+        } else {
+            hand_back(&mut unit, &mut row, "decided");
+            Parked::Decided
+        };
         unit.save(&mut [row]).await?;
-        Ok((Parked::Done, unit.commit().await?))
+        Ok((parked, unit.commit().await?))
     }
 
     async fn expire_approvals(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError> {
@@ -281,6 +285,7 @@ async fn go_on<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, was_last: bool)
     }
     if holder.is_some() {
         row.change(Change::ResumeWarm).expect("the state was checked");
+        row.waited_until = row.job.lease_until;
     } else {
         if row.job.lease_until.is_some() {
             usage::lost(unit, std::slice::from_mut(row)).await?;

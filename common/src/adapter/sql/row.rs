@@ -41,6 +41,8 @@ pub(super) struct JobRow {
     pub pending_attachments: Option<String>,
     /// Number of the last event before a run let go of its process, to be resumed: what was said until then stands.
     pub parked_seq: Option<i64>,
+    /// Until when the lease held as the last decision reached a holder that waited for it.
+    pub waited_until: Option<Timestamp>,
 }
 
 /// What may change of a job after it was made: the row of the `SAVE_JOBS` batch.
@@ -71,6 +73,8 @@ pub(super) struct SavedJob {
     pending_attachments: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parked_seq: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited_until: Option<i64>,
     old_version: i64,
     tail_seq: i64,
 }
@@ -140,6 +144,7 @@ impl JobRow {
             waits_for: self.waits_for.map(JobId::uuid),
             pending_attachments: self.pending_attachments.clone(),
             parked_seq: self.parked_seq,
+            waited_until: micros(self.waited_until),
             old_version: job.version,
             tail_seq: job.tail_seq,
         }
@@ -331,6 +336,7 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         interruption: row.opt_text("interruption")?.and_then(|text| text.parse().ok()).unwrap_or_default(),
         pending_attachments: row.opt_text("pending_attachments")?,
         parked_seq: row.opt_int("parked_seq")?,
+        waited_until: opt_at(row, "waited_until")?,
         job,
     })
 }

@@ -19,7 +19,8 @@ macro_rules! job_columns {
          result, failure, progress, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, \
          dedup_key, claim, lease_token, lease_until, worker_id, run_at, expires_at, deadline, created_at, claimed_at, \
          started_at, finished_at, snoozed_since, cut_off_at, text_from, payload_version, \
-         crashes, waits_for, user_id, engine, metered, interruption, pending_attachments, parked_seq, version, tail_seq"
+         crashes, waits_for, user_id, engine, metered, interruption, pending_attachments, parked_seq, \
+         waited_until, version, tail_seq"
     };
 }
 
@@ -156,11 +157,11 @@ statements! {
         lease_token = r.lease_token, lease_until = r.lease_until, worker_id = r.worker_id, run_at = r.run_at, \
         claimed_at = r.claimed_at, started_at = r.started_at, finished_at = r.finished_at, \
         snoozed_since = r.snoozed_since, cut_off_at = r.cut_off_at, text_from = r.text_from, crashes = r.crashes, \
-        waits_for = r.waits_for, pending_attachments = r.pending_attachments, parked_seq = r.parked_seq, \
+        waits_for = r.waits_for, pending_attachments = r.pending_attachments, parked_seq = r.parked_seq, waited_until = r.waited_until, \
         version = r.old_version + 1, tail_seq = r.tail_seq FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
         pending_message text, claim int, lease_token uuid, lease_until int, worker_id uuid, run_at int, claimed_at int, \
         started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, crashes int, waits_for uuid, \
-        pending_attachments text, parked_seq int, old_version int, tail_seq int} WHERE jobs.id = r.id AND jobs.version = r.old_version";
+        pending_attachments text, parked_seq int, waited_until int, old_version int, tail_seq int} WHERE jobs.id = r.id AND jobs.version = r.old_version";
     /// The part of `SAVE_JOBS` that appending changes.
     SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \
         tail_seq = r.tail_seq FROM {rows: id uuid, progress text, text_from int, old_version int, tail_seq int} \

@@ -448,5 +448,6 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
             .filter(|task| !task.attachments.is_empty())
             .map(|task| serde_json::to_string(&task.attachments).expect("names and hashes are plain data")),
         parked_seq: None,
+        waited_until: None,
     }
 }

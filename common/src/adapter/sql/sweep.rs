@@ -101,6 +101,11 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
             }
             row.cut_off_at = Some(now);
             row.snoozed_since = None;
+            // A lease that was never renewed after the decision: its holder may have been gone before.
+            if row.waited_until.is_some() && row.waited_until == row.job.lease_until {
+                hand_back(&mut unit, row, "lease_lost");
+                continue;
+            }
             // Who asks for all knows that no holder lives, whatever its registration says.
             if scope == RescueScope::Lapsed && holder.is_some_and(|holder| holder.accounted) {
                 hand_back(&mut unit, row, "lease_lost");

@@ -85,7 +85,7 @@ pub struct Park {
 pub enum Parked {
     /// The claim is over; the job waits without a holder, and becomes `queued` with the last decision.
     Done,
-    /// It was decided a moment ago: nothing was written, and the run goes on.
+    /// It was decided a moment ago: the claim is over, and the job is `queued`.
     Decided,
     /// The fence is no longer the job's.
     Stale,

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use errand_common::{
-    domain::{ApprovalScope, Decision, JobState, OnBusy, Stream, WorkerId, event::EventType},
+    domain::{ApprovalScope, Decision, JobState, NewEvent, OnBusy, Stream, WorkerId, event::EventType},
     port::store::{Append, CancelRequest, EngineState, Outcome, Park, Parked, RescueScope, Ruling},
 };
 use errand_tests::wait;
+use serde_json::json;
 
 use super::{
     Fixture, LEASE, MARKER, TENANT,
@@ -15,9 +16,15 @@ use super::{
 };
 
 const BLINK: Duration = Duration::from_millis(1);
+/// Long enough to ask and to decide.
+const SHORT: Duration = Duration::from_millis(1_500);
 
 fn state() -> EngineState {
     EngineState { engine: "echo".to_owned(), engine_session: "s".to_owned(), content: "so far".to_owned() }
+}
+
+fn retraction() -> NewEvent {
+    NewEvent::new(EventType::TextRetracted, json!({}))
 }
 
 impl Fixture {
@@ -64,6 +71,7 @@ on_both! {
         let (created, run) = fixture.running_task().await;
         fixture.ask(run.fence, &[call("Bash", "ls")]).await;
         let _ = fixture.approve(created.id).await;
+        fixture.store.renew(LEASE, &[run.fence]).await.unwrap()[0].unwrap();
         assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0, 1);
         assert_eq!(fixture.job(created.id).await.attempt, 2, "it ran when it died");
         let run = fixture.claim(created.id, LEASE).await;
@@ -72,6 +80,26 @@ on_both! {
         let run = fixture.claim_alone(created.id).await;
         assert_eq!(fixture.ask(run.fence, &[call("Bash", "ls")]).await.decisions[0].1, Some(Decision::Allow));
         assert_eq!(fixture.ask(run.fence, &[call("Bash", "ls")]).await.decisions[0].1, None, "one call a run");
+    }
+
+    async fn a_holder_lost_before_it_heard_of_the_decision_costs_no_attempt(fixture: Fixture) {
+        let created = fixture.submit(task(None, "hi", OnBusy::default())).await.unwrap();
+        let run = fixture.claim_as(WorkerId::new(), created.id, SHORT).await;
+        fixture.ask(run.fence, &[call("Bash", "ls")]).await;
+        let _ = fixture.approve(created.id).await;
+        assert_eq!(fixture.job(created.id).await.state, JobState::Running, "its lease holds yet");
+        fixture.lose().await;
+        let job = fixture.job(created.id).await;
+        assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
+
+        // One that renewed its lease afterwards, and so had heard of it, died at work.
+        let run = fixture.claim_as(WorkerId::new(), created.id, LEASE).await;
+        fixture.ask(run.fence, &[call("Bash", "pwd")]).await;
+        let _ = fixture.approve(created.id).await;
+        fixture.store.renew(SHORT, &[run.fence]).await.unwrap()[0].unwrap();
+        fixture.lose().await;
+        let job = fixture.job(created.id).await;
+        assert_eq!((job.state, job.attempt), (JobState::Queued, 2));
     }
 
     async fn a_holder_lost_while_the_job_waits_parks_it(fixture: Fixture) {
@@ -140,14 +168,33 @@ on_both! {
         assert_eq!(fixture.said(session).await, ["hi".to_owned(), format!("before parked after{MARKER}")]);
     }
 
-    async fn a_park_that_comes_after_the_decision_changes_nothing(fixture: Fixture) {
+    async fn a_park_that_comes_after_the_decision_queues_the_job_to_be_resumed(fixture: Fixture) {
         let (created, run) = fixture.running_task().await;
         fixture.ask(run.fence, &[call("Bash", "ls")]).await;
         let _ = fixture.approve(created.id).await;
-        let late = Park { events: vec![text("x")], ..park(run.fence) };
-        assert_eq!(fixture.store.park(late, now()).await.unwrap().0, Parked::Decided);
-        assert_eq!(fixture.job(created.id).await.state, JobState::Running);
-        assert!(!fixture.events(Stream::Job(created.id)).await.contains(&EventType::Text));
+        let late = Park { events: vec![text("x")], engine_state: Some(state()), ..park(run.fence) };
+        let (parked, consequences) = fixture.store.park(late, now()).await.unwrap();
+        assert_eq!((parked, consequences.ready[0].id), (Parked::Decided, created.id));
+        assert!(!fixture.complete(&run, "late").await);
+        let run = fixture.claim(created.id, LEASE).await;
+        assert_eq!((run.resumes, run.job.attempt), (true, 1));
+        assert!(!fixture.events(Stream::Job(created.id)).await.contains(&EventType::TextRetracted));
+        assert_eq!(fixture.ask(run.fence, &[call("Bash", "ls")]).await.decisions[0].1, Some(Decision::Allow));
+        assert!(fixture.complete(&run, "ok").await);
+    }
+
+    async fn what_a_resumed_run_takes_back_ends_where_it_was_parked(fixture: Fixture) {
+        let (created, run) = fixture.running_task().await;
+        fixture.ask(run.fence, &[call("Bash", "ls")]).await;
+        let left = Park { events: vec![text("before")], engine_state: Some(state()), ..park(run.fence) };
+        assert_eq!(fixture.store.park(left, now()).await.unwrap().0, Parked::Done);
+        let parked_at = fixture.job(created.id).await.tail_seq;
+        let _ = fixture.approve(created.id).await;
+        let run = fixture.claim(created.id, LEASE).await;
+        let entry = Append { fence: run.fence, events: vec![text("after"), retraction()] };
+        let (answers, consequences) = fixture.store.append(vec![entry], now()).await.unwrap();
+        answers[0].unwrap();
+        assert_eq!(consequences.events[1].data["from_seq"], parked_at + 1);
         assert!(fixture.complete(&run, "ok").await);
     }
 
@@ -178,10 +225,10 @@ on_both! {
             let state = fixture.job(created.id).await.state;
             match parked {
                 Parked::Done => assert_eq!((state, consequences.ready.len()), (JobState::Queued, 1)),
-                Parked::Decided => assert_eq!((state, consequences.decided.len()), (JobState::Running, 1)),
+                Parked::Decided => assert_eq!((state, consequences.decided.len()), (JobState::Queued, 1)),
                 Parked::Stale => panic!("nobody else took it"),
             }
-            seen.insert(state.as_str());
+            seen.insert(format!("{parked:?}"));
         }
         println!("seen: {seen:?}");
     }
