@@ -82,6 +82,30 @@ id! {
     /// Names an API key (not the secret).
     ApiKeyId
 }
+id! {
+    /// Names a gateway.
+    GatewayId
+}
+id! {
+    /// Names a board.
+    BoardId
+}
+id! {
+    /// Names an agent of a gateway.
+    AgentId
+}
+id! {
+    /// Names an item of a board's memory.
+    MemoryId
+}
+id! {
+    /// Names a question to a person.
+    QuestionId
+}
+id! {
+    /// Names a line of the audit.
+    ActivityId
+}
 
 /// The random half of a fence: whoever holds it made the claim.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]

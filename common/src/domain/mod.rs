@@ -3,6 +3,7 @@
 pub mod address;
 pub mod approval;
 pub mod attachment;
+pub mod coordination;
 pub mod dedup;
 pub mod effect;
 pub mod event;
@@ -24,7 +25,10 @@ pub use dedup::{Dedup, DedupMode};
 pub use effect::{Effect, Receipt};
 pub use event::{Event, EventType, NewEvent, Stream};
 pub use family::Children;
-pub use id::{ApiKeyId, ApprovalId, JobId, LeaseToken, MessageId, SessionId, UsageId, WorkerId};
+pub use id::{
+    ActivityId, AgentId, ApiKeyId, ApprovalId, BoardId, GatewayId, JobId, LeaseToken, MemoryId, MessageId, QuestionId,
+    SessionId, UsageId, WorkerId,
+};
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
 pub use lifecycle::{Change, Illegal};
 pub use retry::RetryPolicy;

@@ -1,6 +1,7 @@
 //! What crosses a process boundary and must stay readable by the version before: payloads and signals.
 
 pub mod control;
+pub mod coordination;
 pub mod credential;
 pub mod engine;
 pub mod group;

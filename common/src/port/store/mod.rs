@@ -17,6 +17,7 @@ mod access;
 mod approval;
 mod attachment;
 mod control;
+pub mod coordination;
 mod effect;
 mod engine_state;
 mod fleet;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Consequences, EffectReceipt, EngineState, StoreError};
-use crate::domain::{Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, UsageReport, WorkerId};
+use super::{Consequences, EffectReceipt, EngineState, StoreError, coordination::Provisioned};
+use crate::domain::{AgentId, Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, UsageReport, WorkerId};
 
 /// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
 /// The holder must stop.
@@ -29,6 +29,8 @@ pub struct Claimed {
     /// A run of it was parked with what its engine needs to go on: what was said until then stands, and this run goes on from
     /// there.
     pub resumes: bool,
+    /// Of a job of coordination: when its time to be delivered is over. `None`: it has none, or was not sent yet.
+    pub window_ends_at: Option<Timestamp>,
 }
 
 /// What a claim brought.
@@ -63,6 +65,11 @@ pub enum Outcome {
     Failed {
         /// Why.
         failure: Failure,
+    },
+    /// Delivered, and waits for an answer without a holder. If that came before this, nothing is left to write: stale.
+    AwaitingAnswer {
+        /// What is known by now, as the job's `result` until the answer comes: an object.
+        result: Value,
     },
     /// To be tried again, as the next attempt.
     Retry {
@@ -109,13 +116,36 @@ pub struct Finish {
     pub usage: Option<UsageReport>,
     /// What its engine needs to go on with the conversation.
     pub engine_state: Option<EngineState>,
+    /// What it did to an agent, kept with its end.
+    pub agent: Option<AgentWritten>,
+}
+
+/// What a run did to an agent of a gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AgentWritten {
+    /// The gateway has this `SOUL.md` now.
+    Soul {
+        /// Whose.
+        agent_id: AgentId,
+        /// What.
+        content: String,
+        /// SHA-256 of it, in hex.
+        hash: String,
+    },
+    /// A provisioning ended.
+    Provisioned {
+        /// Whose.
+        agent_id: AgentId,
+        /// How.
+        how: Provisioned,
+    },
 }
 
 impl Finish {
     /// An end and nothing else.
     #[must_use]
     pub const fn new(fence: Fence, outcome: Outcome) -> Self {
-        Self { fence, events: Vec::new(), receipts: Vec::new(), outcome, usage: None, engine_state: None }
+        Self { fence, events: Vec::new(), receipts: Vec::new(), outcome, usage: None, engine_state: None, agent: None }
     }
 }
 

@@ -1,14 +1,17 @@
 //! What clients bring: submissions and cancellations.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Consequences, StoreError};
+use super::{Consequences, StoreError, coordination::NewQuestion};
 use crate::domain::{
-    AttachmentRef, Dedup, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId, Timestamp, job::text_enum,
+    AgentId, AttachmentRef, BoardId, Dedup, GatewayId, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId,
+    Timestamp,
+    coordination::{Told, text::LeadMessageKind},
+    job::text_enum,
 };
 
 /// One job to be made.
@@ -53,6 +56,68 @@ pub struct NewJob {
     /// `expires_at` if they have none, are never refused (`onBusy: reject` waits), and have neither children nor a dedup key
     /// of their own.
     pub children: Vec<NewJob>,
+    /// Present for a job of coordination.
+    pub coordination: Option<NewCoordination>,
+}
+
+/// What a job of coordination brings beside its payload.
+#[derive(Clone, Debug)]
+pub struct NewCoordination {
+    /// What is told of its end.
+    pub told: Option<Told>,
+    /// How long it may be tried.
+    pub window: Option<Window>,
+    /// The question it asks, which is made with it.
+    pub question: Option<NewQuestion>,
+    /// It is a broadcast: its children are chosen in the transaction that makes it.
+    pub broadcast: Option<Box<NewBroadcast>>,
+}
+
+/// How long a delivery may be tried. Held back, snoozed, or waiting for a provisioning, it is not tried: that time does not count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    /// So long.
+    pub length: Duration,
+    /// From the first send; otherwise from the job's making.
+    pub from_send: bool,
+}
+
+/// A message to the leads of a gateway's boards.
+#[derive(Clone, Debug)]
+pub struct NewBroadcast {
+    /// Whose boards.
+    pub gateway_id: GatewayId,
+    /// Those of them alone; empty: all.
+    pub board_ids: Vec<BoardId>,
+    /// More boards than that, and nothing is made: [`Refused::TooManyBoards`].
+    pub limit: usize,
+    /// The message for each, newest board first: its name and id are put into the frame.
+    pub message: BroadcastMessage,
+    /// What each child is made of; id, payload and what is told of it are its own.
+    pub child: NewJob,
+}
+
+/// What is said to each lead.
+#[derive(Clone, Debug)]
+pub struct BroadcastMessage {
+    /// Question or handoff.
+    pub kind: LeadMessageKind,
+    /// What.
+    pub content: String,
+    /// Who says it: the name.
+    pub actor: String,
+    /// Who says it.
+    pub actor_id: Option<AgentId>,
+    /// The sender's own mark.
+    pub correlation_id: Option<String>,
+    /// Tags that a reply shall carry.
+    pub reply_tags: Vec<String>,
+    /// Source that a reply shall name.
+    pub reply_source: String,
+    /// Where replies go.
+    pub base_url: String,
+    /// What joins them to logs.
+    pub trace_id: String,
 }
 
 impl NewJob {
@@ -177,6 +242,14 @@ pub enum Refused {
         session_id: SessionId,
         /// The task in the way.
         active: JobId,
+    },
+    /// A broadcast would go to more boards than one may.
+    #[error("{found} boards are more than {limit}")]
+    TooManyBoards {
+        /// How many it would go to.
+        found: usize,
+        /// How many it may.
+        limit: usize,
     },
 }
 

@@ -1,0 +1,129 @@
+//! Boards and their streams.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::Removed;
+use crate::{
+    domain::{BoardId, GatewayId, Timestamp, coordination::Board},
+    port::store::{IdempotencyRecord, StoreError, StoredAnswer},
+};
+
+/// A board to be made.
+#[derive(Clone, Debug)]
+pub struct NewBoard {
+    /// Its id.
+    pub id: BoardId,
+    /// Whose it is.
+    pub tenant: String,
+    /// For people.
+    pub name: String,
+    /// Unique within the tenant.
+    pub slug: String,
+    /// Where its agents run.
+    pub gateway_id: Option<GatewayId>,
+}
+
+/// What is to be changed; `None` stays.
+#[derive(Clone, Default, Debug)]
+pub struct BoardChange {
+    /// For people.
+    pub name: Option<String>,
+    /// Unique within the tenant.
+    pub slug: Option<String>,
+    /// Where its agents run; `Some(None)`: nowhere. Agents it has already stay where they are.
+    pub gateway_id: Option<Option<GatewayId>>,
+}
+
+/// Which boards.
+#[derive(Clone, Debug)]
+pub struct BoardFilter {
+    /// Whose.
+    pub tenant: String,
+    /// Those of one gateway.
+    pub gateway_id: Option<GatewayId>,
+    /// Older than this one.
+    pub before: Option<BoardId>,
+    /// How many.
+    pub limit: u32,
+}
+
+/// Why a board can't be as asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BoardRefused {
+    /// Another board of the tenant has it.
+    #[error("another board has this slug")]
+    SlugTaken,
+    /// The tenant has no such gateway.
+    #[error("Board gateway_id is invalid")]
+    GatewayUnknown,
+    /// There is no such board.
+    #[error("Board not found")]
+    Unknown,
+    /// The key was used before; this was the answer.
+    #[error("the key was used before")]
+    Replayed(Box<StoredAnswer>),
+}
+
+/// An event of a board's stream.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BoardEvent {
+    /// Which board.
+    pub board_id: BoardId,
+    /// Its number, gap-free from 1.
+    pub seq: i64,
+    /// When.
+    pub ts: Timestamp,
+    /// `memory`, `question_opened`, `question_answered`, `question_expired`.
+    pub kind: String,
+    /// What.
+    pub data: Value,
+}
+
+/// What can be read of a board's stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BoardState {
+    /// The first number that is still there; one more than the tail if none is.
+    pub first_seq: i64,
+    /// The last.
+    pub tail_seq: i64,
+}
+
+/// Boards.
+#[async_trait]
+pub trait Boards: Send + Sync {
+    /// Makes one, and keeps the answer to its key.
+    async fn create_board(
+        &self,
+        new: NewBoard,
+        idempotency: Option<IdempotencyRecord>,
+        now: Timestamp,
+    ) -> Result<Result<(), BoardRefused>, StoreError>;
+
+    /// One.
+    async fn board(&self, tenant: &str, id: BoardId) -> Result<Option<Board>, StoreError>;
+
+    /// Several, newest first.
+    async fn boards(&self, filter: &BoardFilter) -> Result<Vec<Board>, StoreError>;
+
+    /// Changes one.
+    async fn change_board(
+        &self,
+        tenant: &str,
+        id: BoardId,
+        change: BoardChange,
+        now: Timestamp,
+    ) -> Result<Result<Board, BoardRefused>, StoreError>;
+
+    /// Removes one that has no agents, with its memory, its questions (which are cancelled first, by the caller) and its stream.
+    async fn remove_board(&self, tenant: &str, id: BoardId) -> Result<Removed, StoreError>;
+
+    /// What can be read of its stream. `None`: no such board.
+    async fn board_state(&self, tenant: &str, id: BoardId) -> Result<Option<BoardState>, StoreError>;
+
+    /// Events of its stream after a number.
+    async fn board_events(&self, id: BoardId, after: i64, limit: u32) -> Result<Vec<BoardEvent>, StoreError>;
+
+    /// The tails of these boards' streams.
+    async fn board_tails(&self, ids: &[BoardId]) -> Result<Vec<(BoardId, i64)>, StoreError>;
+}

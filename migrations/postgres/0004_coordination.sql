@@ -1,0 +1,137 @@
+-- Gateways and coordination: who is where, what was asked, answered, remembered, and done to whom.
+
+-- Secrets are sealed by the keys of [secrets]; the key that sealed one is named in it.
+CREATE TABLE gateways (
+    id                     uuid PRIMARY KEY,
+    tenant                 text   NOT NULL,
+    name                   text   NOT NULL,
+    url                    text   NOT NULL,
+    token                  text, -- sealed
+    workspace_root         text   NOT NULL,
+    disable_device_pairing bigint NOT NULL,
+    allow_insecure_tls     bigint NOT NULL,
+    device                 text, -- sealed: the identity this installation shows to it, and what it was given for that
+    version                bigint NOT NULL, -- grows with each change of how it is reached
+    created_at             bigint NOT NULL,
+    updated_at             bigint NOT NULL
+);
+CREATE INDEX gateways_by_tenant ON gateways (tenant, id);
+
+CREATE TABLE boards (
+    id          uuid PRIMARY KEY,
+    tenant      text   NOT NULL,
+    name        text   NOT NULL,
+    slug        text   NOT NULL,
+    gateway_id  uuid,
+    paused      bigint NOT NULL, -- 1: the last command in its chat was /pause
+    tail_seq    bigint NOT NULL, -- of its stream: memory and what becomes of questions
+    created_at  bigint NOT NULL,
+    updated_at  bigint NOT NULL,
+    UNIQUE (tenant, slug)
+);
+CREATE INDEX boards_by_gateway ON boards (gateway_id, id) WHERE gateway_id IS NOT NULL;
+CREATE INDEX boards_by_tenant ON boards (tenant, id);
+
+CREATE TABLE agents (
+    id               uuid PRIMARY KEY,
+    tenant           text   NOT NULL,
+    gateway_id       uuid   NOT NULL,
+    board_id         uuid,
+    name             text   NOT NULL,
+    role             text   NOT NULL CHECK (role IN ('main', 'lead', 'worker')),
+    session_key      text   NOT NULL, -- in the gateway
+    bound            bigint NOT NULL, -- 1: the session was there before, and is never provisioned
+    status           text   NOT NULL CHECK (status IN ('new', 'provisioning', 'updating', 'online', 'failed', 'deleting')),
+    soul             text, -- what SOUL.md is meant to hold
+    soul_hash        text, -- SHA-256 of what the gateway is known to hold, in hex
+    token_hash       text, -- SHA-256 of the agent's token, in hex
+    token_sealed     text, -- sealed; kept while it is on its way into the gateway
+    generation       bigint NOT NULL, -- of provisioning; grows with each that begins
+    made_by          uuid, -- the job it was made for
+    provision_job    uuid, -- the job that provisions it
+    provision_error  text,
+    provisioned_at   bigint,
+    last_seen_at     bigint,
+    created_at       bigint NOT NULL,
+    updated_at       bigint NOT NULL
+);
+CREATE UNIQUE INDEX agents_one_main ON agents (gateway_id) WHERE role = 'main';
+CREATE UNIQUE INDEX agents_one_lead ON agents (board_id) WHERE role = 'lead';
+CREATE UNIQUE INDEX agents_by_token ON agents (token_hash) WHERE token_hash IS NOT NULL;
+CREATE UNIQUE INDEX agents_by_session ON agents (gateway_id, session_key);
+CREATE INDEX agents_by_board ON agents (board_id, id) WHERE board_id IS NOT NULL;
+CREATE INDEX agents_by_tenant ON agents (tenant, id);
+
+-- What agents and people put on a board.
+CREATE TABLE memories (
+    id          uuid PRIMARY KEY,
+    tenant      text   NOT NULL,
+    board_id    uuid   NOT NULL,
+    content     text   NOT NULL,
+    tags        text   NOT NULL, -- JSON array
+    source      text,
+    is_chat     bigint NOT NULL,
+    agent_id    uuid, -- who wrote it; null: a person or a key
+    question_id uuid, -- the question it answered
+    created_at  bigint NOT NULL
+);
+CREATE INDEX memories_by_board ON memories (board_id, is_chat, id);
+
+-- The numbered stream of a board.
+CREATE TABLE board_events (
+    board_id   uuid   NOT NULL,
+    seq        bigint NOT NULL,
+    ts         bigint NOT NULL,
+    type       text   NOT NULL,
+    data       text   NOT NULL,
+    PRIMARY KEY (board_id, seq)
+);
+
+-- The audit of who did what to whom.
+CREATE TABLE activities (
+    id         uuid PRIMARY KEY,
+    tenant     text   NOT NULL,
+    event_type text   NOT NULL,
+    message    text   NOT NULL,
+    agent_id   uuid, -- the actor
+    board_id   uuid,
+    job_id     uuid,
+    trace_id   text,
+    created_at bigint NOT NULL
+);
+CREATE INDEX activities_by_tenant ON activities (tenant, id);
+CREATE INDEX activities_by_board ON activities (board_id, id) WHERE board_id IS NOT NULL;
+CREATE INDEX activities_by_agent ON activities (agent_id, id) WHERE agent_id IS NOT NULL;
+
+-- What a person is asked.
+CREATE TABLE questions (
+    id             uuid PRIMARY KEY,
+    tenant         text   NOT NULL,
+    board_id       uuid   NOT NULL,
+    job_id         uuid   NOT NULL UNIQUE,
+    agent_id       uuid, -- who asks
+    content        text   NOT NULL,
+    correlation_id text,
+    reply_tags     text   NOT NULL, -- JSON array, sorted
+    reply_source   text   NOT NULL,
+    answer_schema  text, -- JSON Schema
+    state          text   NOT NULL CHECK (state IN ('open', 'answered', 'expired', 'cancelled')),
+    answer         text, -- JSON
+    answered_by    text,
+    memory_id      uuid, -- the item that answered it
+    reminders      bigint NOT NULL,
+    remind_at      bigint,
+    expires_at     bigint NOT NULL,
+    created_at     bigint NOT NULL,
+    ended_at       bigint
+);
+CREATE INDEX questions_open ON questions (board_id, id) WHERE state = 'open';
+CREATE INDEX questions_expiring ON questions (expires_at) WHERE state = 'open';
+CREATE INDEX questions_reminding ON questions (remind_at) WHERE state = 'open' AND remind_at IS NOT NULL;
+CREATE INDEX questions_by_tenant ON questions (tenant, id);
+
+-- A job of coordination: what is told of it when it ends, and until when it may be delivered.
+ALTER TABLE jobs ADD COLUMN told text; -- JSON: the activity that its end is
+ALTER TABLE jobs ADD COLUMN window_ms bigint; -- how long it may be tried, from the first send or from its making
+ALTER TABLE jobs ADD COLUMN window_from_send bigint; -- 1: from the first send
+ALTER TABLE jobs ADD COLUMN first_sent_at bigint;
