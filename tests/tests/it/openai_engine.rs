@@ -110,14 +110,17 @@ both_modes! {
     }
 
     async fn an_answer_that_breaks_off_is_asked_for_again_and_its_text_retracted(setup: Setup) {
+        let shown = Gate::new();
         let fake = FakeOpenAi::start([
-            Reply::Stream(vec![Step::Text("half an ans".into()), Step::Cut]),
+            Reply::Stream(vec![Step::Text("half an ans".into()), Step::Gate(shown.clone()), Step::Cut]),
             Reply::text(&["a whole ", "answer"]),
         ])
         .await;
         let errand = setup.engine(ENGINE, &fake.engine()).start().await;
         let client = errand.client();
         let task = client.submit_task(&json!({"prompt": "hi", "engineType": ENGINE})).await;
+        client.wait_for_text(&task.id, "half an ans").await;
+        shown.open();
         let job = client.wait_for_completion(&task.id).await;
         assert_eq!(job["attempt"], 2);
         let frames = client.events(&task.id).await;
@@ -147,7 +150,7 @@ both_modes! {
         let errand = setup.engine(ENGINE, &fake.engine()).start().await;
         let client = errand.client();
         let mut session = Value::Null;
-        for (prompt, context) in [("a", json!(null)), ("b", json!(null)), ("c", json!(1)), ("d", json!(0))] {
+        for (prompt, context) in [("a", json!(null)), ("b", json!(null)), ("c", json!(2)), ("d", json!(1)), ("e", json!(0))] {
             let body = json!({"prompt": prompt, "engineType": ENGINE, "sessionId": session, "maxContextMessages": context});
             let task = client.submit_task(&body).await;
             client.wait_for_completion(&task.id).await;
@@ -159,8 +162,9 @@ both_modes! {
         }).collect();
         let answer = "hello from the model";
         assert_eq!(asked[1], ["a", answer, "b"].map(|text| json!(text)), "20 messages hold all of it");
-        assert_eq!(asked[2], [answer, "c"].map(|text| json!(text)));
-        assert_eq!(asked[3], [json!("d")]);
+        assert_eq!(asked[2], ["b", answer, "c"].map(|text| json!(text)));
+        assert_eq!(asked[3], [json!("d")], "no server takes a conversation that begins with an answer");
+        assert_eq!(asked[4], [json!("e")]);
         errand.finish().await;
     }
 

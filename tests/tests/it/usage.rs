@@ -65,6 +65,8 @@ both_modes! {
         assert_eq!(groups, [(json!(""), json!("model"), json!(2)), (json!("ann"), json!("model"), json!(1))]);
         let hers = ann.get("/agent/usage").await.body;
         assert_eq!(hers["total"]["inputTokens"], 11, "{hers:#}");
+        let by_user = ann.get("/agent/usage?group_by=user").await.body["items"].clone();
+        assert_eq!((by_user.as_array().map(Vec::len), &by_user[0]["user"]), (Some(1), &json!("ann")), "{by_user:#}");
 
         let today = chrono::Utc::now().format("%Y-%m-%d").to_string();
         let day = service.get(&format!("/agent/usage?from={today}&to={today}&group_by=day")).await.body;
