@@ -10,6 +10,7 @@ pub mod claude;
 pub mod client;
 pub mod destination;
 pub mod errand;
+pub mod fake_answer;
 pub mod fake_messages;
 pub mod fake_openai;
 pub mod fake_transcription;

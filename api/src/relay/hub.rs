@@ -14,7 +14,10 @@ use errand_common::{
     domain::{Event, Stream},
     port::{Bus, StoreError, Subscription, Topic, bus::Received},
 };
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::{Instant, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{frame::Frame, log::Log};
@@ -181,6 +184,20 @@ async fn hear(bus: Option<&mut Subscription>) -> Received {
     }
 }
 
+/// An event that is committed and was not heard of yet.
+struct Awaited {
+    tail: i64,
+    /// The last that was handed on when it was found.
+    last: i64,
+    until: Instant,
+}
+
+impl Awaited {
+    fn new(tail: i64, last: i64) -> Self {
+        Self { tail, last, until: Instant::now() + limit::TAIL_GRACE }
+    }
+}
+
 struct FeedTask {
     stream: Stream,
     log: Arc<dyn Log>,
@@ -201,12 +218,34 @@ impl FeedTask {
             tokio::time::sleep(PAUSE).await;
         }
         let mut tail = self.tail.subscribe();
+        let mut awaited: Option<Awaited> = None;
         loop {
+            let patience = awaited.as_ref().map_or_else(Instant::now, |awaited| awaited.until);
             let received = tokio::select! {
                 received = hear(bus.as_mut()) => received,
-                changed = tail.changed() => match changed {
-                    Ok(()) => Received::Lagged,
-                    Err(_) => return,
+                changed = tail.changed() => {
+                    let told = match changed {
+                        Ok(()) => tail.borrow_and_update().unwrap_or_default(),
+                        Err(_) => return,
+                    };
+                    if told <= self.last {
+                        continue;
+                    }
+                    if bus.is_some() {
+                        // It is on its way, as a rule: to look at once would read the log of each busy stream each second.
+                        awaited.get_or_insert_with(|| Awaited::new(told, self.last)).tail = told;
+                        continue;
+                    }
+                    Received::Lagged
+                }
+                () = sleep_until(patience), if awaited.is_some() => match awaited.take() {
+                    Some(missing) if missing.tail <= self.last => continue,
+                    // The bus goes on to tell: it is late, and a loss would show as a gap.
+                    Some(late) if late.last < self.last => {
+                        awaited = Some(Awaited::new(late.tail, self.last));
+                        continue;
+                    }
+                    _ => Received::Lagged,
                 },
             };
             match received {

@@ -362,7 +362,8 @@ pub struct DestinationGate {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// The first admin key, of tenant "default".
+    /// The first admin key, of tenant "default". `errand dev` has a key of its own, and takes this one and tokens of users as
+    /// well where they are configured.
     pub bootstrap_key: Option<Secret>,
     /// Failed authentications one address may make in a minute before it gets 429.
     pub failures_per_minute: u32,

@@ -27,6 +27,7 @@ mod inject;
 mod jobs;
 mod jwt;
 mod keys;
+mod model_tools;
 mod openai_engine;
 mod openapi;
 mod poison;
