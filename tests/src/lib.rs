@@ -27,6 +27,7 @@ mod server;
 pub mod setup;
 pub mod socket;
 pub mod sse;
+pub mod usage;
 pub mod wait;
 pub mod watchdog;
 

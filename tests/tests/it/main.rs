@@ -10,6 +10,7 @@ mod bulk_retry;
 mod cancel;
 mod claude_api;
 mod claude_engine;
+mod claude_fleet;
 mod cli;
 mod cli_agent;
 mod command_engine;

@@ -31,7 +31,7 @@ pub(super) fn is_unknown_conversation(outcome: &Outcome) -> bool {
 fn classify(outcome: &Outcome, named: &str) -> (FailureClass, &'static str) {
     match outcome.subtype.as_str() {
         "error_max_turns" => return (FailureClass::Fatal, code::MAX_TURNS),
-        "error_max_budget_usd" => return (FailureClass::Fatal, code::QUOTA_EXHAUSTED),
+        "error_max_budget_usd" => return (FailureClass::Fatal, code::BUDGET_EXCEEDED),
         _ => {}
     }
     let by_name = [outcome.api_error_type.as_str(), named].into_iter().find_map(by_name);
@@ -76,7 +76,7 @@ fn by_reason(outcome: &Outcome) -> Option<(FailureClass, &'static str)> {
         ("refusal", _) => (FailureClass::Fatal, code::CONTENT_FILTERED),
         ("max_tokens", _) => (FailureClass::Fatal, code::OUTPUT_LIMIT),
         (_, "prompt_too_long" | "image_error") => (FailureClass::Invalid, code::INVALID_REQUEST),
-        (_, "budget_exhausted") => (FailureClass::Fatal, code::QUOTA_EXHAUSTED),
+        (_, "budget_exhausted") => (FailureClass::Fatal, code::BUDGET_EXCEEDED),
         // No status: the network, or a server that broke off.
         (_, "api_error" | "model_error" | "blocking_limit" | "rapid_refill_breaker") => {
             (FailureClass::Transient, code::EXECUTION_ERROR)
