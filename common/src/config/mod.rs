@@ -458,7 +458,7 @@ pub struct Budgets {
     /// as it is known.
     pub job_tokens: Option<u64>,
     /// Most US dollars that one task may spend over all its runs; no bound if unset. Requests whose cost nobody knows count
-    /// nothing here: set prices, or a budget of tokens.
+    /// nothing here: set prices, or a budget of tokens. Claude Code counts by its own prices.
     pub job_usd: Option<f64>,
     /// Most tokens that the tasks of one session may spend; no bound if unset.
     pub session_tokens: Option<u64>,

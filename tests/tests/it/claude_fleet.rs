@@ -43,6 +43,22 @@ both_modes! {
         fleet::a_cancelled_tool_is_gone(setup, program(), Kind::Sdk).await;
     }
 
+    async fn a_budget_ends_a_task_that_goes_on_and_on(setup: Setup) {
+        let fleet = Fleet::start(setup, program(), Kind::Sdk, "").await;
+        let client = fleet.client();
+        let again = json!({"tool": {"name": "Bash", "input": {"command": "echo again"}}});
+        // One answer costs 30 tokens and 0.0002 dollars: the second goes beyond either.
+        for budget in [json!({"maxCostUsd": 0.0003}), json!({"maxTokens": 40})] {
+            let prompt = prompt("again", &json!([again, again, again, again]));
+            let task = client.submit_task(&json!({"prompt": prompt, "budget": budget})).await;
+            let job = client.wait_for_end(&task.id).await;
+            assert_eq!((&job["failure"]["code"], &job["attempt"]), (&json!("BUDGET_EXCEEDED"), &json!(1)), "{job:#}");
+            assert!(job["failure"]["message"].as_str().is_some_and(|said| said.contains("larger one")), "{job:#}");
+            assert_eq!(fleet.model.asked(&prompt), 2, "{budget}");
+        }
+        fleet.errand.finish().await;
+    }
+
     async fn a_question_that_the_program_withdraws_is_closed_and_the_turn_goes_on(setup: Setup) {
         let fleet = Fleet::start(setup, program(), Kind::Sdk, "").await;
         let client = fleet.client();

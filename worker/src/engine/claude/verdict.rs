@@ -14,6 +14,10 @@ pub(super) fn failure(outcome: &Outcome, named: &str) -> TurnFailure {
     let words = match code {
         // Its own words about an interruption are for its makers.
         code::EXECUTION_ERROR if outcome.terminal_reason.starts_with("aborted") => "the turn was interrupted",
+        code::BUDGET_EXCEEDED => {
+            "the run has spent what the budgets of its task, session and tenant left for it; submit the task again with a \
+             larger one, or have those of the settings (`budgets`) raised"
+        }
         _ if outcome.text.trim().is_empty() => [outcome.terminal_reason.as_str(), &outcome.subtype]
             .into_iter()
             .find(|words| !words.is_empty())
@@ -187,6 +191,7 @@ mod tests {
             (failed.class, failed.code)
         };
         assert_eq!(ended("error_max_turns", "max_turns"), (FailureClass::Fatal, code::MAX_TURNS));
+        assert_eq!(ended("error_max_budget_usd", "budget_exhausted"), (FailureClass::Fatal, code::BUDGET_EXCEEDED));
         assert_eq!(ended("success", "api_error"), (FailureClass::Transient, code::EXECUTION_ERROR));
         assert_eq!(ended("success", "prompt_too_long"), (FailureClass::Invalid, code::INVALID_REQUEST));
         let aborted =
