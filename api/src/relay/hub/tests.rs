@@ -1,14 +1,19 @@
 //! The hub on a bus that lags, closes or is away.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use errand_common::{
-    domain::{EventType, JobId},
-    port::{BusError, BusMessage, store::StreamState},
+    domain::{Event, EventType, JobId},
+    port::{BusError, BusMessage, StoreError, Subscription, Topic, store::StreamState},
 };
 
-use super::*;
+use tokio::time::Instant;
+
+use super::{feed::PAUSE, *};
 use crate::relay::{frame::tests::event, watch::tests::FakeLog};
 
 /// Messages a subscription holds before it lags.
