@@ -41,7 +41,7 @@ mod transcription;
 mod view;
 mod wait;
 
-pub use auth::NoClient;
+pub use auth::{NoClient, look_at_key_set};
 pub use openapi::openapi;
 pub use operations::{NotReady, OperationsOptions, Readiness, operations, starting};
 pub use serve::{ServeError, ServeOptions, serve};

@@ -89,6 +89,8 @@ pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
 pub(crate) const LOG_PAGE: u32 = 64;
 /// Time between two checks of the watched streams' tails.
 pub(crate) const TAIL_CHECK: Duration = Duration::from_secs(1);
+/// How long a feed waits for the bus to tell what a check of its tail has found.
+pub(crate) const TAIL_GRACE: Duration = Duration::from_millis(250);
 /// Longest wait until a stream can be watched.
 pub(crate) const FEED_START: Duration = Duration::from_secs(10);
 /// Time between two comments on an idle event stream.

@@ -121,6 +121,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("{what} not found"))
     }
 
+    /// 404 of a thing that has an id.
+    pub(crate) fn no_such(what: &str, id: impl std::fmt::Display) -> Self {
+        Self::not_found(&format!("{what} {id}"))
+    }
+
     pub(crate) fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }

@@ -8,7 +8,10 @@ use errand_common::{
         task::{KIND, TaskPayload, VERSION, default_max_context_messages, default_max_turns},
     },
 };
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -32,6 +35,7 @@ pub(crate) struct TaskRequest {
     #[schema(example = "Summarise the open issues", min_length = 1)]
     pub(crate) prompt: String,
     /// The conversation to go on with. One that is unknown or closed opens a new one.
+    #[serde(default, deserialize_with = "none_if_empty")]
     #[schema(schema_with = schema::uuid)]
     pub(crate) session_id: Option<SessionId>,
     /// For the engine.
@@ -42,6 +46,7 @@ pub(crate) struct TaskRequest {
     /// Tools that need no approval; at most 256.
     pub(crate) allowed_tools: Option<Vec<String>>,
     /// One of `GET /agent/engines`; the default engine if absent.
+    #[serde(default, deserialize_with = "none_if_empty")]
     pub(crate) engine_type: Option<String>,
     /// How many messages of the conversation the engine is given; 20 if absent.
     #[schema(inline)]
@@ -78,6 +83,12 @@ pub(crate) struct TaskRequest {
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
+}
+
+/// An empty text is how some clients say that they have none.
+fn none_if_empty<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let given = Option::<Value>::deserialize(deserializer)?.filter(|value| !value.is_null() && value != "");
+    given.map(|value| serde_json::from_value(value).map_err(D::Error::custom)).transpose()
 }
 
 /// Names what is allowed, whatever else was given.
@@ -358,6 +369,13 @@ pub(crate) mod tests {
         described.sort();
         listed.sort_unstable();
         assert_eq!(described, listed);
+    }
+
+    #[test]
+    fn an_empty_session_or_engine_is_none() {
+        let empty = request(r#"{"prompt":"x","sessionId":"","engineType":""}"#);
+        assert!(empty.session_id.is_none() && empty.engine_type.is_none());
+        assert!(decode::<TaskRequest>(br#"{"prompt":"x","sessionId":" "}"#).is_err());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The benchmark program: boots the real thing, loads it from outside, kills parts of it, and prints what came of it.
 //!
-//! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `backlog`, `flood`: what much waiting work costs.
+//! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `approval`: how soon a decision reaches who waits.
+//!   `backlog`, `flood`: what much waiting work costs.
 //! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
 //! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
 //!   afterwards, `report` prints.
 //!
 //! Client and server share the machine, so rates are lower bounds; only ratios travel between machines.
 
+mod approval;
 mod backlog;
 mod burst;
 mod cpu;
@@ -51,6 +53,8 @@ enum Drill {
     Backlog(backlog::Options),
     /// What one tenant's flood costs another
     Flood(flood::Options),
+    /// How soon an approval reaches the process that waits for it
+    Approval(approval::Options),
     /// Many tasks that stream at once on one worker
     Tasks(tasks::Options),
     /// SIGKILL of one of two workers
@@ -71,6 +75,9 @@ fn main() -> ExitCode {
     errand_worker::guard::run_if_guard();
     if std::env::var_os(fleet::SERVES).is_some() {
         return errand_cli::main();
+    }
+    if std::env::var_os(approval::PLAYS_CLAUDE).is_some() {
+        return errand_tests::claude::program::main();
     }
     let arguments = Arguments::parse();
     let json = arguments.json;
@@ -100,6 +107,7 @@ fn run(arguments: Arguments) -> Result<Vec<Report>> {
             Drill::Burst(options) => burst::run(&options).await?,
             Drill::Backlog(options) => vec![backlog::run(&options).await?],
             Drill::Flood(options) => vec![flood::run(&options).await?],
+            Drill::Approval(options) => vec![approval::run(&options).await?],
             Drill::Tasks(options) => vec![tasks::run(&options).await?],
             Drill::Recovery(options) => vec![recovery::run(&options).await?],
             Drill::Rolling(options) => vec![rolling::run(&options).await?],

@@ -64,7 +64,9 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
     let fake = FakeOpenAi::always(Reply::Stream(steps)).await;
     let setup = fleet::setup(Mode::Cluster)?
         .engine(ENGINE, &fake.engine())
-        .section("worker", &format!("concurrency = {}", options.tasks.max(1)));
+        .section("worker", &format!("concurrency = {}", options.tasks.max(1)))
+        // All of them ask one server.
+        .section("gates", &format!("concurrency = {}", options.tasks.max(1)));
     let report = Fleet::drill(setup, async |fleet| {
         let client = fleet.client().clone();
         let worker = fleet.errand.worker_pid(0);
@@ -174,7 +176,7 @@ fn latencies(text: &str, now: i64) -> impl Iterator<Item = f64> {
 fn most_at_once(jobs: &[Job]) -> usize {
     let mut changes: Vec<(i64, isize)> = Vec::new();
     for job in jobs {
-        if let (Some(start), Some(end)) = (job.starts.first(), job.finished_at) {
+        if let (Some(start), Some(end)) = (job.starts.last(), job.finished_at) {
             changes.extend([(start.at, 1), (end, -1)]);
         }
     }

@@ -110,6 +110,39 @@ pub(crate) async fn texts(database: &str) -> Result<Vec<(i64, String)>> {
     rows.into_iter().map(|row| Ok((row.try_get("ts")?, text(row.try_get("data")?)?))).collect()
 }
 
+/// A decision about a tool call of a job, and what its run wrote next.
+pub(crate) struct Decision {
+    pub(crate) job: Uuid,
+    pub(crate) decided_at: i64,
+    pub(crate) next_frame_at: i64,
+}
+
+/// All decisions that a run has gone on after.
+///
+/// # Errors
+/// If the database doesn't answer.
+pub(crate) async fn decisions(database: &str) -> Result<Vec<Decision>> {
+    let mut connection = PgConnection::connect(database).await?;
+    let rows = sqlx::query(
+        "SELECT approvals.job_id, decided_at, min(later.ts) AS next_frame_at FROM approvals \
+         JOIN events AS resolved ON resolved.job_id = approvals.job_id AND resolved.type = 'approval_resolved' \
+         JOIN events AS later ON later.job_id = approvals.job_id AND later.seq > resolved.seq \
+             AND later.type IN ('tool_use', 'tool_result', 'text') \
+         WHERE state = 'approved' GROUP BY approvals.job_id, decided_at",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    let decision = |row: &sqlx::postgres::PgRow| {
+        Ok(Decision {
+            job: row.try_get("job_id")?,
+            decided_at: row.try_get("decided_at")?,
+            next_frame_at: row.try_get("next_frame_at")?,
+        })
+    };
+    rows.iter().map(decision).collect()
+}
+
 /// How many jobs are in a state.
 ///
 /// # Errors

@@ -121,8 +121,12 @@ impl Errand {
         assert!(!started.is_empty(), "all of it runs; stop something before it is started again");
         // Side by side: each takes its time.
         for index in &started {
-            let command = self.command();
+            let mut command = self.command();
             let server = &mut self.servers[*index];
+            let of_worker = self.setup.worker_variables.iter().filter(|(number, ..)| *number == server.number);
+            if server.role == Role::Worker {
+                command.envs(of_worker.map(|(_, name, value)| (name, value)));
+            }
             let address = in_place.then(|| server.url().trim_start_matches("http://").to_owned());
             server.start(command, address.as_deref());
         }

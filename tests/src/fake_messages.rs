@@ -20,6 +20,8 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::fake_answer::{Gate, HangUps};
+
 /// Tokens that each answer is billed for: in, out.
 pub const BILL: (u64, u64) = (25, 5);
 
@@ -36,6 +38,8 @@ pub enum Step {
     Event(Value),
     /// Silence.
     Pause(Duration),
+    /// Silence until the gate is opened.
+    Gate(Gate),
     /// The end, and why.
     Stop(&'static str),
     /// The connection breaks.
@@ -81,6 +85,7 @@ struct Script {
     requests: Vec<Recorded>,
     /// Answers that came to their end.
     billed: u64,
+    hang_ups: HangUps,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -137,13 +142,20 @@ impl FakeMessages {
         let answers = lock(&self.script).billed;
         (answers * BILL.0, answers * BILL.1)
     }
+
+    /// How many answers were left before their end: by a client that hung up, or by the script's cut.
+    #[must_use]
+    pub fn hang_ups(&self) -> usize {
+        lock(&self.script).hang_ups.count()
+    }
 }
 
 async fn answer(State(script): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let reply = {
+    let (reply, hang_ups) = {
         let mut script = lock(&script);
         script.requests.push(Recorded { headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) });
-        script.replies.pop_front().unwrap_or_else(|| Reply::text(&["hello ", "from claude"]))
+        let reply = script.replies.pop_front().unwrap_or_else(|| Reply::text(&["hello ", "from claude"]));
+        (reply, script.hang_ups.clone())
     };
     match reply {
         Reply::Error(status, headers, kind) => {
@@ -165,7 +177,7 @@ async fn answer(State(script): State<Shared>, headers: HeaderMap, body: Bytes) -
             Response::builder()
                 .status(StatusCode::OK)
                 .header(header::CONTENT_TYPE, "text/event-stream")
-                .body(Body::from_stream(pieces))
+                .body(Body::from_stream(hang_ups.watch(pieces)))
                 .expect("a stream")
         }
     }
@@ -205,6 +217,10 @@ async fn perform(script: Shared, index: usize, step: Step) -> Option<Result<Byte
         }
         Step::Pause(pause) => {
             tokio::time::sleep(pause).await;
+            return None;
+        }
+        Step::Gate(gate) => {
+            gate.pass().await;
             return None;
         }
         Step::Cut => return Some(Err(std::io::Error::other("cut by the script"))),

@@ -1,4 +1,4 @@
-//! A server that speaks chat completions as scripted, on loopback.
+//! A server that speaks chat completions and responses as scripted, on loopback.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,10 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+
+pub use crate::fake_answer::Gate;
+use crate::fake_answer::HangUps;
 
 /// One step of an answer.
 #[derive(Clone, Debug)]
@@ -47,29 +50,6 @@ pub enum Step {
     Cut,
 }
 
-/// Holds an answer until the test says so.
-#[derive(Clone, Debug)]
-pub struct Gate(Arc<Semaphore>);
-
-impl Gate {
-    /// A closed gate.
-    #[must_use]
-    #[expect(clippy::new_without_default, reason = "a default gate would be open as likely as closed")]
-    pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(0)))
-    }
-
-    /// Opens it for good.
-    pub fn open(&self) {
-        self.0.close();
-    }
-
-    pub(crate) async fn pass(&self) {
-        // Fails once the semaphore is closed: that is how it is opened.
-        let _ = self.0.acquire().await;
-    }
-}
-
 /// One whole answer.
 #[derive(Clone, Debug)]
 pub enum Reply {
@@ -88,6 +68,18 @@ impl Reply {
         let mut steps: Vec<Step> = pieces.iter().map(|piece| Step::Text((*piece).to_owned())).collect();
         steps.extend([Step::Finish("stop"), Step::Usage(11, 7), Step::Done]);
         Self::Stream(steps)
+    }
+
+    /// Asks for these tools: id, tool, input.
+    #[must_use]
+    pub fn tools(calls: &[(&str, &str, Value)]) -> Self {
+        let call = |(index, (id, tool, input)): (usize, &(&str, &str, Value))| {
+            let function = json!({"name": tool, "arguments": input.to_string()});
+            json!({"index": index, "id": id, "type": "function", "function": function})
+        };
+        let calls: Vec<Value> = calls.iter().enumerate().map(call).collect();
+        let delta = json!({"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": null}]});
+        Self::Stream(vec![Step::Data(delta), Step::Finish("tool_calls"), Step::Usage(11, 7), Step::Done])
     }
 
     /// An error of the server's own.
@@ -127,6 +119,7 @@ struct Script {
     /// What is answered after those.
     usual: Reply,
     requests: Vec<Recorded>,
+    hang_ups: HangUps,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -157,8 +150,12 @@ impl FakeOpenAi {
     }
 
     async fn serve(replies: VecDeque<Reply>, usual: Reply) -> Self {
-        let script = Arc::new(Mutex::new(Script { replies, usual, requests: Vec::new() }));
-        let router = Router::new().route("/v1/chat/completions", post(answer)).with_state(script.clone());
+        let script =
+            Arc::new(Mutex::new(Script { replies, usual, requests: Vec::new(), hang_ups: HangUps::default() }));
+        let router = Router::new()
+            .route("/v1/chat/completions", post(answer))
+            .route("/v1/responses", post(answer))
+            .with_state(script.clone());
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<Infallible>();
@@ -189,6 +186,12 @@ impl FakeOpenAi {
     pub fn requests(&self) -> Vec<Recorded> {
         lock(&self.script).requests.clone()
     }
+
+    /// How many answers were left before their end: by a client that hung up, or by the script's cut.
+    #[must_use]
+    pub fn hang_ups(&self) -> usize {
+        lock(&self.script).hang_ups.count()
+    }
 }
 
 fn lock(script: &Shared) -> std::sync::MutexGuard<'_, Script> {
@@ -196,11 +199,12 @@ fn lock(script: &Shared) -> std::sync::MutexGuard<'_, Script> {
 }
 
 async fn answer(State(script): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let reply = {
+    let (reply, hang_ups) = {
         let mut script = lock(&script);
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         script.requests.push(Recorded { headers, body, at: Instant::now() });
-        script.replies.pop_front().unwrap_or_else(|| script.usual.clone())
+        let reply = script.replies.pop_front().unwrap_or_else(|| script.usual.clone());
+        (reply, script.hang_ups.clone())
     };
     match reply {
         Reply::Hang => std::future::pending().await,
@@ -216,7 +220,7 @@ async fn answer(State(script): State<Shared>, headers: HeaderMap, body: Bytes) -
             Response::builder()
                 .status(StatusCode::OK)
                 .header(header::CONTENT_TYPE, "text/event-stream")
-                .body(Body::from_stream(pieces))
+                .body(Body::from_stream(hang_ups.watch(pieces)))
                 .expect("a stream")
         }
     }

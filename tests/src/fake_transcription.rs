@@ -18,7 +18,7 @@ use reqwest::RequestBuilder;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::fake_openai::Gate;
+use crate::fake_answer::Gate;
 
 /// One answer.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ pub mod claude;
 pub mod client;
 pub mod destination;
 pub mod errand;
+pub mod fake_answer;
 pub mod fake_messages;
 pub mod fake_openai;
 pub mod fake_transcription;
@@ -26,6 +27,7 @@ mod server;
 pub mod setup;
 pub mod socket;
 pub mod sse;
+pub mod usage;
 pub mod wait;
 pub mod watchdog;
 

@@ -36,7 +36,7 @@ impl Role {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) role: Role,
-    number: usize,
+    pub(crate) number: usize,
     arguments: Vec<String>,
     directory: PathBuf,
     runs: usize,

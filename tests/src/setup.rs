@@ -26,6 +26,8 @@ pub struct Setup {
     pub(crate) program: PathBuf,
     pub(crate) database_url: Option<String>,
     pub(crate) variables: Vec<(String, String)>,
+    /// Of one worker alone: its number, name, value.
+    pub(crate) worker_variables: Vec<(usize, String, String)>,
     pub(crate) redis_url: Option<String>,
     pub(crate) redis_prefix: String,
     /// The arguments of each.
@@ -49,6 +51,7 @@ impl Setup {
             program: program.into(),
             database_url: None,
             variables: Vec::new(),
+            worker_variables: Vec::new(),
             redis_url: None,
             redis_prefix: redis::unique_prefix(),
             apis: vec![vec![]],
@@ -120,6 +123,13 @@ impl Setup {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds an environment variable to those of a cluster's `number`th worker alone.
+    #[must_use]
+    pub fn variable_of_worker(mut self, number: usize, name: &str, value: &str) -> Self {
+        self.worker_variables.push((number, name.to_owned(), value.to_owned()));
         self
     }
 

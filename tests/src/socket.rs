@@ -17,8 +17,8 @@ pub struct Socket {
     close_reason: String,
 }
 
-/// Bytes the system takes in for a socket before its reader does.
-const ROOM: u32 = 16 * 1024;
+/// Bytes the system takes in for such a socket before its reader does.
+const LITTLE_ROOM: u32 = 16 * 1024;
 
 /// What came.
 #[derive(Clone, PartialEq, Debug)]
@@ -32,12 +32,17 @@ pub enum Incoming {
 impl Socket {
     /// Opens a socket with the client's key in the header.
     pub async fn open(client: &Client) -> Self {
-        Self::connect(client, Some(client.key())).await.expect("a socket")
+        Self::connect(client, Some(client.key()), None).await.expect("a socket")
+    }
+
+    /// The same with little room on this side, so that a client that does not read is soon felt by the server.
+    pub async fn open_narrow(client: &Client) -> Self {
+        Self::connect(client, Some(client.key()), Some(LITTLE_ROOM)).await.expect("a socket")
     }
 
     /// Opens a socket that has yet to say who it is.
     pub async fn open_anonymous(client: &Client) -> Self {
-        Self::connect(client, None).await.expect("a socket")
+        Self::connect(client, None, None).await.expect("a socket")
     }
 
     /// The status with which the server refuses to open a socket; `None` if it doesn't.
@@ -45,14 +50,14 @@ impl Socket {
     /// # Panics
     /// If there is no answer.
     pub async fn refusal(client: &Client) -> Option<u16> {
-        match Self::connect(client, Some(client.key())).await {
+        match Self::connect(client, Some(client.key()), None).await {
             Ok(_) => None,
             Err(Error::Http(response)) => Some(response.status().as_u16()),
             Err(error) => panic!("no answer: {error}"),
         }
     }
 
-    async fn connect(client: &Client, key: Option<&str>) -> Result<Self, Error> {
+    async fn connect(client: &Client, key: Option<&str>, room: Option<u32>) -> Result<Self, Error> {
         let url = format!("{}/api/v1/stream", client.base().replacen("http", "ws", 1));
         let mut request = url.into_client_request().expect("a request");
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("errand.v1"));
@@ -60,9 +65,10 @@ impl Socket {
             let value = HeaderValue::from_str(&format!("Bearer {key}")).expect("a header");
             request.headers_mut().insert("authorization", value);
         }
-        // Little room on this side, so that a client that does not read is soon felt by the server.
         let stream = TcpSocket::new_v4()?;
-        stream.set_recv_buffer_size(ROOM)?;
+        if let Some(room) = room {
+            stream.set_recv_buffer_size(room)?;
+        }
         let address = client.base().trim_start_matches("http://").parse().expect("an address");
         let stream = stream.connect(address).await?;
         let (socket, response) = wait::bounded("the handshake", client_async(request, stream)).await?;

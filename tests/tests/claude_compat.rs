@@ -8,14 +8,21 @@ use std::{
     sync::OnceLock,
 };
 
-use errand_tests::claude::world::World;
+use errand_tests::{
+    claude::{
+        fleet,
+        world::{Kind, World},
+    },
+    cluster_only,
+};
 
 /// The package of the program for this machine.
 const PACKAGE: &str = "@anthropic-ai/claude-agent-sdk-linux-x64";
 /// The version that the engines are held against.
 const VERSION: &str = "0.3.329";
 
-async fn world() -> Option<World> {
+/// The program, if it is asked for.
+fn program() -> Option<&'static Path> {
     if std::env::var_os("ERRAND_COMPAT").is_none() {
         // Past the test runner's capture: a suite that is skipped must not look like one that was run.
         use std::io::Write;
@@ -27,8 +34,11 @@ async fn world() -> Option<World> {
         return None;
     }
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    let program = PROGRAM.get_or_init(|| install(Path::new(env!("CARGO_TARGET_TMPDIR"))));
-    Some(World::new(program, Path::new(env!("CARGO_BIN_EXE_errand-under-test"))).await)
+    Some(PROGRAM.get_or_init(|| install(Path::new(env!("CARGO_TARGET_TMPDIR")))))
+}
+
+async fn world() -> Option<World> {
+    Some(World::new(program()?, Path::new(env!("CARGO_BIN_EXE_errand-under-test"))).await)
 }
 
 /// Installs the program below `folder`, unless it is there.
@@ -50,3 +60,72 @@ fn install(folder: &Path) -> PathBuf {
 }
 
 errand_tests::claude_cases!(super::world);
+
+// Whole fleets: two apis and two workers.
+cluster_only! {
+    async fn tasks_of_a_session_run_on_the_sdk_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::tasks_of_a_session_run(setup, program, Kind::Sdk).await;
+        }
+    }
+
+    async fn tasks_of_a_session_run_on_the_cli_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::tasks_of_a_session_run(setup, program, Kind::Cli).await;
+        }
+    }
+
+    async fn a_killed_turn_goes_on_with_the_other_worker_on_the_sdk_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_killed_turn_goes_on_with_the_other_worker(setup, program, Kind::Sdk).await;
+        }
+    }
+
+    async fn a_killed_turn_goes_on_with_the_other_worker_on_the_cli_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_killed_turn_goes_on_with_the_other_worker(setup, program, Kind::Cli).await;
+        }
+    }
+
+    async fn a_cancelled_turn_leaves_nothing_but_what_it_said_on_the_sdk_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_cancelled_turn_leaves_nothing_but_what_it_said(setup, program, Kind::Sdk).await;
+        }
+    }
+
+    async fn a_cancelled_turn_leaves_nothing_but_what_it_said_on_the_cli_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_cancelled_turn_leaves_nothing_but_what_it_said(setup, program, Kind::Cli).await;
+        }
+    }
+
+    async fn a_cancelled_tool_is_gone_on_the_sdk_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_cancelled_tool_is_gone(setup, program, Kind::Sdk).await;
+        }
+    }
+
+    async fn a_cancelled_tool_is_gone_on_the_cli_engine(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_cancelled_tool_is_gone(setup, program, Kind::Cli).await;
+        }
+    }
+
+    async fn an_approval_through_another_api_reaches_the_warm_process(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::an_approval_through_another_api_reaches_the_warm_process(setup, program).await;
+        }
+    }
+
+    async fn a_parked_task_whose_worker_is_killed_goes_on_with_the_other(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_parked_task_whose_worker_is_killed_goes_on_with_the_other(setup, program).await;
+        }
+    }
+
+    async fn a_warm_task_whose_worker_is_killed_finds_its_decision(setup: Setup) {
+        if let Some(program) = program() {
+            fleet::a_warm_task_whose_worker_is_killed_finds_its_decision(setup, program).await;
+        }
+    }
+}

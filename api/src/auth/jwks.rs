@@ -83,9 +83,7 @@ impl Jwks {
         let (publish, known) = watch::channel(Known::default());
         let wanted = Arc::new(Notify::new());
         let keeper = Keeper {
-            client: client(url, config).map_err(NoClient)?,
-            url: url.to_owned(),
-            most: auth.jwks_limit_kib as usize * 1024,
+            source: Source::new(url, config)?,
             refresh: seconds(auth.jwks_refresh_seconds),
             retry: seconds(auth.jwks_retry_seconds),
             wanted: wanted.clone(),
@@ -126,11 +124,53 @@ impl Jwks {
     }
 }
 
-/// Fetches the set, again and again.
-struct Keeper {
+/// What `auth.jwks_url` has now, for a person who looks for faults: the keys that can be used, each with its algorithm. `None`:
+/// it is not set.
+///
+/// # Errors
+/// Why no key came of it.
+pub async fn look_at_key_set(config: &Config) -> Option<Result<Vec<String>, String>> {
+    let url = config.auth.jwks_url.as_deref()?;
+    let look = async {
+        let keys = Source::new(url, config).map_err(|error| error.to_string())?.fetch().await?;
+        Ok(keys.0.iter().map(|(kid, algorithm, _)| format!("{kid} ({algorithm:?})")).collect())
+    };
+    Some(look.await)
+}
+
+/// Where the set comes from.
+struct Source {
     client: Client,
     url: String,
+    /// Largest set, in bytes.
     most: usize,
+}
+
+impl Source {
+    fn new(url: &str, config: &Config) -> Result<Self, NoClient> {
+        let most = config.auth.jwks_limit_kib as usize * 1024;
+        Ok(Self { client: client(url, config).map_err(NoClient)?, url: url.to_owned(), most })
+    }
+
+    async fn fetch(&self) -> Result<KeySet, String> {
+        let mut response = self.client.get(&self.url).send().await.map_err(|error| innermost(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("the answer is {}", response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+            if body.len() + chunk.len() > self.most {
+                return Err(format!("the answer is larger than auth.jwks_limit_kib, {} KiB", self.most / 1024));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        parse(&body)
+    }
+}
+
+/// Fetches the set, again and again.
+struct Keeper {
+    source: Source,
     refresh: Duration,
     retry: Duration,
     wanted: Arc<Notify>,
@@ -140,7 +180,7 @@ struct Keeper {
 impl Keeper {
     async fn run(self) {
         loop {
-            let fetched = self.fetch().await;
+            let fetched = self.source.fetch().await;
             let failed = fetched.is_err();
             match &fetched {
                 Ok(keys) => tracing::debug!(keys = keys.0.len(), "fetched the keys of users' tokens"),
@@ -160,21 +200,6 @@ impl Keeper {
                 let _ = timeout(rest, self.wanted.notified()).await;
             }
         }
-    }
-
-    async fn fetch(&self) -> Result<KeySet, String> {
-        let mut response = self.client.get(&self.url).send().await.map_err(|error| innermost(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(format!("the answer is {}", response.status()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-            if body.len() + chunk.len() > self.most {
-                return Err(format!("the answer is larger than auth.jwks_limit_kib, {} KiB", self.most / 1024));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        parse(&body)
     }
 }
 

@@ -31,7 +31,7 @@ use errand_common::{
 use sha2::{Digest, Sha256};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::jwks::NoClient;
+pub use self::jwks::{NoClient, look_at_key_set};
 pub(crate) use self::{
     caller::Caller,
     permit::{Admin, Approve, Cancel, Fleet, Operate, Permit, Read, Write, peer},

@@ -1,22 +1,21 @@
 //! A live feed of each watched stream: gap-free and in order, from the moment one starts to watch.
 //!
 //! One task a stream listens to the bus. What the bus loses is seen by a gap in the numbers, or by the stream's tail,
-//! which is read each second for all streams in one statement; then the feed reads the log. So watchers only join the
-//! log with the feed, and never ask the bus.
+//! which is read each second for all streams in one statement and found to be ahead for a moment; then the feed reads the
+//! log. So watchers only join the log with the feed, and never ask the bus.
+
+mod feed;
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use errand_common::{
-    domain::{Event, Stream},
-    port::{Bus, StoreError, Subscription, Topic, bus::Received},
-};
+use errand_common::{domain::Stream, port::Bus};
 use tokio::sync::{broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::feed::FeedTask;
 use super::{frame::Frame, log::Log};
 use crate::{
     limit,
@@ -25,12 +24,6 @@ use crate::{
 
 /// Streams of one statement of the tail check.
 const TAILS_AT_ONCE: usize = 1_000;
-/// Pause after a failed attempt to reach the store, and after the bus has closed a subscription.
-const PAUSE: Duration = Duration::from_millis(250);
-/// Longest wait for a subscription.
-const BUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause before the bus is asked again.
-const BUS_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Clone)]
@@ -92,15 +85,7 @@ impl Hub {
         let (sender, receiver) = broadcast::channel(self.0.buffer);
         let (tail, tail_read) = watch::channel(None);
         let gone = self.0.stop.child_token();
-        let task = FeedTask {
-            stream,
-            log: self.0.log.clone(),
-            bus: self.0.bus.clone(),
-            sender: sender.clone(),
-            tail: tail.clone(),
-            last: 0,
-            epoch: "".into(),
-        };
+        let task = FeedTask::new(stream, self.0.log.clone(), self.0.bus.clone(), sender.clone(), tail.clone());
         let stop = gone.clone();
         self.0.tracker.spawn(async move {
             tokio::select! {
@@ -166,129 +151,6 @@ async fn check_tails(hub: Hub) {
                     away = true;
                 }
             }
-        }
-    }
-}
-
-/// What the bus says next; without one, that it is time to ask for it again.
-async fn hear(bus: Option<&mut Subscription>) -> Received {
-    match bus {
-        Some(subscription) => subscription.next().await,
-        None => {
-            tokio::time::sleep(BUS_PAUSE).await;
-            Received::Closed
-        }
-    }
-}
-
-struct FeedTask {
-    stream: Stream,
-    log: Arc<dyn Log>,
-    bus: Arc<dyn Bus>,
-    sender: broadcast::Sender<Arc<Frame>>,
-    tail: watch::Sender<Option<i64>>,
-    /// Number of the last event handed on.
-    last: i64,
-    epoch: Arc<str>,
-}
-
-impl FeedTask {
-    async fn run(mut self) {
-        let mut bus = self.subscribe().await;
-        // From here on the bus is heard, so nothing after this tail is missed without a gap.
-        while let Err(error) = self.begin().await {
-            tracing::warn!(stream = %self.stream, error = chain(&error), "a stream can't be watched yet");
-            tokio::time::sleep(PAUSE).await;
-        }
-        let mut tail = self.tail.subscribe();
-        loop {
-            let received = tokio::select! {
-                received = hear(bus.as_mut()) => received,
-                changed = tail.changed() => match changed {
-                    Ok(()) => Received::Lagged,
-                    Err(_) => return,
-                },
-            };
-            match received {
-                Received::Message(payload) => self.heard(&payload).await,
-                Received::Lagged => self.read_log().await,
-                Received::Closed => {
-                    if bus.is_some() {
-                        // A bus that closes each subscription at once must not make this a busy loop.
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    bus = self.subscribe().await;
-                    self.read_log().await;
-                }
-            }
-        }
-    }
-
-    /// `None`: the bus is away, and the log alone tells until it is back.
-    async fn subscribe(&self) -> Option<Subscription> {
-        match tokio::time::timeout(BUS_TIMEOUT, self.bus.subscribe(Topic::Stream(self.stream))).await {
-            Ok(Ok(subscription)) => Some(subscription),
-            Ok(Err(error)) => {
-                tracing::debug!(stream = %self.stream, %error, "a stream is polled until the bus is back");
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
-    async fn begin(&mut self) -> Result<(), StoreError> {
-        self.epoch = self.log.epoch().await?.into();
-        let tails = self.log.tails(&[self.stream]).await?;
-        self.last = tails.first().map_or(0, |(_, state)| state.tail_seq);
-        self.tail.send_replace(Some(self.last));
-        Ok(())
-    }
-
-    async fn heard(&mut self, payload: &str) {
-        let Ok(event) = serde_json::from_str::<Event>(payload) else {
-            tracing::warn!(stream = %self.stream, "the bus carried what is no event; the log is read instead");
-            return self.read_log().await;
-        };
-        match event.seq_in(self.stream) {
-            Some(seq) if seq == self.last + 1 => self.hand_on(event),
-            Some(seq) if seq > self.last => self.read_log().await,
-            _ => {}
-        }
-    }
-
-    /// Hands on all that the log has beyond the last.
-    async fn read_log(&mut self) {
-        loop {
-            match self.log.events(self.stream, self.last, limit::LOG_PAGE).await {
-                Ok(events) => {
-                    let whole = events.len() >= limit::LOG_PAGE as usize;
-                    for event in events {
-                        self.hand_on(event);
-                    }
-                    if !whole {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(stream = %self.stream, error = chain(&error), "a stream's log can't be read");
-                    // The next tail check finds the rest if nothing is heard before.
-                    self.tail.send_if_modified(|known| {
-                        *known = Some(self.last);
-                        false
-                    });
-                    return;
-                }
-            }
-        }
-    }
-
-    fn hand_on(&mut self, event: Event) {
-        if let Some(frame) = Frame::new(self.stream, self.epoch.clone(), event)
-            && frame.seq > self.last
-        {
-            self.last = frame.seq;
-            // Nobody there: the tail check will end this feed.
-            let _ = self.sender.send(Arc::new(frame));
         }
     }
 }

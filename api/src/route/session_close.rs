@@ -46,7 +46,7 @@ pub(crate) async fn close_session(
     session_of(&app, &caller, id).await?;
     cancel_unfinished(&app, &caller.tenant, id).await?;
     if !app.backend.store.close_session(&caller.tenant, id, app.now()).await? {
-        return Err(Problem::not_found("session"));
+        return Err(Problem::no_such("Session", id));
     }
     // A task may have joined between the two.
     cancel_unfinished(&app, &caller.tenant, id).await?;

@@ -28,5 +28,5 @@ pub(crate) async fn show_session(
 
 /// The session; 404 if the caller may see none such.
 pub(crate) async fn session_of(app: &App, caller: &Caller, id: SessionId) -> Result<Session, Problem> {
-    scope::session(app, caller, id).await?.ok_or_else(|| Problem::not_found("session"))
+    scope::session(app, caller, id).await?.ok_or_else(|| Problem::no_such("Session", id))
 }

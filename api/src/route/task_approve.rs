@@ -123,7 +123,7 @@ async fn rule(
         now: app.now(),
     };
     let ruled = app.backend.store.rule(verdict).await?;
-    let (ruled, consequences) = ruled.ok_or_else(|| Problem::not_found("task"))?;
+    let (ruled, consequences) = ruled.ok_or_else(|| Problem::no_such("Task", id))?;
     app.backend.dispatch(consequences).await;
     match ruled {
         Ruled::Done(_) => Ok(message),

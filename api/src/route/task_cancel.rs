@@ -40,7 +40,7 @@ pub(crate) async fn cancel_task(
     let message = match cancel(&app, &caller.tenant, task.id).await? {
         Some(CancelResult::Cancelled(_)) => "Task cancelled",
         Some(CancelResult::AlreadyTerminal(_)) => "Task already finished",
-        None => return Err(Problem::not_found("task")),
+        None => return Err(Problem::no_such("Task", id)),
     };
     Ok(Json(TaskCancelled { message, task_id: id }))
 }

@@ -36,5 +36,5 @@ pub(crate) async fn show_task(
 /// The task's job; 404 for any other kind, and for what the caller may not see.
 pub(crate) async fn task_of(app: &App, caller: &Caller, id: JobId) -> Result<Job, Problem> {
     let job = scope::job(app, caller, id).await?;
-    job.filter(|job| job.kind == KIND).ok_or_else(|| Problem::not_found("task"))
+    job.filter(|job| job.kind == KIND).ok_or_else(|| Problem::no_such("Task", id))
 }

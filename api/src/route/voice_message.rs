@@ -141,6 +141,6 @@ fn request(session: Option<Session>, said: &str) -> TaskRequest {
 
 /// What was heard when the key was first used.
 async fn prompt_of(app: &App, caller: &Caller, id: JobId) -> Result<String, Problem> {
-    let job = app.backend.store.job(&caller.tenant, id).await?.ok_or_else(|| Problem::not_found("task"))?;
+    let job = app.backend.store.job(&caller.tenant, id).await?.ok_or_else(|| Problem::no_such("Task", id))?;
     Ok(job.payload["prompt"].as_str().unwrap_or_default().to_owned())
 }

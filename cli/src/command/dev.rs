@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use errand_common::{
     backend::Backend,
-    config::{Config, Secret},
+    config::{Auth, Config, Secret},
     domain::ApiKeyId,
     port::store::{NewApiKey, Scope},
     wire::{credential, engine::EngineInfo},
@@ -151,6 +151,7 @@ impl Dev {
         let banner = Banner {
             url,
             key,
+            also_taken: &also_taken(&config.auth),
             program: settings::program(),
             client_options,
             database,
@@ -166,6 +167,16 @@ impl Dev {
             other => other,
         }
     }
+}
+
+/// What is taken beside the key of the data directory: as `errand api` does, whatever is configured.
+fn also_taken(auth: &Auth) -> Vec<&'static str> {
+    let credentials = [
+        (auth.bootstrap_key.is_some(), "auth.bootstrap_key, of tenant \"default\""),
+        (auth.jwt_secret.is_some(), "users' tokens, verified with auth.jwt_secret"),
+        (auth.jwks_url.is_some(), "users' tokens, verified with the keys at auth.jwks_url"),
+    ];
+    credentials.into_iter().filter_map(|(configured, what)| configured.then_some(what)).collect()
 }
 
 /// Stores the key of the data directory; one that is stored stays as it is.

@@ -73,6 +73,7 @@ impl Doctor {
                 checks.push(Check::new("configuration", Ok("valid".to_owned())));
                 checks.extend(self.database(&config).await);
                 checks.push(redis(&config).await);
+                checks.push(tokens(&config).await);
                 checks.extend(engines(config).await);
             }
             Err(faults) => {
@@ -165,6 +166,27 @@ async fn redis(config: &Config) -> Check {
         Err(_) => Err(format!("no answer within {} s; check that it runs and can be reached", PATIENCE.as_secs())),
     };
     Check::new("redis", found)
+}
+
+/// What tokens of users are verified with.
+async fn tokens(config: &Config) -> Check {
+    let Some(found) = errand_api::look_at_key_set(config).await else {
+        let detail = match config.auth.jwt_secret {
+            Some(_) => "tokens are verified with auth.jwt_secret",
+            None => "neither auth.jwks_url nor auth.jwt_secret is set; API keys are taken, and no tokens",
+        };
+        return Check {
+            neutral: config.auth.jwt_secret.is_none(),
+            ..Check::new("users' tokens", Ok(detail.to_owned()))
+        };
+    };
+    let found = found.map(|keys| format!("the key set at auth.jwks_url has {}", keys.join(", ")));
+    Check::new(
+        "users' tokens",
+        found.map_err(|reason| {
+            format!("no key from auth.jwks_url: {reason}; check the address, and what is published there")
+        }),
+    )
 }
 
 async fn engines(mut config: Config) -> Vec<Check> {

@@ -13,6 +13,8 @@ use crate::screen::Screen;
 pub(crate) struct Banner<'a> {
     pub(crate) url: String,
     pub(crate) key: &'a str,
+    /// What `[auth]` lets in beside that key.
+    pub(crate) also_taken: &'a [&'static str],
     pub(crate) program: String,
     /// Options that the client commands need to find this server: none in the usual case.
     pub(crate) client_options: String,
@@ -38,6 +40,9 @@ impl Banner<'_> {
     pub(crate) fn print(&self, screen: &mut Screen) -> io::Result<()> {
         screen.heading(&format!("Errand is at {}", self.url))?;
         screen.line(&format!("  API key   {}", self.key))?;
+        for credential in self.also_taken {
+            screen.line(&format!("            also taken: {credential}"))?;
+        }
         screen.line(&format!("  database  {}", self.database))?;
         for (index, engine) in self.engines.iter().enumerate() {
             let label = if index == 0 { "engines" } else { "" };
@@ -72,6 +77,7 @@ impl Banner<'_> {
         let line = json!({
             "url": self.url,
             "api_key": self.key,
+            "also_taken": self.also_taken,
             "database": self.database,
             "engines": self.engines,
             "absent": absent,
@@ -123,6 +129,7 @@ mod tests {
         let banner = Banner {
             url: "http://127.0.0.1:8080".to_owned(),
             key: "errand_k",
+            also_taken: &["users' tokens, verified with the keys at auth.jwks_url"],
             program: "target/release/errand".to_owned(),
             client_options: String::new(),
             database: "sqlite:///d/errand.db".to_owned(),
@@ -136,7 +143,7 @@ mod tests {
         let text = answers.text();
         for line in [
             "Errand is at http://127.0.0.1:8080\n",
-            "  API key   errand_k\n",
+            "  API key   errand_k\n            also taken: users' tokens, verified with the keys at auth.jwks_url\n",
             "  engines   command: not available: no such program\n",
             "            echo: available, the default\n",
             "  http jobs may reach 127.0.0.0/8, ::1/128 and public https addresses\n",

@@ -4,16 +4,36 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use super::Config;
+use super::{Config, Engine};
 
 /// The setting that is to be changed, and what is wrong.
 type Disagreement = (&'static str, String);
 
 /// What does not go together.
 pub(super) fn check(config: &Config) -> Vec<Disagreement> {
-    let auth = &config.auth;
     let mut found = Vec::new();
-    let Some(jwks_url) = &auth.jwks_url else { return found };
+    keys_of_users(config, &mut found);
+    graces(config, &mut found);
+    found
+}
+
+/// A run that its worker drops while its program is still busy with its end loses what the program would have kept.
+fn graces(config: &Config, found: &mut Vec<Disagreement>) {
+    let workers = config.worker.stop_grace_ms;
+    for (name, engine) in &config.engines.table {
+        if let Engine::ClaudeCodeCli(program) | Engine::ClaudeAgentSdk(program) = engine
+            && program.stop_grace_ms >= workers
+        {
+            let its = program.stop_grace_ms;
+            let detail = format!("is {workers}; allowed: more than engines.{name}.stop_grace_ms, which is {its}");
+            found.push(("worker.stop_grace_ms", detail));
+        }
+    }
+}
+
+fn keys_of_users(config: &Config, found: &mut Vec<Disagreement>) {
+    let auth = &config.auth;
+    let Some(jwks_url) = &auth.jwks_url else { return };
     let mut wrong = |detail: &str| found.push(("auth.jwks_url", detail.to_owned()));
     if auth.jwt_secret.is_some() {
         wrong("is set beside auth.jwt_secret; allowed: one of them");
@@ -30,7 +50,6 @@ pub(super) fn check(config: &Config) -> Vec<Disagreement> {
         }
         Ok(_) => {}
     }
-    found
 }
 
 /// Whether keys may come from there over http. What a name stands for is judged whenever it is looked up.

@@ -234,7 +234,8 @@ pub struct Worker {
     pub event_flush_max_ms: u32,
     /// Events of one run that wait for their commit, in KiB; beyond it the engine waits.
     pub event_buffer_kib: u32,
-    /// How long a run that is told to stop may take before it is dropped, in milliseconds.
+    /// How long a run that is told to stop may take before it is dropped, in milliseconds. What it does in that time still
+    /// counts: a call comes to its end, an engine keeps what it needs to go on.
     pub stop_grace_ms: u32,
     /// How often a worker looks for work, and for decisions, that nobody told it of, in milliseconds.
     pub poll_interval_ms: u32,
@@ -274,7 +275,7 @@ impl Default for Worker {
             event_flush_ms: 20,
             event_flush_max_ms: 200,
             event_buffer_kib: 256,
-            stop_grace_ms: 1_000,
+            stop_grace_ms: 5_000,
             poll_interval_ms: 1_000,
             approval_warm_seconds: 120,
             max_warm: 16,
@@ -362,7 +363,8 @@ pub struct DestinationGate {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// The first admin key, of tenant "default".
+    /// The first admin key, of tenant "default". `errand dev` has a key of its own, and takes this one and tokens of users as
+    /// well where they are configured.
     pub bootstrap_key: Option<Secret>,
     /// Failed authentications one address may make in a minute before it gets 429.
     pub failures_per_minute: u32,
@@ -456,7 +458,7 @@ pub struct Budgets {
     /// as it is known.
     pub job_tokens: Option<u64>,
     /// Most US dollars that one task may spend over all its runs; no bound if unset. Requests whose cost nobody knows count
-    /// nothing here: set prices, or a budget of tokens.
+    /// nothing here: set prices, or a budget of tokens. Claude Code counts by its own prices.
     pub job_usd: Option<f64>,
     /// Most tokens that the tasks of one session may spend; no bound if unset.
     pub session_tokens: Option<u64>,
@@ -925,8 +927,9 @@ pub struct ClaudeCodeEngine {
     /// How much of the end of its standard error a failure keeps, in KiB.
     #[serde(default = "default_stderr_limit_kib")]
     pub stderr_limit_kib: u32,
-    /// How long a run that is stopped may take to end before it is killed, in milliseconds. Half of it is for what the
-    /// program has to say about its interruption.
+    /// How long a run that is stopped may take to end before it is killed, in milliseconds; less than `worker.stop_grace_ms`.
+    /// Half of it is for what the program has to say about its interruption: where that comes too late, or the run is killed,
+    /// the next run does the turn again.
     #[serde(default = "default_claude_stop_grace_ms")]
     pub stop_grace_ms: u32,
     /// Its tasks at once, in one worker; no bound of its own if unset.
@@ -1009,7 +1012,7 @@ const fn default_state_limit_kib() -> u32 {
 }
 
 const fn default_claude_stop_grace_ms() -> u32 {
-    800
+    4_000
 }
 
 const fn default_output_limit_kib() -> u32 {

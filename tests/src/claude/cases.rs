@@ -16,11 +16,11 @@ use errand_common::{
     },
     port::store::EngineState,
 };
-use errand_worker::engine::{Availability, Link, Passage, Turn, TurnFailure, code, trial::TrialLink};
+use errand_worker::engine::{Availability, Link, Passage, Remaining, Turn, TurnFailure, code, trial::TrialLink};
 use serde_json::{Value, json};
 
 use super::{
-    model::{TOKENS, prompt},
+    model::{TOKENS, prompt, said},
     world::{Kind, Run, World, allowing, denying, run, turn},
 };
 
@@ -139,12 +139,14 @@ pub async fn an_interrupted_answer_is_remembered(world: &World, kind: Kind) {
     let ended = going.ended().await;
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     ended.failure();
-    assert!(ended.usage.expect("usage").usage.input_tokens > 0);
+    let usage = ended.usage.expect("usage");
+    assert!(usage.incomplete && usage.usage.input_tokens > 0, "nobody knows what the rest would have cost: {usage:?}");
     let second = next(&first, &prompt("go on", &json!([{ "text": ["a time"] }])), &link);
     let ended = run(&engine, &second, &link).await;
     assert_eq!(ended.text(), "a time");
-    let heard = world.model.last()["messages"].to_string();
-    assert!(heard.contains("a long story") && heard.contains("Once upon"), "{heard}");
+    let heard = world.model.last();
+    assert!(heard["messages"].to_string().contains("a long story"), "{heard}");
+    assert_eq!(said(&heard, "Once upon"), 1, "{heard}");
 }
 
 /// A run that is stopped while a tool works takes the tool along, in whatever session.
@@ -176,8 +178,8 @@ pub async fn another_worker_goes_on(world: &World, kind: Kind) {
     let ended = run(&world.engine(kind, "b"), &second, &link).await;
     assert_eq!(ended.text(), "plum");
     let request = world.model.last();
-    let heard = request["messages"].to_string();
-    assert!(heard.contains("the word is plum") && heard.contains("I shall remember."), "{heard}");
+    assert!(request["messages"].to_string().contains("the word is plum"), "{request}");
+    assert_eq!(said(&request, "I shall remember."), 1, "{request}");
     let system = request["system"].to_string();
     assert!(system.contains("SECOND") && !system.contains("FIRST"), "{system}");
     let usage = ended.usage.expect("usage").usage;
@@ -287,6 +289,19 @@ pub async fn rounds_are_bounded(world: &World, kind: Kind) {
     assert_eq!((ended.failure().class, ended.failure().code), (FailureClass::Fatal, code::MAX_TURNS));
 }
 
+/// A turn that spends more than budgets leave for it fails; an answer that was under way is paid.
+pub async fn a_budget_ends_the_turn(world: &World, kind: Kind) {
+    let tool = json!({ "name": "Bash", "input": { "command": "echo again", "description": "say" } });
+    let script = Value::Array(vec![json!({ "tool": tool }); 6]);
+    // One answer costs 0.0002 dollars, two cost more than this.
+    let remaining = Remaining { cost_nano_usd: Some(300_000), tokens: None };
+    let ended =
+        run(&world.engine(kind, "a"), &Turn { remaining, ..turn(&prompt("again", &script)) }, &allowing()).await;
+    assert_eq!((ended.failure().class, ended.failure().code), (FailureClass::Fatal, code::BUDGET_EXCEEDED));
+    assert_eq!(ended.usage.expect("usage").usage.cost_nano_usd, Some(400_000));
+    assert_eq!(world.model.requests().len(), 2);
+}
+
 /// Where the program's own state is lost, the session's messages are told.
 pub async fn history_is_told_where_there_is_no_state(world: &World, kind: Kind) {
     let mut second = turn(&prompt("which word?", &json!([{ "text": ["plum"] }])));
@@ -348,7 +363,7 @@ macro_rules! claude_cases {
             an_allowed_tool_runs_unasked, a_harmless_tool_runs_unasked, an_interrupted_answer_is_remembered,
             an_interrupted_tool_is_gone, another_worker_goes_on, a_parked_run_goes_on_elsewhere,
             an_overloaded_server_is_asked_again, an_abandoned_stream_is_retracted, errors_have_their_classes,
-            rounds_are_bounded, history_is_told_where_there_is_no_state, images_arrive, a_killed_program_leaves_nothing,
+            rounds_are_bounded, a_budget_ends_the_turn, history_is_told_where_there_is_no_state, images_arrive, a_killed_program_leaves_nothing,
         }
     };
     ($make:path: $($case:ident),+ $(,)?) => {

@@ -2,13 +2,15 @@
 //!
 //! A prompt holds `SCRIPT` and a JSON array behind it, to its end: one entry for each request made with that prompt, of these
 //! fields, all optional: `thinking`, `text` (pieces), `tool` (`{name, input}`), `status` (an error instead of an answer),
-//! `retry_after` (seconds), `cut` (the connection breaks after the pieces), `stall` (nothing follows the pieces).
+//! `retry_after` (seconds), `cut` (the connection breaks after the pieces), `stall` (nothing follows the pieces), `pause_ms`
+//! (before each event).
 
 use std::{
     collections::HashMap,
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -50,6 +52,20 @@ pub fn prompt(words: &str, script: &Value) -> String {
     format!("{words} [{}] {MARK}{script}", uuid::Uuid::new_v4())
 }
 
+/// How often the assistant said exactly this, by a request's account.
+#[must_use]
+pub fn said(request: &Value, text: &str) -> usize {
+    let messages = request["messages"].as_array().into_iter().flatten();
+    messages.filter(|message| message["role"] == "assistant").flat_map(texts).filter(|said| *said == text).count()
+}
+
+/// The texts of a message.
+fn texts(message: &Value) -> impl DoubleEndedIterator<Item = &str> {
+    let content = &message["content"];
+    let blocks = content.as_array().into_iter().flatten().filter_map(|block| block["text"].as_str());
+    content.as_str().into_iter().chain(blocks)
+}
+
 impl Model {
     /// Starts it.
     ///
@@ -80,6 +96,12 @@ impl Model {
         lock(&self.seen.requests).clone()
     }
 
+    /// How many requests were made with this prompt.
+    #[must_use]
+    pub fn asked(&self, prompt: &str) -> usize {
+        lock(&self.seen.turns).get(prompt).copied().unwrap_or_default()
+    }
+
     /// The last request.
     ///
     /// # Panics
@@ -97,12 +119,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The script of the last prompt that has one, with that prompt.
 fn script(request: &Value) -> Option<(String, Vec<Value>)> {
     let messages = request["messages"].as_array()?;
-    let texts = messages.iter().rev().filter(|message| message["role"] == "user").flat_map(|message| {
-        let content = &message["content"];
-        let blocks = content.as_array().into_iter().flatten().rev().filter_map(|block| block["text"].as_str());
-        content.as_str().into_iter().chain(blocks).collect::<Vec<_>>()
-    });
-    texts.into_iter().find_map(|text| {
+    let asked = messages.iter().rev().filter(|message| message["role"] == "user");
+    asked.flat_map(|message| texts(message).rev()).find_map(|text| {
         let (_, script) = text.rsplit_once(MARK)?;
         let entries = serde_json::Deserializer::from_str(script).into_iter::<Vec<Value>>().next()?.ok()?;
         Some((text.to_owned(), entries))
@@ -130,20 +148,16 @@ async fn answer(State(seen): State<Arc<Seen>>, Json(request): Json<Value>) -> ax
         let name = event["type"].as_str().unwrap_or_default();
         Ok(Bytes::from(format!("event: {name}\ndata: {event}\n\n")))
     });
-    let body: futures::stream::BoxStream<'static, Result<Bytes, std::io::Error>> = if entry["stall"] == true {
-        stream::iter(lines.collect::<Vec<_>>()).chain(stream::pending()).boxed()
-    } else if entry["cut"] == true {
-        let cut = std::iter::once(Err(std::io::Error::other("cut")));
-        stream::iter(lines.chain(cut).collect::<Vec<_>>())
-            .then(|item| async {
-                // The pieces are to be on their way before the connection breaks.
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                item
-            })
-            .boxed()
-    } else {
-        stream::iter(lines.collect::<Vec<_>>()).boxed()
-    };
+    let cut = (entry["cut"] == true).then(|| Err(std::io::Error::other("cut")));
+    // The pieces are to be on their way before a connection breaks.
+    let pause = entry["pause_ms"].as_u64().or(cut.is_some().then_some(20)).map(Duration::from_millis);
+    let paced = stream::iter(lines.chain(cut).collect::<Vec<_>>()).then(move |line| async move {
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
+        line
+    });
+    let body = if entry["stall"] == true { paced.chain(stream::pending()).boxed() } else { paced.boxed() };
     let response: Result<_, Infallible> = Ok(Response::builder()
         .header(header::CONTENT_TYPE, "text/event-stream")
         .body(Body::from_stream(body))

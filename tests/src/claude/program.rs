@@ -1,5 +1,6 @@
 //! Stands in for Claude Code where it can't be installed: speaks its line protocol as recorded, asks the model's server that
-//! it is given, runs the tool `Bash`, and keeps a conversation's file.
+//! it is given, runs the tool `Bash`, and keeps a conversation's file. A question about a call whose input says
+//! `withdraw_after_ms` is withdrawn then, and the tool not used.
 
 use std::{
     path::PathBuf,
@@ -18,9 +19,22 @@ const RETRIES: u64 = 2;
 
 /// Runs the program with the arguments of this process.
 ///
+/// # Panics
+/// If this process can't have a runtime.
+#[must_use]
+pub fn main() -> ExitCode {
+    // A second attempt would only say that it is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(start()).unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
 /// # Errors
 /// Whatever ends it without a result.
-pub async fn main() -> Result<ExitCode> {
+async fn start() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.iter().any(|arg| arg == "--version") {
         println!("0.0.0 (Fake Claude)");
@@ -48,6 +62,7 @@ pub async fn main() -> Result<ExitCode> {
         asks: value("--permission-prompt-tool").is_some(),
         allowed: value("--allowedTools").unwrap_or_default().split(',').map(str::to_owned).collect(),
         max_turns: value("--max-turns").and_then(|turns| turns.parse().ok()).unwrap_or(10),
+        budget: value("--max-budget-usd").map(|usd| usd.parse()).transpose()?,
         system: None,
         messages: Vec::new(),
         file,
@@ -74,6 +89,8 @@ struct Program {
     asks: bool,
     allowed: Vec<String>,
     max_turns: u64,
+    /// In dollars.
+    budget: Option<f64>,
     system: Option<Value>,
     messages: Vec<Value>,
     file: PathBuf,
@@ -134,6 +151,9 @@ impl Program {
                 Answer::Interrupted { partial } => return Ok(self.interrupted(&partial, "aborted_streaming")),
             };
             self.remember("assistant", &json!({ "role": "assistant", "content": blocks }));
+            if self.budget.is_some_and(|budget| self.cost() >= budget) {
+                return Ok(self.result("error_max_budget_usd", true, &json!({ "errors": ["Reached maximum budget"] })));
+            }
             let mut results = Vec::new();
             for block in &blocks {
                 if let Some(text) = block["text"].as_str() {
@@ -254,7 +274,8 @@ impl Program {
                 let ask = json!({
                     "subtype": "can_use_tool", "tool_name": name, "input": call["input"], "tool_use_id": id,
                 });
-                let Some(answer) = self.question(&ask).await else { return Ok(None) };
+                let patience = call["input"]["withdraw_after_ms"].as_u64().map(Duration::from_millis);
+                let Some(answer) = self.question_for(&ask, patience).await else { return Ok(None) };
                 if answer["response"]["behavior"] != "allow" {
                     refusal = Some(answer["response"]["message"].as_str().unwrap_or("denied").to_owned());
                 }
@@ -284,13 +305,32 @@ impl Program {
 
     /// Asks, and waits for the answer; `None`: interrupted meanwhile.
     async fn question(&mut self, request: &Value) -> Option<Value> {
+        self.question_for(request, None).await
+    }
+
+    /// The same, but asks no more after so long: then the answer is none of ours, and empty.
+    async fn question_for(&mut self, request: &Value, patience: Option<Duration>) -> Option<Value> {
         let id = uuid::Uuid::new_v4().to_string();
         say(&json!({ "type": "control_request", "request_id": id, "request": request }));
+        let withdraw = || say(&json!({ "type": "control_cancel_request", "request_id": id }));
+        let until = patience.map(|patience| tokio::time::Instant::now() + patience);
         loop {
-            let frame = self.stdin.recv().await?;
+            let impatience = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => futures::future::pending().await,
+                }
+            };
+            let frame = tokio::select! {
+                frame = self.stdin.recv() => frame?,
+                () = impatience => {
+                    withdraw();
+                    return Some(json!({}));
+                }
+            };
             if frame["request"]["subtype"] == "interrupt" {
                 acknowledge(&frame);
-                say(&json!({ "type": "control_cancel_request", "request_id": id }));
+                withdraw();
                 return None;
             }
             if frame["response"]["request_id"] == json!(id) {
@@ -312,9 +352,7 @@ impl Program {
     }
 
     fn result(&self, subtype: &str, is_error: bool, fields: &Value) -> bool {
-        let (input, output) = self.spent;
-        #[expect(clippy::cast_precision_loss, reason = "a few tokens")]
-        let cost = (input * 4 + output * 20) as f64 / 1e6;
+        let ((input, output), cost) = (self.spent, self.cost());
         let mut frame = json!({
             "type": "result", "subtype": subtype, "is_error": is_error, "session_id": self.session,
             "total_cost_usd": cost, "usage": { "input_tokens": input, "output_tokens": output },
@@ -327,6 +365,13 @@ impl Program {
         });
         say(&frame);
         is_error
+    }
+
+    /// In dollars.
+    #[expect(clippy::cast_precision_loss, reason = "a few tokens")]
+    fn cost(&self) -> f64 {
+        let (input, output) = self.spent;
+        (input * 4 + output * 20) as f64 / 1e6
     }
 
     fn spend(&mut self, usage: &Value) {

@@ -40,6 +40,17 @@ pub enum Kind {
     Sdk,
 }
 
+impl Kind {
+    /// The type of the engine, which is also its name where it has no other.
+    #[must_use]
+    pub const fn engine_type(self) -> &'static str {
+        match self {
+            Self::Cli => "claude_code_cli",
+            Self::Sdk => "claude_agent_sdk",
+        }
+    }
+}
+
 /// One case's world.
 #[derive(Debug)]
 pub struct World {
@@ -81,9 +92,8 @@ impl World {
     /// If it can't be made.
     #[must_use]
     pub fn engine(&self, kind: Kind, worker: &str) -> Arc<dyn Engine> {
-        let engine_type = if kind == Kind::Cli { "claude_code_cli" } else { "claude_agent_sdk" };
         let settings = json!({
-            "type": engine_type, "binary": self.path("claude"), "home": self.path(worker), "stop_grace_ms": 5_000,
+            "type": kind.engine_type(), "binary": self.path("claude"), "home": self.path(worker), "stop_grace_ms": 5_000,
         });
         let table = BTreeMap::from([("claude".to_owned(), serde_json::from_value(settings).expect("settings"))]);
         let engines = config::Engines { default: None, table };

@@ -90,6 +90,9 @@ all_modes! {
         assert_eq!((again.status, &again.body["code"]), (400, &json!("not_awaiting_approval")), "{again:?}");
         let sentence = format!("Task {} is not awaiting approval (current status: completed)", task.id);
         assert_eq!(again.body["detail"], sentence);
+        let unknown = Task { id: uuid::Uuid::now_v7().to_string(), ..task.clone() };
+        let missing = say(client, &unknown, json!({"approved": true})).await;
+        assert_eq!((missing.status, &missing.body["detail"]), (404, &json!(format!("Task {} not found", unknown.id))));
         errand.finish().await;
     }
 

@@ -26,6 +26,9 @@ fn assert_exceeded(job: &Value, words: &[&str]) {
     words.iter().for_each(|word| assert!(message.contains(word), "{message:?} lacks {word:?}"));
 }
 
+/// A tenth of a dollar a token.
+const PRICE: &str = "input = 100000\noutput = 100000";
+
 /// One request to the fake: 11 tokens in, 7 out.
 fn answer() -> Reply {
     Reply::text(&["an answer"])
@@ -72,6 +75,35 @@ both_modes! {
         let job = run(client, None, &json!({"budget": {"maxTokens": 30}, "maxAttempts": 5})).await;
         assert_exceeded(&job, &["the task has spent 36 of 30 tokens of its own budget"]);
         assert_eq!((&job["attempt"], fake.requests().len()), (&json!(3), 2), "{job:#}");
+        errand.finish().await;
+    }
+
+    async fn dollars_bound_tasks_sessions_and_tenants_as_tokens_do(setup: Setup) {
+        let cut = || Reply::Stream(vec![Step::Text("hal".into()), Step::Usage(11, 7)]);
+        let fake = FakeOpenAi::start([cut(), cut(), answer(), answer()]).await;
+        let budgets = "session_usd = 2\ntenant_day_usd = 9";
+        let errand = setup
+            .engine(ENGINE, &fake.engine())
+            .section("prices.fake-model", PRICE)
+            .section("budgets", budgets)
+            .start()
+            .await;
+        let client = errand.client();
+        let own = run(client, None, &json!({"budget": {"maxCostUsd": 1.9}, "maxAttempts": 5})).await;
+        assert_exceeded(&own, &["the task has spent 3.6 of 1.9 US dollars of its own budget"]);
+        assert_eq!(fake.requests().len(), 2, "1.8 of 1.9 were spent after the first: a second may begin");
+        let first = run(client, None, &json!({})).await;
+        assert_eq!((&first["state"], &first["result"]["costUsd"]), (&json!("completed"), &json!(1.8)), "{first:#}");
+        let session = first["session"].as_str();
+        assert_eq!(run(client, session, &json!({})).await["state"], "completed");
+        let third = run(client, session, &json!({})).await;
+        assert_exceeded(&third, &["the session has spent 3.6 of 2 US dollars", "budgets.session_usd"]);
+        assert_eq!(run(client, None, &json!({})).await["state"], "completed", "7.2 of 9 were spent by all");
+        let sixth = run(client, None, &json!({})).await;
+        assert_exceeded(&sixth, &["the tenant has spent 9 of 9 US dollars", "T00:00:00", "budgets.tenant_day_usd"]);
+        assert_eq!(fake.requests().len(), 5);
+        let total = client.get("/agent/usage").await.body["total"].clone();
+        assert_eq!((&total["costUsd"], &total["unpriced"]), (&json!(9.0), &json!(0)), "{total:#}");
         errand.finish().await;
     }
 

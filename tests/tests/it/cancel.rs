@@ -25,7 +25,7 @@ both_modes! {
         let asked = Instant::now();
         let answer = client.delete(&format!("/agent/tasks/{}", task.id)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(answer.body["taskId"], task.id);
+        assert_eq!(answer.body, json!({"message": "Task cancelled", "taskId": task.id}));
         process::assert_gone(&task.id, asked, AT_ONCE).await;
 
         let view = client.get(&format!("/agent/tasks/{}", task.id)).await;
@@ -37,6 +37,8 @@ both_modes! {
         let frames = client.events(&task.id).await;
         let cancelled = frames.iter().find(|frame| frame.kind() == "cancelled").expect("an event");
         assert_eq!(cancelled.data["code"], "USER_CANCEL");
+        assert_eq!(cancelled.data["message"], "Task cancelled by user");
+        assert!(view.body["completedAt"].is_string(), "{view:?}");
         errand.finish().await;
     }
 
@@ -51,7 +53,12 @@ both_modes! {
         let job = client.job(&task.id).await;
         let again = client.delete(&path).await;
         assert_eq!(again.status, 200, "{again:?}");
-        assert_eq!(again.body["taskId"], task.id);
+        assert_eq!(again.body, json!({"message": "Task already finished", "taskId": task.id}));
+        let unknown = uuid::Uuid::now_v7();
+        let unknown_path = format!("/agent/tasks/{unknown}");
+        for missing in [client.delete(&unknown_path).await, client.get(&unknown_path).await] {
+            assert_eq!((missing.status, &missing.body["detail"]), (404, &json!(format!("Task {unknown} not found"))));
+        }
         assert_eq!(client.job(&task.id).await["finished_at"], job["finished_at"]);
         process::assert_gone(&task.id, Instant::now(), AT_ONCE).await;
         errand.finish().await;

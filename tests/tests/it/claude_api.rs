@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use errand_tests::{
     Client, Setup, both_modes,
+    fake_answer::Gate,
     fake_messages::{FakeMessages, Reply, Step},
     sse::visible_text,
+    wait,
 };
 use serde_json::{Value, json};
 
@@ -123,6 +125,28 @@ both_modes! {
         assert_eq!(client.messages(session).await.last().expect("a message")["content"], "a whole answer");
         let usage = frames.iter().find(|frame| frame.kind() == "usage").expect("a usage event");
         assert_eq!(usage.data["unknown"], true, "what the cut answer would have cost is not known: {:?}", usage.data);
+        errand.finish().await;
+    }
+
+    async fn a_cancelled_task_hangs_up_on_the_model(setup: Setup) {
+        let fake = FakeMessages::start([Reply::Stream(vec![
+            Step::Text(vec!["half".into()]), Step::Gate(Gate::new()), Step::Stop("end_turn"),
+        ])])
+        .await;
+        let errand = with_engine(setup, &fake, "").start().await;
+        let client = errand.client();
+        let task = submit(client, json!({})).await;
+        client.wait_for_text(&task.id, "half").await;
+        assert_eq!(fake.hang_ups(), 0);
+        assert_eq!(client.delete(&format!("/agent/tasks/{}", task.id)).await.status, 200);
+        wait::until("the model is left alone", || async { (fake.hang_ups() == 1).then_some(()) }).await;
+        let last = client.messages(&task.session_id).await.pop().expect("messages");
+        assert_eq!(last["content"], "half\n[interrupted]");
+        wait::until("what it had spent is told", || async {
+            let usage = client.get(&format!("/agent/tasks/{}", task.id)).await.body["usage"].clone();
+            (usage["records"] == 1).then(|| assert_eq!((&usage["unknown"], &usage["inputTokens"]), (&json!(1), &json!(25))))
+        })
+        .await;
         errand.finish().await;
     }
 

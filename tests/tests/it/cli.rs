@@ -5,6 +5,7 @@ use std::{process::Output, process::Stdio, time::Duration};
 use errand_tests::{
     Mode, both_modes, embedded_only,
     fake_openai::{FakeOpenAi, Gate, Reply, Step},
+    identity::{IdentityProvider, SigningKey},
     process, program,
     program::Programs,
     wait,
@@ -255,6 +256,26 @@ both_modes! {
         assert!(err(&output).contains(&format!("jobs follow {id}")), "{}", err(&output));
         programs.open_gate("gated");
         errand.client().wait_for_completion(&id).await;
+        errand.finish().await;
+    }
+
+    async fn the_doctor_looks_at_the_keys_of_users_tokens(setup: Setup) {
+        let (provider, key) = (IdentityProvider::start().await, SigningKey::ec("e1"));
+        provider.publish(&[&key]);
+        let errand = setup.section("auth", &provider.settings()).start().await;
+        let said = async || {
+            let output = errand.run_cli(&["doctor"]).await;
+            let line = out(&output).lines().find(|line| line.contains("users' tokens")).map(str::to_owned);
+            (line.unwrap_or_else(|| panic!("{}", out(&output))), output.status.code())
+        };
+        let (healthy, _) = said().await;
+        assert_eq!(healthy, "✓ users' tokens: the key set at auth.jwks_url has e1 (ES256)");
+        provider.publish(&[&SigningKey::secret("s", b"no place for a secret")]);
+        let (useless, status) = said().await;
+        assert!(useless.starts_with("✗") && useless.contains("RS256, ES256 or EdDSA") && status == Some(1), "{useless}");
+        provider.fail();
+        let (away, status) = said().await;
+        assert!(away.starts_with("✗") && away.contains("500") && status == Some(1), "{away}");
         errand.finish().await;
     }
 

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use errand_tests::{both_modes, fake_openai::FakeOpenAi};
 use serde_json::{Value, json};
 
@@ -50,6 +51,38 @@ both_modes! {
         assert!(printed(&errand.run_cli(&["sessions", "show", session]).await).contains("closed"));
         let wrong = errand.run_cli(&["sessions", "show", "nonsense"]).await;
         assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+        errand.finish().await;
+    }
+
+    async fn a_task_takes_files_along_and_its_answer_comes_back(setup: Setup) {
+        let fake = FakeOpenAi::start([]).await;
+        let errand = setup.engine("model", &fake.engine()).start().await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, content: &[u8]| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            path.to_string_lossy().into_owned()
+        };
+        let (image, note) = (file("dot.PNG", b"\x89PNG\r\n\x1a\n not really"), file("note.md", "grüße".as_bytes()));
+        let arguments =
+            ["submit", "task", "look at these", "--engine", "model", "--file", &image, "--file", &note, "--follow"];
+        assert_eq!(printed(&errand.run_cli(&arguments).await).trim_end(), "hello from the model");
+        let content = fake.requests()[0].body["messages"][0]["content"].clone();
+        let parts = content.as_array().expect("parts");
+        let sent = STANDARD.encode(b"\x89PNG\r\n\x1a\n not really");
+        let shown = json!(format!("data:image/png;base64,{sent}"));
+        assert!(parts.iter().any(|part| part["image_url"]["url"] == shown), "{content:#}");
+        assert!(parts.iter().any(|part| part["text"].as_str().is_some_and(|text| text.contains("grüße"))), "{content:#}");
+        let session = errand.client().get("/agent/sessions").await.items()[0]["id"].as_str().expect("an id").to_owned();
+        let named = errand.client().messages(&session).await[0]["attachments"].clone();
+        assert_eq!((&named[0]["fileName"], &named[1]["mediaType"]), (&json!("dot.PNG"), &json!("text/plain")), "{named:#}");
+
+        let nameless = file("data", b"x");
+        for (path, word) in [(nameless.as_str(), ".png"), ("/not/there.png", "can't be read")] {
+            let refused = errand.run_cli(&["submit", "task", "x", "--file", path]).await;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains(path) && said.contains(word), "{said}");
+        }
         errand.finish().await;
     }
 

@@ -45,6 +45,7 @@ both_modes! {
         let stopped = client.events(&first.id).await;
         let cancelled = stopped.iter().find(|frame| frame.kind() == "cancelled").expect("an event");
         assert_eq!(cancelled.data["code"], "USER_INJECT");
+        assert_eq!(cancelled.data["message"], "Interrupted by user injection");
         let events = client.events(&next.id).await;
         let info = events.iter().find(|frame| frame.kind() == "task_info").expect("watchers learn of the new task");
         assert_eq!(info.data["taskId"], next.id);
@@ -67,7 +68,9 @@ both_modes! {
         let body = json!({"message": "hi"});
         assert_eq!(client.with_key(STRANGER).post(&path, &body).await.status, 404);
         let unknown = format!("/agent/tasks/{}/inject", uuid::Uuid::now_v7());
-        assert_eq!(client.post(&unknown, &body).await.status, 404);
+        let unknown = client.post(&unknown, &body).await;
+        let detail = unknown.body["detail"].as_str().unwrap_or_default();
+        assert!(unknown.status == 404 && detail.starts_with("Task ") && detail.ends_with(" not found"), "{unknown:?}");
         assert_eq!(client.get("/jobs").await.items().len(), 1, "nothing is stored of them");
 
         // The task has ended: the conversation goes on all the same. Twice under one key is once.
@@ -76,6 +79,7 @@ both_modes! {
         assert_eq!((one.status, &one.body), (202, &two.body), "{two:?}");
         assert_eq!(two.header("idempotency-replayed"), "true");
         client.wait_for_completion(&task_of(&one).id).await;
+        assert_eq!(client.job(&task.id).await["state"], "completed", "what has ended stays as it ended");
         assert_eq!(contents(client, &task.session_id).await, ["hello", "hello", "hi", "hi"].map(|text| json!(text)));
         errand.finish().await;
     }

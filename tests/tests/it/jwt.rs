@@ -360,7 +360,7 @@ both_modes! {
         let ann = user(&errand, &key, "ann");
         let task = running_task(&errand, &ann).await;
         let stream = json!({"type": "subscribe", "id": 1, "stream": format!("job:{}", task.id)});
-        let token = key.sign(&claims_with("ann", &json!({"exp": in_seconds(6)})));
+        let token = key.sign(&claims_with("ann", &json!({"exp": in_seconds(15)})));
         let short = errand.client().with_key(&token);
         let mut by_header = Socket::open(&short).await;
         let mut by_frame = Socket::open_anonymous(&short).await;

@@ -4,6 +4,7 @@ use errand_tests::{
     Client, both_modes,
     fake_openai::{FakeOpenAi, Gate, Reply, Step, split_inside},
     sse::{Sse, visible_text},
+    wait,
 };
 use serde_json::{Value, json};
 
@@ -99,21 +100,71 @@ both_modes! {
         let job = run(errand.client()).await;
         assert_eq!(job["state"], "failed", "{job:#}");
         assert!(job["failure"]["message"].as_str().expect("text").contains("the GPU melted"), "{job:#}");
+        let id = job["id"].as_str().expect("an id");
+        let frames = errand.client().events(id).await;
+        let error = frames.iter().find(|frame| frame.kind() == "error").expect("an error event");
+        assert_eq!((&error.data["message"], &error.data["code"]), (&job["failure"]["message"], &json!("EXECUTION_ERROR")));
+        let view = errand.client().get(&format!("/agent/tasks/{id}")).await.body;
+        assert_eq!((&view["status"], &view["result"]), (&json!("failed"), &job["failure"]["message"]), "{view:#}");
         errand.finish().await;
     }
 
     async fn an_answer_that_breaks_off_is_asked_for_again_and_its_text_retracted(setup: Setup) {
+        let shown = Gate::new();
         let fake = FakeOpenAi::start([
-            Reply::Stream(vec![Step::Text("half an ans".into()), Step::Cut]),
+            Reply::Stream(vec![Step::Text("half an ans".into()), Step::Gate(shown.clone()), Step::Cut]),
             Reply::text(&["a whole ", "answer"]),
         ])
         .await;
         let errand = setup.engine(ENGINE, &fake.engine()).start().await;
         let client = errand.client();
         let task = client.submit_task(&json!({"prompt": "hi", "engineType": ENGINE})).await;
+        client.wait_for_text(&task.id, "half an ans").await;
+        shown.open();
         let job = client.wait_for_completion(&task.id).await;
         assert_eq!(job["attempt"], 2);
-        assert_eq!(visible_text(&client.events(&task.id).await), "a whole answer");
+        let frames = client.events(&task.id).await;
+        assert!(frames.iter().any(|frame| frame.kind() == "text_retracted"), "who watches is told");
+        assert_eq!(visible_text(&frames), "a whole answer");
+        let said: Vec<Value> = client.messages(&task.session_id).await.iter().map(|said| said["content"].clone()).collect();
+        assert_eq!(said, [json!("hi"), json!("a whole answer")], "what was finally said, once");
+        errand.finish().await;
+    }
+
+    async fn a_cancelled_task_hangs_up_on_the_model(setup: Setup) {
+        let steps = vec![Step::Text("half".into()), Step::Gate(Gate::new()), Step::Done];
+        let fake = FakeOpenAi::start([Reply::Stream(steps)]).await;
+        let errand = setup.engine(ENGINE, &fake.engine()).section("texts", "locale = \"zh\"").start().await;
+        let client = errand.client();
+        let task = client.submit_task(&json!({"prompt": "hi", "engineType": ENGINE})).await;
+        client.wait_for_text(&task.id, "half").await;
+        assert_eq!(fake.hang_ups(), 0);
+        assert_eq!(client.delete(&format!("/agent/tasks/{}", task.id)).await.status, 200);
+        wait::until("the model is left alone", || async { (fake.hang_ups() == 1).then_some(()) }).await;
+        assert_eq!(client.messages(&task.session_id).await[1]["content"], "half\n[中断]");
+        errand.finish().await;
+    }
+
+    async fn so_much_of_the_conversation_is_told_as_the_task_says(setup: Setup) {
+        let fake = FakeOpenAi::start([]).await;
+        let errand = setup.engine(ENGINE, &fake.engine()).start().await;
+        let client = errand.client();
+        let mut session = Value::Null;
+        for (prompt, context) in [("a", json!(null)), ("b", json!(null)), ("c", json!(2)), ("d", json!(1)), ("e", json!(0))] {
+            let body = json!({"prompt": prompt, "engineType": ENGINE, "sessionId": session, "maxContextMessages": context});
+            let task = client.submit_task(&body).await;
+            client.wait_for_completion(&task.id).await;
+            session = json!(task.session_id);
+        }
+        let asked: Vec<Vec<Value>> = fake.requests().iter().map(|request| {
+            let messages = request.body["messages"].as_array().expect("messages");
+            messages.iter().map(|message| message["content"].clone()).collect()
+        }).collect();
+        let answer = "hello from the model";
+        assert_eq!(asked[1], ["a", answer, "b"].map(|text| json!(text)), "20 messages hold all of it");
+        assert_eq!(asked[2], ["b", answer, "c"].map(|text| json!(text)));
+        assert_eq!(asked[3], [json!("d")], "no server takes a conversation that begins with an answer");
+        assert_eq!(asked[4], [json!("e")]);
         errand.finish().await;
     }
 

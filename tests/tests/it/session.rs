@@ -42,6 +42,30 @@ both_modes! {
         errand.finish().await;
     }
 
+    async fn a_session_shows_what_it_was_opened_with_and_keeps_it(setup: Setup) {
+        let errand = setup.engine("second", "type = \"echo\"\nword_delay_ms = 0").start().await;
+        let client = errand.client();
+        let prompt = "  a first prompt that goes on for longer than forty characters";
+        // As clients send what they have nothing for.
+        let body = json!({"prompt": prompt, "sessionId": "", "engineType": "", "systemPrompt": "Be brief.", "attachments": null});
+        let first = client.submit_task(&body).await;
+        client.wait_for_completion(&first.id).await;
+        let shown = async || client.get(&format!("/agent/sessions/{}", first.session_id)).await.body;
+        let opened = shown().await;
+        let metadata = json!({"title": "a first prompt that goes on for longer", "titleSet": true, "voiceMode": false});
+        assert_eq!((&opened["metadata"], &opened["status"]), (&metadata, &json!("active")), "{opened:#}");
+        assert_eq!((&opened["engineType"], &opened["systemPrompt"]), (&json!("echo"), &json!("Be brief.")));
+        let other = json!({"prompt": "other", "sessionId": first.session_id, "engineType": "second", "systemPrompt": "Be long."});
+        let second = client.submit_task(&other).await;
+        assert_eq!(client.wait_for_completion(&second.id).await["payload"]["engineType"], "second", "this task's own");
+        let later = shown().await;
+        for field in ["metadata", "status", "engineType", "systemPrompt", "createdAt"] {
+            assert_eq!(later[field], opened[field], "{field}");
+        }
+        assert!(later["updatedAt"].as_str() > opened["updatedAt"].as_str(), "{later:#}");
+        errand.finish().await;
+    }
+
     async fn an_unknown_session_in_a_body_opens_a_new_one_and_in_a_path_is_not_found(setup: Setup) {
         let errand = setup.start().await;
         let client = errand.client();
@@ -51,6 +75,7 @@ both_modes! {
         client.wait_for_completion(&task.id).await;
         for path in ["", "/messages", "/tasks", "/events"] {
             assert_eq!(client.get(&format!("/agent/sessions/{unknown}{path}")).await.status, 404, "{path}");
+            assert_eq!(client.get(&format!("/agent/sessions/no-id{path}")).await.status, 400, "{path}");
         }
         errand.finish().await;
     }

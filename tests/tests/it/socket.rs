@@ -218,7 +218,7 @@ both_modes! {
         assert_eq!(metric(client, "errand_ws_slow_closed_total").await, 0.0);
         let task = client.submit_task(&json!({"prompt": "x", "engineType": "flood"})).await;
         client.wait_for_state(&task.id, "running").await;
-        let mut socket = Socket::open(client).await;
+        let mut socket = Socket::open_narrow(client).await;
         socket.send(&json!({"type": "subscribe", "id": 1, "stream": format!("job:{}", task.id)})).await;
         socket.take_until("event").await;
         programs.open_gate("flood");

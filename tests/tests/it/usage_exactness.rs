@@ -1,22 +1,19 @@
 //! What was spent is recorded once, whatever dies.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use errand_tests::{
-    Errand, cluster_only,
+    cluster_only,
     fake_openai::{FakeOpenAi, Reply, Step},
+    usage::{records, until_all_are_released},
 };
 use futures::future::join_all;
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
 
 const ENGINE: &str = "model";
 const TASKS: usize = 200;
 /// What one answered request costs.
-const TOKENS: i64 = 18;
+const TOKENS: usize = 18;
 
 /// A whole answer that takes a while.
 fn slow_answer() -> Reply {
@@ -26,33 +23,6 @@ fn slow_answer() -> Reply {
     }
     steps.extend([Step::Finish("stop"), Step::Usage(11, 7), Step::Done]);
     Reply::Stream(steps)
-}
-
-/// What the records of one job say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Records {
-    known: usize,
-    unknown: usize,
-    tokens: i64,
-}
-
-/// By job.
-async fn records(errand: &Errand) -> HashMap<String, Records> {
-    let url = errand.setup().database_url().expect("a cluster has a database");
-    let mut database = PgConnection::connect(url).await.expect("a connection");
-    let rows: Vec<(uuid::Uuid, i64, i64, i64)> = sqlx::query_as(
-        "SELECT job_id, count(*) FILTER (WHERE unknown = 0), count(*) FILTER (WHERE unknown <> 0), \
-         coalesce(sum(input_tokens + output_tokens), 0)::bigint FROM usage_records GROUP BY job_id",
-    )
-    .fetch_all(&mut database)
-    .await
-    .expect("records");
-    let count = |number: i64| usize::try_from(number).expect("a count");
-    rows.into_iter()
-        .map(|(id, known, unknown, tokens)| {
-            (id.to_string(), Records { known: count(known), unknown: count(unknown), tokens })
-        })
-        .collect()
 }
 
 /// How many requests the server got for each prompt.
@@ -98,22 +68,15 @@ cluster_only! {
         errand.restart_workers().await;
         let jobs: Vec<Value> = join_all(ids.iter().map(|id| client.wait_for_end(id))).await;
 
-        // A cancelled run tells what it spent with its release, a moment after its job has ended.
-        errand_tests::wait::until("all runs are released", || async {
-            let url = errand.setup().database_url().expect("a database");
-            let mut database = PgConnection::connect(url).await.expect("a connection");
-            let held = "SELECT count(*) FROM jobs WHERE lease_until IS NOT NULL";
-            let held: i64 = sqlx::query_scalar(held).fetch_one(&mut database).await.expect("a count");
-            (held == 0).then_some(())
-        })
-        .await;
+        until_all_are_released(&errand).await;
         let (records, requests) = (records(&errand).await, requests_by_prompt(&fake));
         let (mut known, mut unknown, mut tokens) = (0, 0, 0);
         for (number, job) in jobs.iter().enumerate() {
             let id = job["id"].as_str().expect("an id");
             let asked = requests.get(&format!("task {number}")).copied().unwrap_or_default();
             let kept = records.get(id).copied().unwrap_or_default();
-            assert_eq!(kept.tokens, TOKENS * i64::try_from(kept.known).expect("few"), "{kept:?} {job:#}");
+            let spent = usize::try_from(kept.input + kept.output).expect("few");
+            assert_eq!(spent, TOKENS * kept.known, "{kept:?} {job:#}");
             let lost = asked.checked_sub(kept.known);
             assert!(lost.is_some_and(|lost| lost <= kept.unknown), "{asked} requests, {kept:?}: {job:#}");
             if job["state"] == "completed" {
@@ -121,12 +84,12 @@ cluster_only! {
             }
             known += kept.known;
             unknown += kept.unknown;
-            tokens += kept.tokens;
+            tokens += spent;
         }
         let of_unknown = fake.requests().len() - known;
         println!("{} requests, {known} known records, {unknown} unknown with {of_unknown} requests", fake.requests().len());
         assert!(unknown > 0 && of_unknown > 0, "nothing was cut off: the test shows nothing");
-        let server = i64::try_from(fake.requests().len() - of_unknown).expect("few") * TOKENS;
+        let server = (fake.requests().len() - of_unknown) * TOKENS;
         assert_eq!(tokens, server, "the sums are what the server counts, less the requests of runs marked unknown");
         let completed = jobs.iter().filter(|job| job["state"] == "completed").count();
         assert!(completed >= TASKS * 8 / 10, "only {completed} of {TASKS} completed");

@@ -98,6 +98,12 @@ both_modes! {
         );
         let cut = client.wait_for_end(&long.id).await;
         assert_eq!((&cut["state"], &cut["failure"]["code"]), (&json!("cancelled"), &json!("VOICE_INJECT")), "{cut:#}");
+        let of_long = client.events(&long.id).await;
+        let cancelled = of_long.iter().find(|frame| frame.kind() == "cancelled").expect("an event");
+        assert_eq!(cancelled.data["message"], "Interrupted by voice message");
+        let of_spoken = client.events(&spoken.id).await;
+        let info = of_spoken.iter().find(|frame| frame.kind() == "task_info").expect("watchers learn of the new task");
+        assert_eq!(info.data["taskId"], spoken.id);
         gate.open();
 
         let fresh = say(client, "new").await;
@@ -107,6 +113,33 @@ both_modes! {
         client.wait_for_completion(&fresh.id).await;
         let session = client.get(&format!("/agent/sessions/{}", fresh.session_id)).await;
         assert_eq!(session.body["metadata"]["title"], "", "{session:?}");
+        errand.finish().await;
+    }
+
+    async fn a_voice_message_to_a_conversation_of_nobodys_opens_a_new_one(setup: Setup) {
+        const STRANGER: &str = "errand_the-key-of-another-tenant-0123456789";
+        let server = FakeTranscription::start([Hearing::Text("one"), Hearing::Text("two"), Hearing::Text("three")]).await;
+        let errand = setup
+            .section("auth", &format!("bootstrap_key = {STRANGER:?}"))
+            .section("transcription", &format!("{}\nlanguage = \"zh\"", server.settings()))
+            .start()
+            .await;
+        let (client, stranger) = (errand.client(), errand.client().with_key(STRANGER));
+        let ours = client.submit_task(&json!({"prompt": "ours"})).await;
+        client.wait_for_completion(&ours.id).await;
+        let unknown = uuid::Uuid::now_v7().to_string();
+        let first = task_of(&say(client, &unknown).await);
+        assert!(first.session_id != unknown && first.session_id != ours.session_id);
+        client.wait_for_completion(&first.id).await;
+        let foreign = task_of(&say(&stranger, &ours.session_id).await);
+        assert_ne!(foreign.session_id, ours.session_id, "another tenant's is as good as unknown");
+        stranger.wait_for_completion(&foreign.id).await;
+        client.delete(&format!("/agent/sessions/{}", ours.session_id)).await;
+        let closed = task_of(&say(client, &ours.session_id).await);
+        assert_ne!(closed.session_id, ours.session_id, "a closed one takes no more");
+        client.wait_for_completion(&closed.id).await;
+        assert_eq!(client.messages(&ours.session_id).await.len(), 2, "nothing was said into it");
+        assert!(server.forms().iter().all(|form| form.fields["language"] == "zh"), "as the settings say");
         errand.finish().await;
     }
 
@@ -136,9 +169,11 @@ both_modes! {
             assert_eq!(told(&say(client, "new").await), (status, code.to_owned()));
         }
         let asked = server.forms().len();
-        for fields in [&[("language", None, &b"en"[..])][..], &[("audio", MEMO, b"")]] {
-            let none = client.send(request(client, path, fields)).await;
-            assert_eq!((none.status, &none.body["detail"]), (400, &json!("audio file is required")), "{none:?}");
+        for path in [path, "/agent/transcribe"] {
+            for fields in [&[("language", None, &b"en"[..])][..], &[("audio", MEMO, b"")]] {
+                let none = client.send(request(client, path, fields)).await;
+                assert_eq!((none.status, &none.body["detail"]), (400, &json!("audio file is required")), "{none:?}");
+            }
         }
         let large = vec![0_u8; (1 << 20) + 1];
         let large = client.send(request(client, path, &[("audio", MEMO, &large)])).await;

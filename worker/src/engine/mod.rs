@@ -192,6 +192,8 @@ pub mod code {
     pub const RATE_LIMITED: &str = "RATE_LIMITED";
     /// The account behind the engine's credentials has nothing left to spend.
     pub const QUOTA_EXHAUSTED: &str = "QUOTA_EXHAUSTED";
+    /// The budgets that apply to the task leave nothing to spend.
+    pub const BUDGET_EXCEEDED: &str = "BUDGET_EXCEEDED";
     /// The engine's server does not accept the request.
     pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
     /// The engine's server withheld the answer.

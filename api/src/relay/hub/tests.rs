@@ -1,14 +1,19 @@
 //! The hub on a bus that lags, closes or is away.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use errand_common::{
-    domain::{EventType, JobId},
-    port::{BusError, BusMessage},
+    domain::{Event, EventType, JobId},
+    port::{BusError, BusMessage, StoreError, Subscription, Topic, store::StreamState},
 };
 
-use super::*;
+use tokio::time::Instant;
+
+use super::{feed::PAUSE, *};
 use crate::relay::{frame::tests::event, watch::tests::FakeLog};
 
 /// Messages a subscription holds before it lags.
@@ -55,8 +60,31 @@ impl Bus for FakeBus {
     }
 }
 
+/// A log that counts how often it is read.
+#[derive(Default)]
+struct CountedLog {
+    log: FakeLog,
+    reads: AtomicUsize,
+}
+
+#[async_trait]
+impl Log for CountedLog {
+    async fn tails(&self, streams: &[Stream]) -> Result<Vec<(Stream, StreamState)>, StoreError> {
+        self.log.tails(streams).await
+    }
+
+    async fn events(&self, stream: Stream, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.log.events(stream, after, limit).await
+    }
+
+    async fn epoch(&self) -> Result<String, StoreError> {
+        self.log.epoch().await
+    }
+}
+
 struct Trial {
-    log: Arc<FakeLog>,
+    log: Arc<CountedLog>,
     bus: Arc<FakeBus>,
     hub: Hub,
     job: JobId,
@@ -65,7 +93,8 @@ struct Trial {
 
 impl Trial {
     fn new() -> Self {
-        let (log, bus, stop) = (Arc::new(FakeLog::default()), Arc::new(FakeBus::default()), CancellationToken::new());
+        let (log, bus, stop) =
+            (Arc::new(CountedLog::default()), Arc::new(FakeBus::default()), CancellationToken::new());
         let hub = Hub::start(log.clone(), bus.clone(), 64, &TaskTracker::new(), stop.clone());
         Self { log, bus, hub, job: JobId::new(), _stop: stop.drop_guard() }
     }
@@ -77,7 +106,7 @@ impl Trial {
     /// Commits an event, of which the bus says nothing yet.
     fn commit(&self, seq: i64) -> Event {
         let event = event(self.job, seq, EventType::Text);
-        self.log.0.lock().expect("lock").push(event.clone());
+        self.log.log.0.lock().expect("lock").push(event.clone());
         event
     }
 }
@@ -144,4 +173,30 @@ async fn a_feed_ends_with_its_last_watcher() {
     assert!(trial.hub.feeds().is_empty());
     let heard = trial.bus.sender().as_ref().map(broadcast::Sender::receiver_count);
     assert_eq!(heard, Some(0), "its subscription is gone too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_stream_that_the_bus_tells_all_of_costs_no_look_at_the_log() {
+    let trial = Trial::new();
+    let mut live = trial.watch().await;
+    for seq in 1..=100 {
+        let event = trial.commit(seq);
+        // On its way for longer than it takes to check the tail.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        trial.bus.carry(&event);
+        assert_eq!(seqs(&mut live, 1).await, [seq]);
+    }
+    assert_eq!(trial.log.reads.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_word_that_the_bus_lost_is_read_from_the_log_soon() {
+    let trial = Trial::new();
+    let mut live = trial.watch().await;
+    trial.bus.carry(&trial.commit(1));
+    assert_eq!(seqs(&mut live, 1).await, [1]);
+    trial.commit(2);
+    let began = Instant::now();
+    assert_eq!(seqs(&mut live, 1).await, [2]);
+    assert!(began.elapsed() <= limit::TAIL_CHECK + limit::TAIL_GRACE * 2, "{:?}", began.elapsed());
 }

@@ -205,9 +205,8 @@ impl<D: Dialect> Unit<D> {
     /// from where on text is void, if it does not say so itself; where no text stands there is nothing to say.
     pub(super) fn emit(&mut self, row: &mut JobRow, mut event: NewEvent) {
         if event.kind == EventType::TextRetracted {
+            // Also what an earlier run said before it was parked: an engine that goes on says again what stands.
             let Some(first) = row.text_from else { return };
-            // What was said before a run was parked stands, whatever a later one takes back.
-            let first = row.parked_seq.map_or(first, |parked| first.max(parked + 1));
             let from = event.data["from_seq"].as_i64().map_or(first, |told| told.max(first));
             event.data = json!({ "from_seq": from });
         }

@@ -334,6 +334,18 @@ fn a_key_set_needs_an_issuer_and_an_encrypted_way_to_it() {
 }
 
 #[test]
+fn a_worker_waits_longer_for_a_run_to_end_than_its_program_may_take() {
+    let engine = "[engines.claude_agent_sdk]\nbinary = \"claude\"\nhome = \"home\"\n";
+    assert!(load_both(engine, &[]).is_ok(), "the defaults go together");
+    let faults = faults(&format!("[worker]\nstop_grace_ms = 4000\n{engine}"), &[]);
+    let told = faults[0].to_string();
+    assert!(faults.len() == 1 && faults[0].key == "worker.stop_grace_ms", "{told}");
+    assert!(told.contains("engines.claude_agent_sdk.stop_grace_ms, which is 4000"), "{told}");
+    let shorter = format!("[worker]\nstop_grace_ms = 4000\n{engine}stop_grace_ms = 3000");
+    assert!(load_both(&shorter, &[]).is_ok());
+}
+
+#[test]
 fn a_secret_for_tokens_is_long_and_never_shown() {
     let short = "hunter2-hunter2";
     let faults = faults(&format!("[auth]\njwt_secret = {short:?}"), &[]);

@@ -262,7 +262,14 @@ impl<'a> Conversation<'a> {
             match frame {
                 Frame::Block { parent: None, block: Block::Text(text) } => drop(self.speech.block(text)),
                 Frame::Result(outcome) => {
-                    self.spent(&outcome);
+                    // What an answer costs that was cut off in the middle, it does not say.
+                    match self.spending.take() {
+                        Some(spending) if outcome.terminal_reason != "aborted_tools" => {
+                            spending.cut_off(verdict::usage(&outcome));
+                        }
+                        Some(spending) => spending.report(verdict::usage(&outcome)),
+                        None => {}
+                    }
                     return true;
                 }
                 _ => {}

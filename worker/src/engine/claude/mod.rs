@@ -22,7 +22,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use errand_common::{config::ClaudeCodeEngine, domain::FailureClass};
+use errand_common::{
+    config::ClaudeCodeEngine,
+    domain::{FailureClass, usd_text},
+};
 use tokio::sync::{Mutex, watch};
 
 use self::{
@@ -121,6 +124,8 @@ impl ClaudeCode {
         .map(str::to_owned)
         .to_vec();
         args.push(format!("--max-turns={}", turn.max_turns));
+        // By its own prices, and judged after each answer; ours judge before each request that follows a tool.
+        args.extend(turn.remaining.cost_nano_usd.map(|left| format!("--max-budget-usd={}", usd_text(left))));
         if !turn.allowed_tools.is_empty() {
             args.push(format!("--allowedTools={}", turn.allowed_tools.join(",")));
         }

@@ -14,6 +14,10 @@ pub(super) fn failure(outcome: &Outcome, named: &str) -> TurnFailure {
     let words = match code {
         // Its own words about an interruption are for its makers.
         code::EXECUTION_ERROR if outcome.terminal_reason.starts_with("aborted") => "the turn was interrupted",
+        code::BUDGET_EXCEEDED => {
+            "the run has spent what the budgets of its task, session and tenant left for it; submit the task again with a \
+             larger one, or have those of the settings (`budgets`) raised"
+        }
         _ if outcome.text.trim().is_empty() => [outcome.terminal_reason.as_str(), &outcome.subtype]
             .into_iter()
             .find(|words| !words.is_empty())
@@ -31,7 +35,7 @@ pub(super) fn is_unknown_conversation(outcome: &Outcome) -> bool {
 fn classify(outcome: &Outcome, named: &str) -> (FailureClass, &'static str) {
     match outcome.subtype.as_str() {
         "error_max_turns" => return (FailureClass::Fatal, code::MAX_TURNS),
-        "error_max_budget_usd" => return (FailureClass::Fatal, code::QUOTA_EXHAUSTED),
+        "error_max_budget_usd" => return (FailureClass::Fatal, code::BUDGET_EXCEEDED),
         _ => {}
     }
     let by_name = [outcome.api_error_type.as_str(), named].into_iter().find_map(by_name);
@@ -76,7 +80,7 @@ fn by_reason(outcome: &Outcome) -> Option<(FailureClass, &'static str)> {
         ("refusal", _) => (FailureClass::Fatal, code::CONTENT_FILTERED),
         ("max_tokens", _) => (FailureClass::Fatal, code::OUTPUT_LIMIT),
         (_, "prompt_too_long" | "image_error") => (FailureClass::Invalid, code::INVALID_REQUEST),
-        (_, "budget_exhausted") => (FailureClass::Fatal, code::QUOTA_EXHAUSTED),
+        (_, "budget_exhausted") => (FailureClass::Fatal, code::BUDGET_EXCEEDED),
         // No status: the network, or a server that broke off.
         (_, "api_error" | "model_error" | "blocking_limit" | "rapid_refill_breaker") => {
             (FailureClass::Transient, code::EXECUTION_ERROR)
@@ -187,6 +191,7 @@ mod tests {
             (failed.class, failed.code)
         };
         assert_eq!(ended("error_max_turns", "max_turns"), (FailureClass::Fatal, code::MAX_TURNS));
+        assert_eq!(ended("error_max_budget_usd", "budget_exhausted"), (FailureClass::Fatal, code::BUDGET_EXCEEDED));
         assert_eq!(ended("success", "api_error"), (FailureClass::Transient, code::EXECUTION_ERROR));
         assert_eq!(ended("success", "prompt_too_long"), (FailureClass::Invalid, code::INVALID_REQUEST));
         let aborted =

@@ -108,8 +108,10 @@ async fn once(
     let mut listener = protocol.listen();
     let pieces = Pieces::new(response, server.limits.answer, server.limits.idle);
     let mut voice = Voice { before: progress.separator(), shown: false, context };
-    let heard = listen(server, pieces, listener.as_mut(), key, &mut voice).await;
-    account(server, spending, listener.as_ref());
+    let heard = {
+        let account = Account { server, spending: Some(spending), listener: listener.as_mut() };
+        listen(server, pieces, account, key, &mut voice).await
+    };
     let shown = voice.shown;
     heard.map_err(|failure| Broken::in_the_answer(failure, shown))?;
     listener.finish().map_err(|failure| Broken { shown, ..Broken::final_(failure) })
@@ -154,10 +156,11 @@ impl Voice<'_> {
 async fn listen(
     server: &Server,
     mut pieces: Pieces,
-    listener: &mut dyn Listener,
+    account: Account<'_>,
     key: Option<&Secret>,
     voice: &mut Voice<'_>,
 ) -> Result<(), TurnFailure> {
+    let listener = &mut *account.listener;
     while !listener.is_over() {
         let next = if listener.is_complete() {
             // Whatever goes wrong now, only the token counts are lost.
@@ -187,12 +190,21 @@ async fn listen(
     if listener.is_complete() { Ok(()) } else { Err(failure::cut_off()) }
 }
 
-/// Writes down what is known of what the request spent.
-fn account(server: &Server, spending: Spending, listener: &dyn Listener) {
-    let usage = |tokens| server.prices.usage(tokens, listener.model(), &server.model);
-    match listener.spent() {
-        Spent::Exactly(tokens) => spending.report(usage(tokens)),
-        Spent::AtLeast(tokens) => spending.cut_off(usage(tokens)),
-        Spent::Unknown => drop(spending),
+/// Writes down what is known of what the request spent, however the listening ends: whoever stops a run drops it.
+struct Account<'a> {
+    server: &'a Server,
+    spending: Option<Spending>,
+    listener: &'a mut dyn Listener,
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let Some(spending) = self.spending.take() else { return };
+        let usage = |tokens| self.server.prices.usage(tokens, self.listener.model(), &self.server.model);
+        match self.listener.spent() {
+            Spent::Exactly(tokens) => spending.report(usage(tokens)),
+            Spent::AtLeast(tokens) => spending.cut_off(usage(tokens)),
+            Spent::Unknown => drop(spending),
+        }
     }
 }

@@ -8,7 +8,7 @@ use errand_common::{
 };
 
 use super::{RunContext, asking::ask};
-use crate::engine::{Remaining, TurnFailure};
+use crate::engine::{Remaining, TurnFailure, code};
 
 const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
@@ -142,7 +142,7 @@ impl Scope {
                 )
             }
         };
-        TurnFailure::new(FailureClass::Fatal, "BUDGET_EXCEEDED", message)
+        TurnFailure::new(FailureClass::Fatal, code::BUDGET_EXCEEDED, message)
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     fn judged(limits: &config::Budgets, own: Option<TaskBudget>, by: SpentBy, run: Spent) -> Result<Remaining, String> {
         let budget = Budget::new(limits, own, &claimed().job);
         judge(&budget.bounds, &by, run, noon()).map_err(|failure| {
-            assert_eq!((failure.class, failure.code), (FailureClass::Fatal, "BUDGET_EXCEEDED"));
+            assert_eq!((failure.class, failure.code), (FailureClass::Fatal, code::BUDGET_EXCEEDED));
             failure.message
         })
     }
