@@ -90,6 +90,7 @@ pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<Ne
         task: None,
         dedup: None,
         children,
+        coordination: None,
     })
 }
 
@@ -159,5 +160,6 @@ pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJ
         task: None,
         dedup: None,
         children,
+        coordination: None,
     })
 }

@@ -227,6 +227,7 @@ pub(crate) fn repeat_alone(known: &Known, job: &Job) -> Result<NewJob, Problem> 
         dedup: None,
         children: Vec::new(),
         task: None,
+        coordination: None,
     })
 }
 

@@ -63,7 +63,7 @@ pub(crate) async fn submit(
     match app.submitter.submit(submission).await? {
         Submitted::Done(results) => match results.into_iter().next() {
             Some(Ok(created)) => Ok(Accepted::new(&created, false)),
-            Some(Err(refused @ Refused::SessionBusy { .. })) => Err(busy(format!("The {refused}"))),
+            Some(Err(refused)) => Err(refusal(&refused)),
             None => {
                 tracing::error!("the store gave no result for a job");
                 Err(Problem::internal())
@@ -97,6 +97,17 @@ pub(crate) async fn born(app: &App, job: &Job) -> Result<JobState, Problem> {
     let queued = first.iter().find(|event| event.kind == EventType::Queued);
     let state = queued.and_then(|event| event.data.get("state")?.as_str()?.parse().ok());
     Ok(state.unwrap_or(job.state))
+}
+
+/// Why a job was not made.
+pub(crate) fn refusal(refused: &Refused) -> Problem {
+    match refused {
+        Refused::SessionBusy { .. } => busy(format!("The {refused}")),
+        Refused::TooManyBoards { .. } => {
+            let detail = format!("{refused}: name fewer in board_ids, or send a shorter message");
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_boards", detail)
+        }
+    }
 }
 
 /// 409: the session has an unfinished task, and the client asked to be refused then.

@@ -244,6 +244,7 @@ fn assemble(
             metered: engine.capabilities["metered"] == true,
             interruption: Interruption::Task,
         }),
+        coordination: None,
     }
 }
 
@@ -291,6 +292,7 @@ pub(crate) fn repeat(known: &Known, job: &Job) -> Result<NewJob, Problem> {
             attachments: payload.attachments,
             interruption: Interruption::Task,
         }),
+        coordination: None,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use errand_common::{
-    domain::{Stream, Timestamp},
+    domain::{Stream, Timestamp, coordination::Board},
     port::store::StreamState,
     telemetry::metric,
 };
@@ -46,7 +46,13 @@ pub(crate) async fn start(
     filter: Filter,
 ) -> Result<Started, Problem> {
     let (store, tenant) = (&app.backend.store, caller.tenant.as_str());
-    let missing = || Problem::not_found(if matches!(stream, Stream::Job(_)) { "job" } else { "session" });
+    let missing = || {
+        Problem::not_found(match stream {
+            Stream::Job(_) => "job",
+            Stream::Session(_) => "session",
+            Stream::Board(_) => "board",
+        })
+    };
     // Whether it is there comes first: nobody may open feeds of streams that don't exist.
     store.stream(tenant, stream).await?.ok_or_else(missing)?;
     if !scope::stream(app, caller, stream).await? {
@@ -69,7 +75,7 @@ pub(crate) async fn start(
     Ok(Started { watch, epoch, state, snapshot })
 }
 
-/// The job or session as GET shows it, and where its stream stands.
+/// The job, session or board as GET shows it, and where its stream stands.
 async fn snapshot(
     app: &App,
     tenant: &str,
@@ -86,6 +92,16 @@ async fn snapshot(
         Stream::Session(id) => {
             let session = store.session(tenant, id).await?;
             session.map(|session| ("session", serde_json::to_value(SessionView::new(session, epoch))))
+        }
+        Stream::Board(id) => {
+            let board = store.board(tenant, id).await?;
+            let view = |board: Board| {
+                json!({
+                    "id": board.id, "name": board.name, "slug": board.slug, "gateway_id": board.gateway_id,
+                    "paused": board.paused, "created_at": board.created_at, "updated_at": board.updated_at,
+                })
+            };
+            board.map(|board| ("board", Ok(view(board))))
         }
     };
     let Some((name, view)) = shown else { return Ok(None) };

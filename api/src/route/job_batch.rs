@@ -125,6 +125,9 @@ pub(crate) async fn submit_batch(
                     Some(Ok(made)) => made.into(),
                     // As a repeat will say it, which does not know by which task.
                     Some(Err(Refused::SessionBusy { .. })) => BatchItem::refused(&submission::busy(BUSY)),
+                    Some(Err(refused @ Refused::TooManyBoards { .. })) => {
+                        BatchItem::refused(&submission::refusal(&refused))
+                    }
                     None => BatchItem::refused(&Problem::internal()),
                 },
             });

@@ -46,6 +46,10 @@ pub struct Config {
     pub gates: Gates,
     /// Who may call.
     pub auth: Auth,
+    /// What seals secrets.
+    pub secrets: Secrets,
+    /// Questions to people.
+    pub questions: Questions,
     /// How long things are kept.
     pub retention: Retention,
     /// What may be spent.
@@ -408,6 +412,32 @@ impl Default for Auth {
             jwks_timeout_seconds: 5,
             jwks_limit_kib: 256,
         }
+    }
+}
+
+/// `[secrets]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// The keys that seal what has to come back: tokens of gateways, the identity shown to them, agents' tokens on their way.
+    /// Each has a name; the first seals, all open. To replace one, put the new one before it. Unset: one is made once and
+    /// kept in the database, where whoever reads the database finds it beside what it seals.
+    pub keys: Vec<Secret>,
+}
+
+/// `[questions]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Questions {
+    /// A question to a person waits so long for its answer, in days, unless it says otherwise.
+    pub expires_days: u32,
+    /// One that waits is asked again each time so many minutes have passed; 0: never.
+    pub remind_minutes: u32,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self { expires_days: 7, remind_minutes: 0 }
     }
 }
 

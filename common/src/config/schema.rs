@@ -1,6 +1,6 @@
 //! Every setting by its name, and what is allowed in it. A test holds this table against the structs.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use toml::Value;
 
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     domain::{attachment, prompt::PromptTemplate},
+    vault::SealingKey,
     wire::credential,
 };
 
@@ -36,6 +37,8 @@ pub(super) enum Rule {
     ApiKey,
     /// A secret of at least so many bytes; never shown.
     SigningSecret(usize),
+    /// A list of keys that seal secrets, none twice; never shown.
+    SealingKeys,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts, none blank, at least so many.
@@ -60,7 +63,7 @@ pub(super) enum Rule {
 
 use Rule::{
     Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
-    SigningSecret, Text, ToolName, Tools, Url, Usd, Whole, Words,
+    SealingKeys, SigningSecret, Text, ToolName, Tools, Url, Usd, Whole, Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
@@ -135,6 +138,9 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("auth.jwks_retry_seconds", Whole(1, 3_600)),
     ("auth.jwks_timeout_seconds", Whole(1, 60)),
     ("auth.jwks_limit_kib", Whole(1, 4_096)),
+    ("secrets.keys", SealingKeys),
+    ("questions.expires_days", Whole(1, 365)),
+    ("questions.remind_minutes", Whole(0, 525_600)),
     ("retention.jobs_days", Whole(0, 36_500)),
     ("retention.events_days", Whole(0, 36_500)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
@@ -375,6 +381,10 @@ impl Rule {
             KeyPrefix => "1 to 64 of A-Z a-z 0-9 . _ : -".to_owned(),
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
             SigningSecret(least) => format!("at least {least} bytes of text"),
+            SealingKeys => {
+                "a list of keys such as [\"k1:…\"]: a name of 1 to 32 of A-Z a-z 0-9 _ - and, in base64, 32 bytes"
+                    .to_owned()
+            }
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
             Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
@@ -416,6 +426,10 @@ impl Rule {
             }
             (ApiKey, Value::String(text)) => credential::is_key(text),
             (SigningSecret(least), Value::String(text)) => text.trim().len() >= least,
+            (SealingKeys, Value::Array(items)) => {
+                let ids = items.iter().filter_map(|item| Some(SealingKey::parse(item.as_str()?)?.id().to_owned()));
+                ids.collect::<BTreeSet<_>>().len() == items.len()
+            }
             (Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (List(least), Value::Array(items)) => {
                 items.len() >= least
@@ -461,6 +475,8 @@ impl Rule {
             (ApiKey, _) => "does not have the form of a key".to_owned(),
             (SigningSecret(_), Value::String(text)) => format!("has {} bytes", text.trim().len()),
             (SigningSecret(_), _) => "is not text".to_owned(),
+            (SealingKeys, Value::Array(_)) => "holds something that is no such key, or a name twice".to_owned(),
+            (SealingKeys, _) => "is no list".to_owned(),
             (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
             (Url(_) | RedisPlace, _) => "is not text".to_owned(),
             (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),

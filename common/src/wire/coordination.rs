@@ -28,8 +28,7 @@ pub const PROVISION: &str = "provision";
 pub const NOTICE: &str = "notice";
 
 /// Every kind of this file, for those that know kinds.
-pub const KINDS: &[&str] =
-    &[NUDGE, SOUL_READ, SOUL_WRITE, ASK_USER, LEAD_MESSAGE, BROADCAST, PROVISION, NOTICE];
+pub const KINDS: &[&str] = &[NUDGE, SOUL_READ, SOUL_WRITE, ASK_USER, LEAD_MESSAGE, BROADCAST, PROVISION, NOTICE];
 
 /// Whom a message goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

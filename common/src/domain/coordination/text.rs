@@ -1,7 +1,9 @@
 //! The messages that agents read, byte for byte as the agents of existing fleets know them.
 
+use serde_json::Value;
+
 use super::Board;
-use crate::domain::job::text_enum;
+use crate::domain::{JobId, QuestionId, job::text_enum};
 
 /// Where replies are posted if no public URL is configured.
 pub const LOCAL_URL: &str = "http://localhost:8000";
@@ -103,6 +105,34 @@ impl Frame<'_> {
     }
 }
 
+/// What an agent is told of the answer to its question.
+#[must_use]
+pub fn user_answer(board: &Board, question: QuestionId, correlation_id: Option<&str>, answer: &Value) -> String {
+    let correlation = correlation_id.map(str::trim).filter(|id| !id.is_empty());
+    let correlation = correlation.map(|id| format!("Correlation ID: {id}\n")).unwrap_or_default();
+    let answer = answer.as_str().map_or_else(|| answer.to_string(), |text| text.trim().to_owned());
+    format!(
+        "USER ANSWER\nBoard: {}\nBoard ID: {}\nQuestion ID: {question}\n{correlation}\n{answer}",
+        board.name, board.id
+    )
+}
+
+/// A message once more.
+#[must_use]
+pub fn reminder(message: &str) -> String {
+    format!("REMINDER\n{message}")
+}
+
+/// What joins a job to logs: the sender's own mark, or `{prefix}:` and twelve hexadecimal digits.
+#[must_use]
+pub fn trace_id(prefix: &str, correlation_id: Option<&str>, job: JobId) -> String {
+    match correlation_id.map(str::trim).filter(|id| !id.is_empty()) {
+        Some(id) => id.to_owned(),
+        // The random end of the id.
+        None => format!("{prefix}:{}", &job.uuid().simple().to_string()[20..]),
+    }
+}
+
 /// A JSON array with a space after each comma, and everything that is not ASCII escaped.
 fn spaced(tags: &[String]) -> String {
     let tags: Vec<String> = tags.iter().map(|tag| ascii(tag)).collect();
@@ -170,6 +200,20 @@ mod tests {
         let handoff = without.to_lead(LeadMessageKind::Handoff, "x");
         assert!(handoff.starts_with("GATEWAY MAIN HANDOFF\nBoard: Ops\n"));
         assert!(handoff.contains("From agent: Main\n\nx\n\nReply"));
+    }
+
+    #[test]
+    fn an_answer_and_a_reminder() {
+        let id = "0193a5f0-0000-7000-8000-000000000002";
+        let question = id.parse().expect("an id");
+        let expected = "USER ANSWER\nBoard: Ops\nBoard ID: 0193a5f0-0000-7000-8000-000000000001\n\
+            Question ID: 0193a5f0-0000-7000-8000-000000000002\nCorrelation ID: c-1\n\nblue";
+        assert_eq!(user_answer(&board(), question, Some(" c-1"), &Value::from(" blue\n")), expected);
+        assert!(user_answer(&board(), question, None, &serde_json::json!({"a": 1})).ends_with("2\n\n{\"a\":1}"));
+        assert_eq!(reminder("hi"), "REMINDER\nhi");
+        assert_eq!(trace_id("coord.nudge", Some(" c "), JobId::new()), "c");
+        let made = trace_id("coord.nudge", Some(" "), id.parse().expect("an id"));
+        assert_eq!(made, "coord.nudge:000000000002");
     }
 
     #[test]

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{Consequences, EffectReceipt, EngineState, StoreError, coordination::Provisioned};
-use crate::domain::{AgentId, Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, UsageReport, WorkerId};
+use crate::domain::{
+    AgentId, Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, UsageReport, WorkerId,
+};
 
 /// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
 /// The holder must stop.

@@ -131,6 +131,7 @@ pub(crate) fn plain_job() -> NewJob {
         task: None,
         dedup: None,
         children: Vec::new(),
+        coordination: None,
     }
 }
 
