@@ -10,6 +10,7 @@
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
 
 mod control;
+mod directory;
 mod duty;
 mod effect;
 pub mod engine;

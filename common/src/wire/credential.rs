@@ -17,6 +17,16 @@ pub fn generate_key() -> String {
     format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 
+/// Every agent's token starts with it: the form of a key, too.
+pub const AGENT_TOKEN_PREFIX: &str = "errand_agent_";
+
+/// A new token of an agent: 256 random bits.
+#[must_use]
+pub fn generate_agent_token() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    format!("{AGENT_TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
 /// Whether the text has the form of a key: the prefix and 32 or more of `[A-Za-z0-9_-]`.
 #[must_use]
 pub fn is_key(text: &str) -> bool {

@@ -37,6 +37,7 @@ use self::{
 };
 use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
 use crate::{
+    directory::Directory,
     engine::{
         self, Engine, EngineTable, HeldBack, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure, places::Places,
     },
@@ -54,6 +55,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Runs prompts.
 pub(crate) struct TaskHandler {
     engines: Arc<EngineTable>,
+    directory: Arc<Directory>,
     /// Engines that must not run twice for one task.
     run_once: BTreeSet<String>,
     approvals: Rules,
@@ -69,7 +71,7 @@ pub(crate) struct TaskHandler {
 }
 
 impl TaskHandler {
-    pub(crate) fn new(engines: Arc<EngineTable>, config: &config::Config) -> Self {
+    pub(crate) fn new(engines: Arc<EngineTable>, directory: Arc<Directory>, config: &config::Config) -> Self {
         let run_once = config
             .engines
             .table
@@ -79,6 +81,7 @@ impl TaskHandler {
             .collect();
         Self {
             engines,
+            directory,
             run_once,
             approvals: Rules::new(&config.worker),
             budgets: config.budgets.clone(),
@@ -145,7 +148,7 @@ impl Handler for TaskHandler {
         };
         let Some(_place) = self.places.take(&payload.engine_type, &claimed.job.tenant) else {
             let until = context.backend.clock.now().plus(self.busy);
-            return Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Busy });
+            return Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Busy.as_str() });
         };
         if self.run_once.contains(&payload.engine_type) {
             if claimed.cut_off_at.is_some() {
@@ -160,7 +163,7 @@ impl Handler for TaskHandler {
         match self.turn(engine.as_ref(), claimed, payload, context).await {
             Ok(end) => Ok(completion(end, context)),
             Err(TurnFailure { held_back: Some(HeldBack { until, reason }), .. }) => {
-                Err(HandlerFailure::HeldBack { until, reason })
+                Err(HandlerFailure::HeldBack { until, reason: reason.as_str() })
             }
             Err(TurnFailure { class, code, message, retry_after, held_back: None }) => {
                 Err(HandlerFailure::Failed { class, code, message, retry_after })
@@ -302,7 +305,7 @@ async fn forward(
 
 fn completion(end: TurnEnd, context: &RunContext) -> Completion {
     let usage = context.ledger().report().map(|report| report.usage);
-    Completion { result: result(&end, usage.as_ref()), message: Some(end.text) }
+    Completion { result: result(&end, usage.as_ref()), message: Some(end.text), awaits_answer: false }
 }
 
 /// What the job's result and its `completed` event say; what the engine doesn't tell is null.

@@ -277,6 +277,7 @@ impl<D: Dialect> SqlStore<D> {
                     cut_off_at: row.cut_off_at,
                     resumes: row.parked_seq.is_some(),
                     window_ends_at: row.window_ends_at(),
+                    window: row.window,
                     job: row.job,
                     fence,
                 })
