@@ -8,6 +8,7 @@
 //!
 //! * [`run()`]: puts it together and drains it.
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
+//! * [`gateway`]: the client of OpenClaw gateways.
 
 mod control;
 mod directory;
@@ -17,6 +18,7 @@ pub mod engine;
 mod execute;
 mod fetch;
 mod gate;
+pub mod gateway;
 pub mod guard;
 mod handler;
 mod health;

@@ -5,6 +5,7 @@
 mod agreement;
 mod environment;
 mod fault;
+mod gateways;
 mod load;
 mod price;
 mod redis_url;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Faults, Origin};
+pub use gateways::{Gateways, Resend};
 pub use load::{File, load};
 pub use price::{Price, Prices, UsdPerMillion};
 pub use redis_url::{RedisMode, RedisUrl};
@@ -44,6 +46,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// How much of them a destination gets.
     pub gates: Gates,
+    /// Connections to gateways.
+    pub gateways: Gateways,
     /// Who may call.
     pub auth: Auth,
     /// What seals secrets.

@@ -1,0 +1,381 @@
+//! What agents say, as they say it: news of chats, for those who watch them.
+//!
+//! News may be missed: a connection ends, a gateway drops some, a watcher is slow. A watcher is then told of the gap, and
+//! reads the session's history. Only the end of a run counts; what comes before it is for show.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{
+    Gateway, GatewayFailure, Unanswered,
+    connection::Connection,
+    failure::{code, run_failed},
+    frame,
+};
+
+/// Ends of runs that a watcher remembers, so that it tells each once.
+const REMEMBERED_ENDS: usize = 64;
+/// Pause before a lost connection is asked for again, where nothing says how long.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// One piece of news of a chat.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ChatEvent {
+    /// The run: the key of the message that began it.
+    pub run_id: String,
+    /// The session, as the gateway writes it.
+    pub session_key: String,
+    /// What happened.
+    pub state: ChatState,
+}
+
+/// What happened in a run.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ChatState {
+    /// It prepares.
+    Status {
+        /// The gateway's word for the phase.
+        phase: String,
+    },
+    /// The agent says more. Pieces may be missing.
+    Delta {
+        /// What is new.
+        text: String,
+        /// `text` stands for all that was said before.
+        replace: bool,
+        /// All that was said so far, if the gateway repeats it.
+        whole: Option<String>,
+    },
+    /// It ended well.
+    Final {
+        /// The whole answer. None: it was merged into another run's, or must be read from the history.
+        text: Option<String>,
+    },
+    /// It was stopped.
+    Aborted {
+        /// What had been said.
+        text: Option<String>,
+        /// The gateway's word; `stop` for an agent that chose to say nothing.
+        stop_reason: String,
+    },
+    /// It failed.
+    Error {
+        /// Why, as far as the gateway says.
+        failure: GatewayFailure,
+        /// The gateway's word for the kind, if it gives one.
+        kind: Option<String>,
+    },
+    /// Something that this version does not know.
+    Other,
+}
+
+impl ChatState {
+    /// Whether the run is over.
+    #[must_use]
+    pub const fn is_end(&self) -> bool {
+        matches!(self, Self::Final { .. } | Self::Aborted { .. } | Self::Error { .. })
+    }
+}
+
+/// What a watcher is told.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ChatNews {
+    /// This happened.
+    Event(ChatEvent),
+    /// Something may have happened that is not told: read the history.
+    Gap,
+}
+
+/// As it comes.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawChat {
+    #[serde(deserialize_with = "frame::text")]
+    run_id: String,
+    #[serde(deserialize_with = "frame::text")]
+    session_key: String,
+    #[serde(deserialize_with = "frame::text")]
+    state: String,
+    #[serde(deserialize_with = "frame::text")]
+    phase: String,
+    #[serde(deserialize_with = "frame::text")]
+    delta_text: String,
+    #[serde(deserialize_with = "frame::lenient")]
+    replace: Option<bool>,
+    message: Value,
+    #[serde(deserialize_with = "frame::text")]
+    stop_reason: String,
+    #[serde(deserialize_with = "frame::text")]
+    error_message: String,
+    #[serde(deserialize_with = "frame::lenient")]
+    error_kind: Option<String>,
+}
+
+impl RawChat {
+    fn read(&self) -> ChatEvent {
+        let text = message_text(&self.message);
+        let state = match self.state.as_str() {
+            "status" => ChatState::Status { phase: self.phase.clone() },
+            "delta" => {
+                ChatState::Delta { text: self.delta_text.clone(), replace: self.replace == Some(true), whole: text }
+            }
+            "final" => ChatState::Final { text },
+            "aborted" => ChatState::Aborted { text, stop_reason: self.stop_reason.clone() },
+            "error" => {
+                let words = [self.error_message.as_str(), text.as_deref().unwrap_or_default()];
+                let words = words.into_iter().find(|words| !words.is_empty()).unwrap_or("the turn failed");
+                ChatState::Error { failure: run_failed(words), kind: self.error_kind.clone() }
+            }
+            _ => ChatState::Other,
+        };
+        ChatEvent { run_id: self.run_id.clone(), session_key: self.session_key.clone(), state }
+    }
+}
+
+/// The text of a message: a string, or the text parts of a list. `None` if there is no message.
+pub(super) fn message_text(message: &Value) -> Option<String> {
+    let content = message.get("content").or_else(|| message.get("text"))?;
+    match content {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) => Some(parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect()),
+        _ => None,
+    }
+}
+
+/// Who watches, on one gateway.
+pub(super) struct Watchers {
+    seats: Mutex<HashMap<u64, Seat>>,
+    next: AtomicU64,
+    buffer: usize,
+}
+
+struct Seat {
+    session_key: String,
+    run_id: Option<String>,
+    news: mpsc::Sender<ChatEvent>,
+    missed: Arc<AtomicBool>,
+}
+
+impl Seat {
+    fn wants(&self, chat: &RawChat) -> bool {
+        match &self.run_id {
+            // Gateways write a session's key in their own way, and a run's as it came.
+            Some(run_id) => chat.run_id == *run_id,
+            None => is_session(&chat.session_key, &self.session_key),
+        }
+    }
+}
+
+/// Whether a gateway's key means the session that was asked for: lower case, and below the default agent if none was named.
+fn is_session(theirs: &str, ours: &str) -> bool {
+    let (theirs, ours) = (theirs.to_lowercase(), ours.to_lowercase());
+    theirs == ours
+        || (!ours.starts_with("agent:") && theirs.strip_suffix(&ours).is_some_and(|head| head.ends_with(':')))
+}
+
+impl Watchers {
+    pub(super) fn new(buffer: usize) -> Self {
+        Self { seats: Mutex::default(), next: AtomicU64::new(1), buffer }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, HashMap<u64, Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands news to those who want them; whoever has too much unread misses them, and is told so.
+    pub(super) fn chat(&self, chat: &RawChat) {
+        for seat in self.seats().values().filter(|seat| seat.wants(chat)) {
+            if seat.news.try_send(chat.read()).is_err() {
+                seat.missed.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Everyone may have missed something.
+    pub(super) fn missed(&self) {
+        for seat in self.seats().values() {
+            seat.missed.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.seats().is_empty()
+    }
+
+    fn leave(&self, id: u64) -> bool {
+        let mut seats = self.seats();
+        let Some(left) = seats.remove(&id) else { return false };
+        !seats.values().any(|seat| seat.session_key == left.session_key)
+    }
+}
+
+/// The news of one session, or of one run of it. Dropped, nothing more is sent of it.
+pub struct Watch {
+    gateway: Gateway,
+    id: u64,
+    session_key: String,
+    news: mpsc::Receiver<ChatEvent>,
+    missed: Arc<AtomicBool>,
+    connection: Option<Arc<Connection>>,
+    ended: VecDeque<String>,
+}
+
+impl Watch {
+    /// Takes a seat, and asks the gateway for the session's news.
+    pub(super) async fn open(gateway: Gateway, session_key: &str, run_id: Option<&str>) -> Result<Self, Unanswered> {
+        let watchers = gateway.watchers();
+        let (sender, news) = mpsc::channel(watchers.buffer);
+        let missed = Arc::new(AtomicBool::new(false));
+        let seat = Seat {
+            session_key: session_key.to_owned(),
+            run_id: run_id.map(str::to_owned),
+            news: sender,
+            missed: missed.clone(),
+        };
+        let id = watchers.next.fetch_add(1, Ordering::Relaxed);
+        watchers.seats().insert(id, seat);
+        let session_key = session_key.to_owned();
+        let mut watch = Self { gateway, id, session_key, news, missed, connection: None, ended: VecDeque::new() };
+        watch.subscribe().await?;
+        Ok(watch)
+    }
+
+    async fn subscribe(&mut self) -> Result<(), Unanswered> {
+        let connection = self.gateway.connection().await.map_err(Unanswered::Refused)?;
+        let params = json!({"key": self.session_key});
+        let limit = self.gateway.settings().request_timeout;
+        match connection.request("sessions.messages.subscribe", &params, limit).await {
+            Ok(_) => {}
+            // Gateways that can't be asked send the news of all sessions.
+            Err(Unanswered::Refused(failure)) if failure.code == code::UNKNOWN_METHOD => {}
+            Err(unanswered) => return Err(unanswered),
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// The next news. Connects again by itself, for as long as that may help; the caller bounds it in time.
+    ///
+    /// # Errors
+    /// Why there will be none.
+    pub async fn next(&mut self) -> Result<ChatNews, GatewayFailure> {
+        loop {
+            if self.missed.swap(false, Ordering::AcqRel) {
+                return Ok(ChatNews::Gap);
+            }
+            let Some(connection) = self.connection.clone() else {
+                match self.subscribe().await {
+                    Ok(()) => return Ok(ChatNews::Gap),
+                    Err(unanswered) if unanswered.failure().may_pass() => {
+                        tokio::time::sleep(unanswered.failure().retry_after.unwrap_or(PAUSE)).await;
+                        continue;
+                    }
+                    Err(unanswered) => return Err(unanswered.failure().clone()),
+                }
+            };
+            tokio::select! {
+                biased;
+                event = self.news.recv() => {
+                    let Some(event) = event else { continue };
+                    if self.is_new(&event) {
+                        return Ok(ChatNews::Event(event));
+                    }
+                }
+                () = connection.wait_for_end() => self.connection = None,
+            }
+        }
+    }
+
+    /// Some runs end twice, and say more after it: only the first end counts.
+    fn is_new(&mut self, event: &ChatEvent) -> bool {
+        if self.ended.contains(&event.run_id) {
+            return false;
+        }
+        if event.state.is_end() {
+            if self.ended.len() == REMEMBERED_ENDS {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(event.run_id.clone());
+        }
+        true
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let was_last = self.gateway.watchers().leave(self.id);
+        if let Some(connection) = &self.connection
+            && was_last
+        {
+            connection.tell("sessions.messages.unsubscribe", &json!({"key": self.session_key}));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(payload: Value) -> ChatEvent {
+        serde_json::from_value::<RawChat>(payload).expect("news").read()
+    }
+
+    #[test]
+    fn news_are_read_as_they_come() {
+        let message = json!({"role": "assistant", "content": [{"type": "text", "text": "he"}, {"type": "image"}, {"text": "llo"}]});
+        for (payload, state) in [
+            (json!({"state": "final", "message": message}), ChatState::Final { text: Some("hello".into()) }),
+            (json!({"state": "final"}), ChatState::Final { text: None }),
+            (
+                json!({"state": "delta", "deltaText": "x", "seq": 3}),
+                ChatState::Delta { text: "x".into(), replace: false, whole: None },
+            ),
+            (
+                json!({"state": "aborted", "stopReason": "rpc"}),
+                ChatState::Aborted { text: None, stop_reason: "rpc".into() },
+            ),
+            (json!({"state": "dreaming"}), ChatState::Other),
+        ] {
+            assert_eq!(chat(payload.clone()).state, state, "{payload}");
+        }
+        let failed =
+            chat(json!({"state": "error", "errorMessage": "plugin generation was superseded", "errorKind": "unknown"}));
+        let ChatState::Error { failure, kind } = failed.state else { panic!("an error") };
+        assert_eq!((failure.code, kind.as_deref()), (code::SUPERSEDED, Some("unknown")));
+    }
+
+    #[test]
+    fn a_session_is_known_by_the_gateways_key_for_it() {
+        assert!(is_session("agent:main:probe", "Agent:Main:Probe"));
+        assert!(is_session("agent:main:probe", "probe"));
+        assert!(!is_session("agent:main:probe", "robe"));
+        assert!(!is_session("agent:a:agent:main:probe", "agent:main:probe"));
+    }
+
+    #[test]
+    fn a_slow_watcher_is_told_that_it_missed_something() {
+        let watchers = Watchers::new(1);
+        let (news, mut read) = mpsc::channel(1);
+        let missed = Arc::new(AtomicBool::new(false));
+        let seat = Seat { session_key: "s".into(), run_id: Some("r".into()), news, missed: missed.clone() };
+        watchers.seats().insert(1, seat);
+        let raw = |run: &str| serde_json::from_value::<RawChat>(json!({"runId": run, "state": "final"})).expect("news");
+        watchers.chat(&raw("other"));
+        watchers.chat(&raw("r"));
+        assert!(!missed.load(Ordering::Acquire));
+        watchers.chat(&raw("r"));
+        assert!(missed.load(Ordering::Acquire));
+        assert_eq!(read.try_recv().expect("the first").run_id, "r");
+        assert!(read.try_recv().is_err());
+    }
+}
