@@ -124,19 +124,7 @@ fn payload_of(jobs: usize) -> Value {
     serde_json::to_value(GroupPayload { jobs }).unwrap_or_default()
 }
 
-/// A broadcast's own payload says to whom it spoke; the messages it has are another number now.
-fn repeated_payload(parent: &Job, jobs: usize) -> Value {
-    if parent.kind == KIND {
-        return payload_of(jobs);
-    }
-    let mut payload = parent.payload.clone();
-    if let Some(fields) = payload.as_object_mut() {
-        fields.insert("boards".to_owned(), jobs.into());
-    }
-    payload
-}
-
-/// The group, or broadcast, that repeats those of its jobs that did not complete.
+/// The group that repeats those jobs of a group that did not complete.
 pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJob, Problem> {
     let filter = JobFilter {
         parent_id: Some(group.id),
@@ -159,8 +147,8 @@ pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJ
         kind: group.kind.clone(),
         queue: group.queue.clone(),
         priority: group.priority,
-        payload: repeated_payload(group, children.len()),
-        payload_version: group.payload_version,
+        payload: payload_of(children.len()),
+        payload_version: VERSION,
         retry: group.retry,
         timeout_ms: None,
         run_at: None,

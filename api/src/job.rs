@@ -3,7 +3,7 @@
 use errand_common::{
     domain::{Job, JobId, RetryPolicy, Timestamp},
     port::store::NewJob,
-    wire::{coordination::BROADCAST, group::KIND as GROUP, http::KIND as HTTP, task::KIND as TASK},
+    wire::{group::KIND as GROUP, http::KIND as HTTP, task::KIND as TASK},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -200,11 +200,10 @@ pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>, pointer: &st
 /// The job that repeats one which has ended; of a group, with those of its jobs that did not complete.
 pub(crate) async fn repeat(app: &App, job: &Job) -> Result<NewJob, Problem> {
     let known = app.engines.known().await?;
-    let has_children = job.kind == GROUP || job.kind == BROADCAST;
-    if has_children { group::repeat(app, &known, job).await } else { repeat_alone(&known, job) }
+    if job.kind == GROUP { group::repeat(app, &known, job).await } else { repeat_alone(&known, job) }
 }
 
-/// As [`repeat`], of a job without children.
+/// As [`repeat`], of a job that is no group.
 pub(crate) fn repeat_alone(known: &Known, job: &Job) -> Result<NewJob, Problem> {
     if job.kind == TASK {
         return task::repeat(known, job);
