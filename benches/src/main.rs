@@ -1,6 +1,7 @@
 //! The benchmark program: boots the real thing, loads it from outside, kills parts of it, and prints what came of it.
 //!
 //! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `backlog`, `flood`: what much waiting work costs.
+//! * `nudge`: what one connection to a gateway saves.
 //! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
 //! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
 //!   afterwards, `report` prints.
@@ -16,6 +17,7 @@ mod flush;
 mod lag;
 mod load;
 mod memory;
+mod nudge;
 mod outage;
 mod recovery;
 mod report;
@@ -51,6 +53,8 @@ enum Drill {
     Backlog(backlog::Options),
     /// What one tenant's flood costs another
     Flood(flood::Options),
+    /// One connection to a gateway beside one for each request
+    Nudge(nudge::Options),
     /// Many tasks that stream at once on one worker
     Tasks(tasks::Options),
     /// SIGKILL of one of two workers
@@ -100,6 +104,7 @@ fn run(arguments: Arguments) -> Result<Vec<Report>> {
             Drill::Burst(options) => burst::run(&options).await?,
             Drill::Backlog(options) => vec![backlog::run(&options).await?],
             Drill::Flood(options) => vec![flood::run(&options).await?],
+            Drill::Nudge(options) => vec![nudge::run(&options).await?],
             Drill::Tasks(options) => vec![tasks::run(&options).await?],
             Drill::Recovery(options) => vec![recovery::run(&options).await?],
             Drill::Rolling(options) => vec![rolling::run(&options).await?],

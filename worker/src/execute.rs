@@ -351,7 +351,15 @@ pub(crate) mod tests {
             dedup_key: None,
             tail_seq: 0,
         };
-        Claimed { job, fence, snoozed_since: None, cut_off_at: None, resumes: false, window_ends_at: None, window: None }
+        Claimed {
+            job,
+            fence,
+            snoozed_since: None,
+            cut_off_at: None,
+            resumes: false,
+            window_ends_at: None,
+            window: None,
+        }
     }
 
     #[tokio::test(start_paused = true)]

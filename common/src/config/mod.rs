@@ -643,6 +643,8 @@ pub enum Engine {
     ClaudeCodeCli(ClaudeCodeEngine),
     /// Claude Code, which asks before it uses tools.
     ClaudeAgentSdk(ClaudeCodeEngine),
+    /// An agent of a gateway.
+    Openclaw(OpenClawEngine),
 }
 
 /// `type = "echo"`
@@ -971,6 +973,25 @@ pub struct ClaudeCodeEngine {
     pub per_tenant_concurrency: Option<u32>,
 }
 
+/// `type = "openclaw"`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenClawEngine {
+    /// The id of the gateway. Tasks of other tenants than the gateway's fail.
+    pub gateway: String,
+    /// The agent's id in the gateway.
+    pub agent: String,
+    /// Where its tasks go.
+    #[serde(default = "default_queue")]
+    pub queue: String,
+    /// Its tasks at once, in one worker; no bound of its own if unset.
+    #[serde(default)]
+    pub max_concurrency: Option<u32>,
+    /// Of them, one tenant's; no bound of its own if unset.
+    #[serde(default)]
+    pub per_tenant_concurrency: Option<u32>,
+}
+
 /// How much of a worker an engine gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EngineLimits {
@@ -991,6 +1012,7 @@ impl Engine {
             Self::ClaudeApi(_) => "claude_api",
             Self::ClaudeCodeCli(_) => "claude_code_cli",
             Self::ClaudeAgentSdk(_) => "claude_agent_sdk",
+            Self::Openclaw(_) => "openclaw",
         }
     }
 
@@ -1003,6 +1025,7 @@ impl Engine {
             Self::OpenaiCompatible(server) => &server.queue,
             Self::ClaudeApi(server) => &server.queue,
             Self::ClaudeCodeCli(program) | Self::ClaudeAgentSdk(program) => &program.queue,
+            Self::Openclaw(agent) => &agent.queue,
         }
     }
 
@@ -1017,6 +1040,7 @@ impl Engine {
             Self::ClaudeCodeCli(engine) | Self::ClaudeAgentSdk(engine) => {
                 (engine.max_concurrency, engine.per_tenant_concurrency)
             }
+            Self::Openclaw(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
         };
         EngineLimits { max_concurrency, per_tenant_concurrency }
     }

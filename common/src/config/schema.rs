@@ -35,6 +35,8 @@ pub(super) enum Rule {
     KeyPrefix,
     /// A key of Errand's form; never shown.
     ApiKey,
+    /// An id: a UUID.
+    Id,
     /// A secret of at least so many bytes; never shown.
     SigningSecret(usize),
     /// A list of keys that seal secrets, none twice; never shown.
@@ -62,7 +64,7 @@ pub(super) enum Rule {
 }
 
 use Rule::{
-    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
+    Address, ApiKey, Choice, Dollars, Flag, Id, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
     SealingKeys, SigningSecret, Text, ToolName, Tools, Url, Usd, Whole, Words,
 };
 
@@ -208,8 +210,11 @@ pub(super) const TOOL: &[EngineSetting] = &[
     may("output_limit_kib", Whole(1, 16_384)),
 ];
 
-/// Whether this is how a destination is written: a host in lower case, and a port.
+/// Whether this is how a destination is written: a host in lower case, and a port; or `gateway:` and a gateway's id.
 pub(super) fn is_destination(name: &str) -> bool {
+    if let Some(id) = name.strip_prefix("gateway:") {
+        return uuid::Uuid::parse_str(id).is_ok_and(|parsed| parsed.to_string() == id);
+    }
     name.rsplit_once(':').is_some_and(|(host, port)| {
         let fits =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
@@ -311,6 +316,16 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
     ),
     ("claude_code_cli", CLAUDE_CODE),
     ("claude_agent_sdk", CLAUDE_CODE),
+    (
+        "openclaw",
+        &[
+            must("gateway", Id),
+            must("agent", Text),
+            may("queue", Text),
+            may("max_concurrency", Whole(1, 10_000)),
+            may("per_tenant_concurrency", Whole(1, 10_000)),
+        ],
+    ),
 ];
 
 /// One program, two ways to run it.
@@ -372,6 +387,7 @@ impl Rule {
                 | RedisPlace
                 | KeyPrefix
                 | ApiKey
+                | Id
                 | SigningSecret(_)
                 | Choice(_)
                 | Prompt
@@ -393,6 +409,7 @@ impl Rule {
             RedisPlace => Url(redis_url::SCHEMES).allowed(),
             KeyPrefix => "1 to 64 of A-Z a-z 0-9 . _ : -".to_owned(),
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
+            Id => "an id: a UUID".to_owned(),
             SigningSecret(least) => format!("at least {least} bytes of text"),
             SealingKeys => {
                 "a list of keys such as [\"k1:…\"]: a name of 1 to 32 of A-Z a-z 0-9 _ - and, in base64, 32 bytes"
@@ -438,6 +455,7 @@ impl Rule {
                 (1..=64).contains(&text.len()) && text.chars().all(named)
             }
             (ApiKey, Value::String(text)) => credential::is_key(text),
+            (Id, Value::String(text)) => uuid::Uuid::parse_str(text).is_ok(),
             (SigningSecret(least), Value::String(text)) => text.trim().len() >= least,
             (SealingKeys, Value::Array(items)) => {
                 let ids = items.iter().filter_map(|item| Some(SealingKey::parse(item.as_str()?)?.id().to_owned()));

@@ -162,6 +162,21 @@ impl FakeGateway {
         self.shared.world().faults.entry(method.to_owned()).or_default().extend(faults);
     }
 
+    /// All messages to this session go wrong in this way, or well again.
+    pub fn fail_session(&self, session_key: &str, fault: Option<Fault>) {
+        let (mut world, key) = (self.shared.world(), World::canonical(session_key));
+        match fault {
+            Some(fault) => world.session_faults.insert(key, fault),
+            None => world.session_faults.remove(&key),
+        };
+    }
+
+    /// The methods of all requests since the greeting, in the order in which they came.
+    #[must_use]
+    pub fn calls(&self) -> Vec<String> {
+        self.shared.world().calls.clone()
+    }
+
     /// The next turns that begin end in these ways; those after them with a good answer.
     pub fn turns(&self, turns: impl IntoIterator<Item = Turn>) {
         self.shared.world().turns.extend(turns);

@@ -261,7 +261,8 @@ fn request(shared: &Arc<Shared>, scopes: &[String], ears: &mut Ears, frame: &Val
     let fault = {
         let mut world = shared.world();
         world.requests.entry(method.clone()).or_default().push(Value::Object(params.clone()));
-        world.next_fault(&method)
+        world.calls.push(method.clone());
+        world.next_fault(&method).or_else(|| world.fault_of_session(&method, &params))
     };
     subscribe(ears, &method, &params);
     let (weak, scopes) = (Arc::downgrade(shared), scopes.to_vec());

@@ -44,6 +44,10 @@ pub(super) struct World {
     pub(super) connections: usize,
     pub(super) requests: HashMap<String, Vec<Value>>,
     pub(super) faults: HashMap<String, VecDeque<Fault>>,
+    /// All methods that were asked for, in order.
+    pub(super) calls: Vec<String>,
+    /// Of all messages to a session.
+    pub(super) session_faults: HashMap<String, Fault>,
     pub(super) devices: BTreeMap<String, PairedDevice>,
     pub(super) sessions: BTreeMap<String, Session>,
     /// By key, until a restart.
@@ -65,6 +69,8 @@ impl World {
             connections: 0,
             requests: HashMap::new(),
             faults: HashMap::new(),
+            calls: Vec::new(),
+            session_faults: HashMap::new(),
             devices: BTreeMap::new(),
             sessions: BTreeMap::new(),
             known: HashMap::new(),
@@ -85,6 +91,11 @@ impl World {
 
     pub(super) fn next_fault(&mut self, method: &str) -> Option<Fault> {
         self.faults.get_mut(method)?.pop_front()
+    }
+
+    pub(super) fn fault_of_session(&self, method: &str, params: &Map<String, Value>) -> Option<Fault> {
+        let key = (method == "chat.send").then(|| Self::canonical(&text(params, "sessionKey")))?;
+        self.session_faults.get(&key).cloned()
     }
 
     /// The keys of gateways: lower case, and below an agent.

@@ -19,6 +19,7 @@ mod dedup;
 mod drain;
 mod engines;
 mod failure;
+mod gateway;
 mod gateway_client;
 mod group;
 mod harness;

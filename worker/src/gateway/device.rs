@@ -63,7 +63,7 @@ impl Devices for DevicesInMemory {
 }
 
 /// A new private key.
-pub(super) fn fresh_seed() -> Secret {
+pub(crate) fn fresh_seed() -> Secret {
     Secret::new(BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }
 

@@ -34,6 +34,7 @@ mod transport;
 mod turn;
 mod watch;
 
+pub(crate) use device::fresh_seed;
 pub use device::{Devices, DevicesAway, DevicesInMemory, KeptDevice};
 pub use failure::{GatewayFailure, Unanswered};
 pub use link::Gateway;

@@ -3,7 +3,10 @@
 
 use std::fmt::Display;
 
-use errand_common::{domain::FailureClass, port::store::Claimed};
+use errand_common::{
+    domain::{FailureClass, Timestamp},
+    port::store::Claimed,
+};
 
 use super::HandlerFailure;
 
@@ -30,19 +33,14 @@ impl Journal<'_> {
     /// It begins.
     pub(crate) fn start(&self) {
         let Self { operation, trace_id, board_id, actor_agent_id, target_agent_id } = self;
-        tracing::debug!(
-            trace_id,
-            board_id,
-            actor_agent_id,
-            target_agent_id,
-            "gateway.coordination.{operation}.start"
-        );
+        tracing::debug!(trace_id, board_id, actor_agent_id, target_agent_id, "gateway.coordination.{operation}.start");
     }
 
-    /// It has come to its end, or to the end of this attempt.
-    pub(crate) fn end<T>(&self, claimed: &Claimed, ended: &Result<T, HandlerFailure>) {
+    /// It has come to its end; or this attempt has, and another follows.
+    pub(crate) fn end<T>(&self, claimed: &Claimed, ended: &Result<T, HandlerFailure>, now: Timestamp) {
         let Self { operation, trace_id, board_id, actor_agent_id, target_agent_id } = self;
         let attempt = claimed.job.attempt;
+        let window_is_over = claimed.window_ends_at.is_some_and(|end| end <= now);
         match ended {
             Ok(_) => {
                 tracing::info!(
@@ -53,7 +51,24 @@ impl Journal<'_> {
                     "gateway.coordination.{operation}.success"
                 );
             }
-            Err(HandlerFailure::Failed { class: FailureClass::Fatal | FailureClass::Crash, code, message, .. }) => {
+            Err(failure) if follows_another(failure) && !window_is_over => {
+                let (HandlerFailure::Failed { message: error, .. } | HandlerFailure::InDoubt { message: error }) =
+                    failure
+                else {
+                    // Held back: it comes again by itself.
+                    return;
+                };
+                tracing::debug!(
+                    trace_id,
+                    board_id,
+                    actor_agent_id,
+                    target_agent_id,
+                    attempt,
+                    error,
+                    "gateway.coordination.{operation}.attempt_failed"
+                );
+            }
+            Err(HandlerFailure::Failed { class: FailureClass::Fatal, code, message, .. }) => {
                 tracing::error!(
                     trace_id,
                     board_id,
@@ -66,7 +81,7 @@ impl Journal<'_> {
                 );
             }
             Err(HandlerFailure::Failed { message, .. } | HandlerFailure::InDoubt { message }) => {
-                tracing::error!(
+                tracing::warn!(
                     trace_id,
                     board_id,
                     actor_agent_id,
@@ -76,8 +91,15 @@ impl Journal<'_> {
                     "gateway.coordination.{operation}.failed"
                 );
             }
-            // It comes back by itself.
             Err(HandlerFailure::HeldBack { .. } | HandlerFailure::Missing(_)) => {}
         }
+    }
+}
+
+/// Whether another attempt may follow this failure.
+const fn follows_another(failure: &HandlerFailure) -> bool {
+    match failure {
+        HandlerFailure::Failed { class, .. } => class.may_pass(),
+        HandlerFailure::InDoubt { .. } | HandlerFailure::HeldBack { .. } | HandlerFailure::Missing(_) => true,
     }
 }

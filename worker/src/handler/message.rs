@@ -96,7 +96,7 @@ impl Handler for MessageHandler {
         };
         journal.start();
         let delivered = self.deliver(claimed, &payload, context).await;
-        journal.end(claimed, &delivered);
+        journal.end(claimed, &delivered, context.backend.clock.now());
         let result = result(kind, &payload, &delivered?);
         Ok(Completion { result, message: None, awaits_answer: kind == ASK_USER })
     }

@@ -249,11 +249,7 @@ pub(crate) trait Handler: Send + Sync {
 pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
 
 /// All handlers of this version.
-pub(crate) fn table(
-    engines: Arc<EngineTable>,
-    directory: &Arc<Directory>,
-    config: &config::Config,
-) -> HandlerTable {
+pub(crate) fn table(engines: Arc<EngineTable>, directory: &Arc<Directory>, config: &config::Config) -> HandlerTable {
     use wire::coordination::{ASK_USER, LEAD_MESSAGE, NOTICE, NUDGE, PROVISION, SOUL_READ, SOUL_WRITE};
     let courier = Arc::new(message::courier::Courier::new(config));
     let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, Arc::clone(directory), config));

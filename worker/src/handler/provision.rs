@@ -90,7 +90,11 @@ impl ProvisionHandler {
         let begun = ask(context, "an agent", || store.begin_provisioning(fence, id, now)).await?;
         let begun = begun.map_err(|stale| fault(FailureClass::Transient, "NOT_HELD", &stale.to_string()))?;
         let Some((agent, sealed)) = begun else {
-            return Err(fault(FailureClass::Invalid, "RECIPIENT_GONE", "the agent was removed, or is bound to a session that is never provisioned"));
+            return Err(fault(
+                FailureClass::Invalid,
+                "RECIPIENT_GONE",
+                "the agent was removed, or is bound to a session that is never provisioned",
+            ));
         };
         let token = sealed.map(|sealed| context.backend.vault.open(Purpose::AgentToken(id), &sealed)).transpose();
         let token = token.map_err(|error| fault(FailureClass::Fatal, "AGENT_TOKEN_SEALED", &error.to_string()))?;
@@ -138,7 +142,9 @@ impl ProvisionHandler {
         };
         let mut soul_hash = None;
         let mut unsupported = Vec::new();
-        for file in files::plan(agent.role, &present, scope).map_err(|why| fault(FailureClass::Invalid, "AGENT_TOKEN_UNKNOWN", why))? {
+        for file in files::plan(agent.role, &present, scope)
+            .map_err(|why| fault(FailureClass::Invalid, "AGENT_TOKEN_UNKNOWN", why))?
+        {
             let content = scene.render(file).map_err(|why| fault(FailureClass::Fatal, "TEMPLATE", &why))?;
             if content.trim().is_empty() {
                 continue;
@@ -201,7 +207,8 @@ impl Handler for ProvisionHandler {
     }
 
     async fn run(&self, claimed: &Claimed, context: &Arc<RunContext>) -> Result<Completion, HandlerFailure> {
-        let payload = ProvisionPayload::deserialize(&claimed.job.payload).map_err(|error| invalid(PROVISION, &error))?;
+        let payload =
+            ProvisionPayload::deserialize(&claimed.job.payload).map_err(|error| invalid(PROVISION, &error))?;
         let journal = Journal {
             operation: PROVISION,
             trace_id: &claimed.job.id.to_string(),
@@ -212,7 +219,7 @@ impl Handler for ProvisionHandler {
         journal.start();
         let done = self.provision(claimed, &payload, context).await;
         let done = done.map_err(|failure| held_or_failed(failure, context.backend.clock.now()));
-        journal.end(claimed, &done);
+        journal.end(claimed, &done, context.backend.clock.now());
         Ok(Completion::new(done?))
     }
 }

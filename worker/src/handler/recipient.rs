@@ -71,9 +71,7 @@ impl Recipients {
     ) -> Result<Reached, HandlerFailure> {
         let (tenant, store) = (claimed.job.tenant.as_str(), &context.backend.store);
         let (agent, created) = match recipient {
-            Recipient::Agent { agent_id } => {
-                (ask(context, "an agent", || store.agent(tenant, agent_id)).await?, false)
-            }
+            Recipient::Agent { agent_id } => (ask(context, "an agent", || store.agent(tenant, agent_id)).await?, false),
             Recipient::Main { gateway_id } => {
                 (ask(context, "a gateway's own agent", || store.main_agent(tenant, gateway_id)).await?, false)
             }
@@ -98,7 +96,8 @@ impl Recipients {
                 }
             }
         };
-        let agent = agent.filter(|agent| agent.status != AgentStatus::Deleting).ok_or_else(|| gone("Agent not found"))?;
+        let agent =
+            agent.filter(|agent| agent.status != AgentStatus::Deleting).ok_or_else(|| gone("Agent not found"))?;
         wanted::provisioned(context, claimed, &agent).await?;
         self.reach(context, claimed, agent, created).await
     }

@@ -122,7 +122,7 @@ impl Handler for SoulHandler {
         journal.start();
         let done = self.work(claimed, &payload, context).await;
         let done = done.map_err(|failure| held_or_failed(failure, context.backend.clock.now()));
-        journal.end(claimed, &done);
+        journal.end(claimed, &done, context.backend.clock.now());
         done
     }
 }

@@ -20,7 +20,7 @@ use std::{
 use async_trait::async_trait;
 use errand_common::{
     config::{self, Rerun},
-    domain::{Decision, FailureClass, Message, NewEvent, ToolCall, Usage, gate},
+    domain::{Decision, FailureClass, GatewayId, Message, NewEvent, ToolCall, Usage, gate},
     port::store::{Claimed, EngineState},
     wire::task::{TaskPayload, VERSION},
 };
@@ -42,6 +42,8 @@ use crate::{
         self, Engine, EngineTable, HeldBack, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure, places::Places,
     },
     gate::{Passage, Policies},
+    gateway::Gateway,
+    registry::StopReason,
 };
 
 /// Events an engine may emit before it waits for the writer to take them.
@@ -124,7 +126,14 @@ impl TaskHandler {
             flush,
             waiting: Mutex::default(),
         };
-        let link = TaskLink { context: context.clone(), budget, approvals, gates: Arc::clone(&self.gates) };
+        let link = TaskLink {
+            context: context.clone(),
+            budget,
+            approvals,
+            gates: Arc::clone(&self.gates),
+            directory: Arc::clone(&self.directory),
+            tenant: claimed.job.tenant.clone(),
+        };
         run_turn(engine, turn, link, Outlet { flushes, voice_mode }, context).await
     }
 }
@@ -235,6 +244,8 @@ struct TaskLink {
     budget: Budget,
     approvals: Approvals,
     gates: Arc<Policies>,
+    directory: Arc<Directory>,
+    tenant: String,
 }
 
 #[async_trait]
@@ -264,6 +275,21 @@ impl Link for TaskLink {
             Ok(passage) => Ok(Box::new(passage)),
             Err(closed) => Err(TurnFailure::held_back(closed.until, closed.reason)),
         }
+    }
+
+    async fn gateway(&self, id: GatewayId) -> Result<Gateway, TurnFailure> {
+        let store = &self.context.backend.store;
+        let row = ask(&self.context, "GATEWAY_UNREADABLE", "a gateway", || store.gateway(&self.tenant, id)).await?;
+        let row = row.ok_or_else(|| {
+            let message = format!("the tenant has no gateway {id}");
+            TurnFailure::new(FailureClass::Invalid, engine::code::ENGINE_UNAVAILABLE, message)
+        })?;
+        self.directory.client(&row).map_err(|failure| TurnFailure::new(failure.class, failure.code, failure.message))
+    }
+
+    fn is_over(&self) -> bool {
+        use StopReason::{EventsRefused, Revoked, Timeout};
+        matches!(self.context.run.stop_reason(), Some(Revoked | Timeout | EventsRefused))
     }
 }
 

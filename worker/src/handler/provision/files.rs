@@ -69,11 +69,7 @@ pub(super) struct Scope {
 ///
 /// # Errors
 /// The token would have to be written, and is not known.
-pub(super) fn plan(
-    role: AgentRole,
-    present: &[FileEntry],
-    scope: Scope,
-) -> Result<Vec<AgentFile>, &'static str> {
+pub(super) fn plan(role: AgentRole, present: &[FileEntry], scope: Scope) -> Result<Vec<AgentFile>, &'static str> {
     let is_there = |name: &str| is_present(present, name);
     let mut planned = Vec::with_capacity(FILES.len());
     for file in FILES {
@@ -84,7 +80,9 @@ pub(super) fn plan(
             // What is there holds it.
             When::Token if scope.token_is_lost && is_there(file.name) => false,
             When::Token if scope.token_is_lost => {
-                return Err("the gateway has lost the agent's token, and only its hash is kept here: give the agent a new token");
+                return Err(
+                    "the gateway has lost the agent's token, and only its hash is kept here: give the agent a new token",
+                );
             }
             When::Token => true,
         };
@@ -145,7 +143,8 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// In words: the template and the scene do not fit.
     pub(super) fn render(&self, file: AgentFile) -> Result<String, String> {
-        template::render(file.name, file.template, self).map_err(|fault| format!("the template of {}: {fault}", file.name))
+        template::render(file.name, file.template, self)
+            .map_err(|fault| format!("the template of {}: {fault}", file.name))
     }
 }
 

@@ -22,11 +22,7 @@ const LOOK: Duration = Duration::from_millis(400);
 ///
 /// # Errors
 /// It is not there yet: the job is held back. Or it could not be provisioned while this job waited for it.
-pub(crate) async fn provisioned(
-    context: &RunContext,
-    claimed: &Claimed,
-    agent: &Agent,
-) -> Result<(), HandlerFailure> {
+pub(crate) async fn provisioned(context: &RunContext, claimed: &Claimed, agent: &Agent) -> Result<(), HandlerFailure> {
     if !agent.needs_provisioning() {
         return Ok(());
     }
