@@ -8,7 +8,7 @@
 //!
 //! * [`run()`]: puts it together and drains it.
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
-//! * [`gateway`]: the client of OpenClaw gateways.
+//! * [`gateway`]: the client of OpenClaw gateways; [`probe`]: a look at all that are known.
 
 mod control;
 mod directory;
@@ -26,6 +26,7 @@ mod lease;
 mod metered;
 mod outcome;
 mod pace;
+pub mod probe;
 mod refill;
 mod registry;
 mod retain;

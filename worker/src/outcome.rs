@@ -154,7 +154,10 @@ pub(crate) fn missing(
 
 #[cfg(test)]
 mod tests {
-    use errand_common::domain::gate;
+    use errand_common::{
+        domain::{RetryPolicy, gate},
+        port::store::Window,
+    };
     use serde_json::json;
 
     use super::*;
@@ -210,6 +213,49 @@ mod tests {
             panic!("the last attempt")
         };
         assert_eq!((failure.class, failure.code.as_str()), (FailureClass::Ambiguous, "OUTCOME_UNKNOWN"));
+    }
+
+    /// A job with a window of 45 s, of which so much is left; `None`: it opens with this run's first send.
+    fn windowed(left: Option<Duration>) -> Claimed {
+        let window = Window { length: Duration::from_secs(45), from_send: true };
+        let mut claimed =
+            Claimed { window: Some(window), window_ends_at: left.map(|left| moment().now.plus(left)), ..claimed() };
+        claimed.job.retry = RetryPolicy::MESSAGE;
+        claimed
+    }
+
+    #[test]
+    fn within_its_window_a_job_is_tried_on_and_then_fails_with_its_last_words() {
+        let mut claimed = windowed(None);
+        for attempt in [1, 2, 30] {
+            claimed.job.attempt = attempt;
+            let outcome = of_handler(&claimed, failing(FailureClass::Transient, None), moment());
+            assert!(matches!(outcome, Ok(Outcome::Retry { .. })), "{outcome:?}");
+        }
+        let over = windowed(Some(Duration::ZERO));
+        let Ok(Outcome::Failed { failure }) = of_handler(&over, failing(FailureClass::Transient, None), moment())
+        else {
+            panic!("its time is over")
+        };
+        let expected = "Gateway unreachable after 45 seconds (gateway coordination timeout). Last error: no";
+        assert_eq!((failure.class, failure.message.as_str()), (FailureClass::Transient, expected));
+        // What no other attempt helps fails at once, in its own words.
+        let claimed = windowed(Some(Duration::from_secs(9)));
+        let Ok(Outcome::Failed { failure }) = of_handler(&claimed, failing(FailureClass::Auth, None), moment()) else {
+            panic!("another attempt does not help")
+        };
+        assert_eq!(failure.message, "no");
+    }
+
+    #[test]
+    fn a_longer_window_is_told_in_minutes() {
+        let mut over = windowed(Some(Duration::ZERO));
+        over.window = Some(Window { length: Duration::from_secs(600), from_send: false });
+        let Ok(Outcome::Failed { failure }) = of_handler(&over, failing(FailureClass::Transient, None), moment())
+        else {
+            panic!("its time is over")
+        };
+        assert!(failure.message.starts_with("Gateway unreachable after 10 minutes ("), "{}", failure.message);
     }
 
     #[test]

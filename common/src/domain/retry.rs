@@ -24,8 +24,8 @@ impl RetryPolicy {
     /// What an `http` job gets if the client says nothing.
     pub const HTTP: Self = Self { max_attempts: 8, base_ms: 1_000, cap_ms: 60_000 };
 
-    /// What jobs have that are tried for as long as their window is open: attempts without number.
-    pub const WINDOWED: Self = Self { max_attempts: u32::MAX, base_ms: 500, cap_ms: 5_000 };
+    /// What messages to agents get: they are tried until their window ends.
+    pub const MESSAGE: Self = Self { max_attempts: 1_000_000, base_ms: 500, cap_ms: 5_000 };
 
     /// The wait before the attempt after `attempt`: full jitter, that is anything from nothing to the
     /// doubled base under the cap. `dice` is uniform in `0.0..1.0`.
@@ -155,7 +155,7 @@ mod tests {
     fn within_a_window_waits_double_to_their_cap_and_end_with_it() {
         let whole = Duration::from_secs(45);
         let wait = |attempt, left, dice| {
-            let circumstances = Circumstances { policy: RetryPolicy::WINDOWED, dice, ..circumstances() };
+            let circumstances = Circumstances { policy: RetryPolicy::MESSAGE, dice, ..circumstances() };
             match within_window(&failure(FailureClass::Transient, attempt), left, &circumstances) {
                 Decision::Retry { run_at } => Some(run_at.since(circumstances.now)),
                 Decision::GiveUp => None,
@@ -170,7 +170,7 @@ mod tests {
         let little = Duration::from_millis(300);
         assert_eq!(wait(9, little, 1.0), Some(little), "one more, when it ends");
         assert_eq!(wait(9, Duration::ZERO, 1.0), None);
-        let circumstances = Circumstances { policy: RetryPolicy::WINDOWED, ..circumstances() };
+        let circumstances = Circumstances { policy: RetryPolicy::MESSAGE, ..circumstances() };
         assert_eq!(within_window(&failure(FailureClass::Auth, 1), whole, &circumstances), Decision::GiveUp);
         let crash = within_window(&failure(FailureClass::Crash, 7), whole, &circumstances);
         assert_eq!(crash, Decision::Retry { run_at: circumstances.now });

@@ -1,6 +1,7 @@
 //! What workers do at gateways, against the fake one: messages, souls, leads, questions, whatever goes wrong.
 
 mod broadcast;
+mod doctor;
 mod engine;
 mod faults;
 mod message;

@@ -64,7 +64,7 @@ impl Fleet {
             .start()
             .await;
         let mut config = Config::default();
-        config.redis.url = Some(Secret::new(redis::Redis::shared_url().await));
+        config.redis.url = Some(Secret::new(redis::shared_url().await));
         config.redis.key_prefix = redis::unique_prefix();
         config.database.max_connections = 4;
         let backend = Backend::join(&config, &database).await.expect("a database");

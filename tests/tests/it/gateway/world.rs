@@ -88,7 +88,7 @@ impl World {
         let url = match place {
             Place::Embedded => format!("sqlite://{}", directory.path().join("errand.db").display()),
             Place::Cluster => {
-                config.redis.url = Some(Secret::new(redis::Redis::shared_url().await));
+                config.redis.url = Some(Secret::new(redis::shared_url().await));
                 config.redis.key_prefix = redis::unique_prefix();
                 Postgres::shared().await.create_database().await.expect("a database")
             }
@@ -283,7 +283,7 @@ pub(crate) fn job(kind: &str, payload: &impl serde::Serialize, told: Option<Told
         priority: Priority::default(),
         payload: serde_json::to_value(payload).expect("plain data"),
         payload_version: VERSION,
-        retry: RetryPolicy::WINDOWED,
+        retry: RetryPolicy::MESSAGE,
         timeout_ms: None,
         run_at: None,
         expires_at: None,

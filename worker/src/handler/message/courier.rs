@@ -67,11 +67,16 @@ pub(crate) struct Courier {
 
 impl Courier {
     pub(crate) fn new(config: &Config) -> Self {
-        let limit = Duration::from_secs(config.gateways.request_timeout_seconds.into());
-        let held = limit + Duration::from_secs(config.worker.lease_seconds.into());
+        let own = &config.gateways;
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let limit = seconds(own.request_timeout_seconds);
+        let lease = seconds(config.worker.lease_seconds);
+        let longest = seconds(own.connect_timeout_seconds + own.handshake_timeout_seconds) + 3 * limit;
         Self {
-            gates: Policies::new(&config.gates, held),
-            sessions: Policies::one_at_a_time(&config.gates, held),
+            gates: Policies::new(&config.gates, longest + lease),
+            // Of a worker that died the session is free again when its job is. A message that takes longer than that may be
+            // joined by the next: then the agent answers both at once.
+            sessions: Policies::one_at_a_time(&config.gates, lease),
             limit,
         }
     }

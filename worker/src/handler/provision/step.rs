@@ -50,7 +50,9 @@ pub(super) struct Steps {
 
 impl Steps {
     pub(super) fn new(config: &Config, limit: Duration) -> Self {
-        Self { gates: Policies::new(&config.gates, limit), alone: Policies::one_at_a_time(&config.gates, limit) }
+        // Two that change it at once find out by its hash; this only spares them that.
+        let lease = Duration::from_secs(config.worker.lease_seconds.into());
+        Self { gates: Policies::new(&config.gates, limit), alone: Policies::one_at_a_time(&config.gates, lease) }
     }
 
     /// Takes a step, unless it is taken already. Returns what it came to.

@@ -65,7 +65,7 @@ fn provisioning(claimed: &Claimed, agent: &Agent) -> NewJob {
         priority: Priority::default().min(claimed.job.priority),
         payload: serde_json::to_value(payload).unwrap_or_default(),
         payload_version: VERSION,
-        retry: RetryPolicy::WINDOWED,
+        retry: RetryPolicy::MESSAGE,
         timeout_ms: None,
         run_at: None,
         expires_at: None,

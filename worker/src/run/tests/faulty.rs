@@ -156,6 +156,7 @@ delegate! { Gateways {
     create_gateway(new: NewGateway, idempotency: Option<IdempotencyRecord>, now: Timestamp) -> Option<StoredAnswer>;
     gateway(tenant: &str, id: GatewayId) -> Option<Gateway>;
     gateways(tenant: &str, before: Option<GatewayId>, limit: u32) -> Vec<Gateway>;
+    all_gateways(limit: u32) -> Vec<Gateway>;
     change_gateway(tenant: &str, id: GatewayId, change: GatewayChange, now: Timestamp) -> Option<Gateway>;
     remove_gateway(tenant: &str, id: GatewayId) -> Removed;
     keep_device(id: GatewayId, expected: Option<&str>, device: &str) -> Option<String>;

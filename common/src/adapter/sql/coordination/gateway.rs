@@ -69,6 +69,10 @@ impl<D: Dialect> Gateways for SqlStore<D> {
         rows.iter().map(read).collect()
     }
 
+    async fn all_gateways(&self, limit: u32) -> Result<Vec<Gateway>, StoreError> {
+        self.dialect.read(&statement::ALL_GATEWAYS, params![limit]).await?.iter().map(read).collect()
+    }
+
     async fn change_gateway(
         &self,
         tenant: &str,

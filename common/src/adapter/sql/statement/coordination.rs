@@ -60,6 +60,8 @@ statements! {
     LOCK_DEVICE = "SELECT device FROM gateways WHERE id = $1 {for update}";
     /// $1 tenant, $2 before, $3 limit.
     GATEWAYS = "SELECT ", gateway_columns!(), " FROM gateways WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    /// $1 limit.
+    ALL_GATEWAYS = "SELECT ", gateway_columns!(), " FROM gateways ORDER BY id DESC LIMIT $1";
     SAVE_GATEWAY = "UPDATE gateways SET name = $2, url = $3, token = $4, workspace_root = $5, disable_device_pairing = $6, \
         allow_insecure_tls = $7, device = $8, version = $9, updated_at = $10 WHERE id = $1";
     SAVE_DEVICE = "UPDATE gateways SET device = $2 WHERE id = $1";
