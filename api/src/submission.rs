@@ -150,8 +150,8 @@ pub(crate) async fn answer<A: Serialize, E: Serialize>(
 }
 
 async fn end_within(app: &App, caller: &Caller, id: JobId, wait: Duration) -> Result<Option<Job>, Problem> {
-    match wait::for_end(app, &caller.tenant, id, wait).await {
-        Ok(job) => Ok(job.filter(|job| job.state.is_terminal())),
+    match wait::for_outcome(app, &caller.tenant, id, wait).await {
+        Ok(job) => Ok(job.filter(|job| wait::is_outcome(job.state))),
         // The job is durable: a store that is away for now must not make the answer an error.
         Err(problem) if problem.status == StatusCode::SERVICE_UNAVAILABLE => Ok(None),
         Err(problem) => Err(problem),

@@ -142,12 +142,10 @@ async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Resul
         return Err(Problem::field("/jobs", detail));
     }
     let mut intake = Intake::open(app, caller).await?;
-    let mut judge_one = |job: Value| {
-        let bytes = serde_json::to_vec(&job).map_err(|_| Problem::internal())?;
-        let request: JobRequest = decode(&bytes)?;
-        job::new_job(&mut intake, request)
-    };
-    let judged: Vec<Result<NewJob, Problem>> = jobs.into_iter().map(&mut judge_one).collect();
+    let mut judged = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        judged.push(judge_one(&mut intake, &job).await);
+    }
     let all: usize = judged.iter().flatten().map(|job| job.children.len().max(1)).sum();
     if all > limit::BATCH_JOBS {
         let detail = format!("must hold {} jobs at most, those of its groups included, not {all}", limit::BATCH_JOBS);
@@ -155,6 +153,12 @@ async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Resul
     }
     intake.keep_attachments().await?;
     Ok(judged)
+}
+
+async fn judge_one(intake: &mut Intake<'_>, job: &Value) -> Result<NewJob, Problem> {
+    let bytes = serde_json::to_vec(job).map_err(|_| Problem::internal())?;
+    let request: JobRequest = decode(&bytes)?;
+    job::new_job(intake, request).await
 }
 
 fn accepted(items: Vec<BatchItem>) -> Response {

@@ -24,6 +24,9 @@ impl RetryPolicy {
     /// What an `http` job gets if the client says nothing.
     pub const HTTP: Self = Self { max_attempts: 8, base_ms: 1_000, cap_ms: 60_000 };
 
+    /// What messages to agents get: they are tried until their window ends.
+    pub const MESSAGE: Self = Self { max_attempts: 1_000_000, base_ms: 500, cap_ms: 5_000 };
+
     /// The wait before the attempt after `attempt`: full jitter, that is anything from nothing to the
     /// doubled base under the cap. `dice` is uniform in `0.0..1.0`.
     #[must_use]
