@@ -26,6 +26,7 @@ use crate::{
             Refused, StoredAnswer, Submission, Submissions, Submitted,
         },
     },
+    wire::coordination::BROADCAST,
 };
 
 #[derive(Serialize)]
@@ -294,7 +295,9 @@ impl<D: Dialect> SqlStore<D> {
             None => None,
             Some(broadcast) => match broadcast::children(unit, new, broadcast).await? {
                 Ok(children) => {
-                    row.job.payload["boards"] = children.len().into();
+                    if let Some(payload) = row.job.payload.as_object_mut() {
+                        payload.insert("boards".to_owned(), children.len().into());
+                    }
                     Some(children)
                 }
                 Err(refused) => return Ok(Err(refused)),
@@ -392,7 +395,9 @@ pub(super) fn make_plain<D: Dialect>(unit: &mut Unit<D>, new: &NewJob, parent: O
 /// Ends broadcasts that nobody is there for.
 async fn end_childless<D: Dialect>(unit: &mut Unit<D>, rows: &mut [JobRow]) -> Result<(), StoreError> {
     let parents: BTreeSet<JobId> = rows.iter().filter_map(|row| row.job.parent_id).collect();
-    let is_childless = |row: &JobRow| row.job.state == JobState::AwaitingChildren && !parents.contains(&row.job.id);
+    // Children of a group may be written already, those of a broadcast never are.
+    let waits = |row: &JobRow| row.job.kind == BROADCAST && row.job.state == JobState::AwaitingChildren;
+    let is_childless = |row: &JobRow| waits(row) && !parents.contains(&row.job.id);
     for row in rows.iter_mut().filter(|row| is_childless(row)) {
         broadcast::end_empty(unit, row);
         unit.save(std::slice::from_mut(row)).await?;
