@@ -105,6 +105,15 @@ pub struct ProvisionPayload {
     /// Files that agents change themselves (`USER.md`, `MEMORY.md`) are written anew too.
     #[serde(default)]
     pub overwrite: bool,
+    /// Nothing is done if the agent is there by then: a message waits for it, and others may have waited too.
+    #[serde(default)]
+    pub if_needed: bool,
+}
+
+/// The key under which provisionings of an agent are one job.
+#[must_use]
+pub fn provision_key(agent: AgentId) -> String {
+    format!("provision:{agent}")
 }
 
 /// What `broadcast` stores; its messages are children.

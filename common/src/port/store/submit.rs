@@ -17,7 +17,7 @@ use crate::{
         },
         job::text_enum,
     },
-    wire::coordination::{PROVISION, ProvisionPayload, VERSION},
+    wire::coordination::{PROVISION, ProvisionPayload, VERSION, provision_key},
 };
 
 /// One job to be made.
@@ -131,7 +131,7 @@ impl NewJob {
     #[must_use]
     pub fn provision(agent: &Agent, overwrite: bool, user_id: Option<String>) -> Self {
         const QUEUE: &str = "default";
-        const ATTEMPT: Duration = Duration::from_secs(600);
+        const WINDOW: Window = Window { length: Duration::from_secs(600), from_send: false };
         let id = JobId::new();
         let told = Told {
             agent_id: Some(agent.id),
@@ -140,7 +140,7 @@ impl NewJob {
             done: Some(("agent.provisioned".to_owned(), format!("{} is ready in its gateway.", agent.name))),
             failed: Some(("agent.provision.failed".to_owned(), format!("{} could not be provisioned: ", agent.name))),
         };
-        let payload = ProvisionPayload { agent_id: agent.id, overwrite };
+        let payload = ProvisionPayload { agent_id: agent.id, overwrite, if_needed: false };
         Self {
             id,
             tenant: agent.tenant.clone(),
@@ -150,8 +150,8 @@ impl NewJob {
             // It always serialises: it has string keys only.
             payload: serde_json::to_value(payload).unwrap_or_default(),
             payload_version: VERSION,
-            retry: RetryPolicy::HTTP,
-            timeout_ms: Some(i64::try_from(ATTEMPT.as_millis()).unwrap_or(i64::MAX)),
+            retry: RetryPolicy::MESSAGE,
+            timeout_ms: None,
             run_at: None,
             expires_at: None,
             deadline: None,
@@ -159,9 +159,14 @@ impl NewJob {
             retry_of: None,
             user_id,
             task: None,
-            dedup: Some(Dedup { key: format!("provision:{}", agent.id), mode: DedupMode::Drop, ttl: Duration::ZERO }),
+            dedup: Some(Dedup { key: provision_key(agent.id), mode: DedupMode::Drop, ttl: Duration::ZERO }),
             children: Vec::new(),
-            coordination: Some(NewCoordination { told: Some(told), window: None, question: None, broadcast: None }),
+            coordination: Some(NewCoordination {
+                told: Some(told),
+                window: Some(WINDOW),
+                question: None,
+                broadcast: None,
+            }),
         }
     }
 

@@ -4,7 +4,7 @@ use errand_tests::{both_modes, wait};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{World, accepted, finish, ok, patch, post_once, post_and_wait, start, text};
+use super::{World, accepted, finish, ok, patch, post_and_wait, post_once, start, text};
 
 both_modes! {
     async fn an_agent_has_a_session_by_its_role_or_the_one_it_is_bound_to(setup: Setup) {

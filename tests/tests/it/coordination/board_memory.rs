@@ -8,11 +8,8 @@ use super::{PUBLIC_URL, World, accepted, finish, ok, post_once, start, text};
 /// What agents were sent because of the chat: whom, and what.
 async fn notices(errand: &errand_tests::Errand) -> Vec<(String, Value)> {
     let jobs = errand.client().get("/jobs?kind=notice").await;
-    let mut notices: Vec<_> = jobs
-        .items()
-        .iter()
-        .map(|job| (text(&job["payload"]["agent_id"]).to_owned(), job["payload"].clone()))
-        .collect();
+    let mut notices: Vec<_> =
+        jobs.items().iter().map(|job| (text(&job["payload"]["agent_id"]).to_owned(), job["payload"].clone())).collect();
     notices.sort_by(|one, other| one.0.cmp(&other.0));
     notices
 }
