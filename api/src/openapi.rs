@@ -145,7 +145,7 @@ fn is_coordination(operation: &Operation) -> bool {
 fn credentials(operation: &Operation) -> &'static [&'static str] {
     if has_tag(operation, |tag| tag == "coordination") {
         &[AGENT_TOKEN]
-    } else if has_tag(operation, |tag| tag == "activity") {
+    } else if has_tag(operation, |tag| tag.starts_with("agent-")) {
         &[API_KEY, USER_TOKEN, AGENT_TOKEN]
     } else {
         &[API_KEY, USER_TOKEN]

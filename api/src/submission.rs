@@ -104,10 +104,14 @@ pub(crate) fn refusal(refused: &Refused) -> Problem {
     match refused {
         Refused::SessionBusy { .. } => busy(format!("The {refused}")),
         Refused::TooManyBoards { .. } => {
-            let detail = format!("{refused}: name fewer in board_ids, or send a shorter message");
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_boards", detail)
+            too_many_boards(format!("{refused}: name fewer in board_ids, or send a shorter message"))
         }
     }
+}
+
+/// 422: a broadcast would go to more boards than one may.
+pub(crate) fn too_many_boards(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_boards", detail)
 }
 
 /// 409: the session has an unfinished task, and the client asked to be refused then.

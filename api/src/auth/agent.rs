@@ -12,7 +12,7 @@ use errand_common::{
     wire::credential,
 };
 
-use super::{Authenticator, Caller, Permit, Read, bearer, permit::peer};
+use super::{Authenticator, Caller, Look, Permit, bearer, permit::peer};
 use crate::{problem::Problem, state::App};
 
 /// The header of an agent's token; it wins over `Authorization`.
@@ -122,7 +122,7 @@ impl FromRequestParts<Arc<App>> for Anyone {
         if is_agents(&parts.headers) {
             return AgentCaller::from_request_parts(parts, app).await.map(Self::Agent);
         }
-        Permit::<Read>::from_request_parts(parts, app).await.map(|permit| Self::Other(permit.0))
+        Permit::<Look>::from_request_parts(parts, app).await.map(|permit| Self::Other(permit.0))
     }
 }
 

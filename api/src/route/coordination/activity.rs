@@ -35,7 +35,7 @@ use crate::{
 
 /// Lists who did what to whom, newest first. An agent sees what it did itself.
 #[utoipa::path(
-    get, path = "/api/v1/activity", tag = "activity",
+    get, path = "/api/v1/activity", tags = ["activity", "agent-lead", "agent-worker", "agent-main"],
     params(
         ("board_id" = Option<uuid::Uuid>, Query, description = "on this board"),
         ("agent_id" = Option<uuid::Uuid>, Query, description = "by this agent"),
@@ -92,7 +92,7 @@ impl<S: Send + Sync> FromRequestParts<S> for After {
 /// Watches who does what to whom, as server-sent events: each is a line with its id. Without a position it begins with what comes
 /// next. After a reconnection lines of the last seconds may come once more: their ids tell.
 #[utoipa::path(
-    get, path = "/api/v1/activity/stream", tag = "activity",
+    get, path = "/api/v1/activity/stream", tags = ["activity", "agent-lead", "agent-worker", "agent-main"],
     params(
         ("board_id" = Option<uuid::Uuid>, Query, description = "on this board"),
         ("agent_id" = Option<uuid::Uuid>, Query, description = "by this agent"),

@@ -13,7 +13,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
-    auth::{Answer, Caller, Look, Permit},
+    auth::{Answer, Anyone, Caller, Permit},
+    coordination::{places::Places, policy},
     extract::{JsonBody, Page, Params, PathId, Wanted},
     idempotency::{self, IdempotencyKey},
     problem::{Problem, ProblemBody},
@@ -21,9 +22,9 @@ use crate::{
     view::{List, QuestionView},
 };
 
-/// Lists questions to people, newest first.
+/// Lists questions to people, newest first. An agent names one of its boards, or means its own.
 #[utoipa::path(
-    get, path = "/api/v1/questions", tag = "questions",
+    get, path = "/api/v1/questions", tags = ["questions", "agent-lead", "agent-worker", "agent-main"],
     params(
         ("board_id" = Option<uuid::Uuid>, Query, description = "of this board"),
         ("state" = Option<String>, Query, description = "`open`, `answered`, `expired` or `cancelled`"),
@@ -34,35 +35,56 @@ use crate::{
 )]
 pub(crate) async fn list_questions(
     State(app): AppState,
-    caller: Permit<Look>,
+    caller: Anyone,
     mut query: Params,
 ) -> Result<Json<List<QuestionView>>, Problem> {
     let page: Page<QuestionId> = query.page();
+    let tenant = &caller.caller().tenant;
+    let mut board_id = query.parse("board_id", "a UUID");
+    if let Some(agent) = caller.agent() {
+        board_id = board_id.or(agent.board_id);
+        if board_id.is_none() {
+            query.fault("board_id", "must name a board of the agent's gateway");
+        }
+    }
     let filter = QuestionFilter {
-        tenant: caller.tenant.clone(),
-        board_id: query.parse("board_id", "a UUID"),
+        tenant: tenant.clone(),
+        board_id,
         state: query.parse::<QuestionState>("state", "open, answered, expired or cancelled"),
         before: page.after,
         limit: page.probe(),
     };
     query.finish()?;
+    if let (Some(agent), Some(board)) = (caller.agent(), board_id) {
+        policy::board(&mut Places::new(&app, tenant), agent, board).await?;
+    }
     let mut questions = app.backend.store.questions(&filter).await?;
     let next_cursor = page.cut(&mut questions, |question| question.id);
     Ok(Json(List { items: questions.into_iter().map(QuestionView::from).collect(), next_cursor }))
 }
 
-/// Shows a question to a person.
+/// Shows a question to a person. An agent sees those of its boards.
 #[utoipa::path(
-    get, path = "/api/v1/questions/{id}", tag = "questions", params(("id" = uuid::Uuid, Path)),
+    get, path = "/api/v1/questions/{id}", tags = ["questions", "agent-lead", "agent-worker", "agent-main"], params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = QuestionView))
 )]
 pub(crate) async fn show_question(
     State(app): AppState,
-    caller: Permit<Look>,
+    caller: Anyone,
     PathId(id): PathId<QuestionId>,
 ) -> Result<Json<QuestionView>, Problem> {
-    let question = app.backend.store.question(&caller.tenant, id).await?;
-    Ok(Json(question.ok_or_else(|| Problem::not_found("Question"))?.into()))
+    let tenant = &caller.caller().tenant;
+    let question = app.backend.store.question(tenant, id).await?.ok_or_else(missing)?;
+    if let Some(agent) = caller.agent() {
+        let board = policy::board(&mut Places::new(&app, tenant), agent, question.board_id).await;
+        // What it may not see is not there.
+        board.map_err(|problem| if problem.status == StatusCode::FORBIDDEN { missing() } else { problem })?;
+    }
+    Ok(Json(question.into()))
+}
+
+fn missing() -> Problem {
+    Problem::not_found("Question")
 }
 
 /// An answer.
@@ -106,7 +128,7 @@ async fn answer(app: &App, caller: &Caller, id: QuestionId, content: Value, has_
     let said = content.clone();
     let new = NewAnswer { tenant: caller.tenant.clone(), id, content, answered_by: by.clone(), now: app.now() };
     let Some((answered, consequences)) = app.backend.store.answer(new).await? else {
-        return Err(Problem::not_found("Question"));
+        return Err(missing());
     };
     app.backend.dispatch(consequences).await;
     let question = match answered {

@@ -28,6 +28,15 @@ both_modes! {
         let asked = ask(&world, &json!({"content": "which?", "correlation_id": "c"})).await;
         let shown = ok(admin.get(&format!("/questions/{}", text(&asked["question_id"]))).await);
         assert_eq!((&shown["state"], &shown["agent_id"], &shown["job_id"]), (&json!("open"), &json!(world.lead.id), &asked["job_id"]));
+        let own = format!("/questions/{}", text(&asked["question_id"]));
+        for agent in [&world.lead, &world.worker, &world.main] {
+            assert_eq!(agent.client.get(&own).await.body["id"], asked["question_id"], "agents see those of their boards");
+        }
+        let elsewhere = World::make(admin).await;
+        assert_eq!(elsewhere.lead.client.get(&own).await.status, 404);
+        assert_eq!(elsewhere.lead.client.get(&format!("/questions?board_id={}", world.board)).await.status, 403);
+        assert_eq!((world.lead.client.get("/questions").await.items().len(), elsewhere.lead.client.get("/questions").await.items().len()), (1, 0));
+        assert_eq!(world.main.client.get("/questions").await.pointers(), ["query:board_id"]);
         let path = answer_path(&asked);
         for body in [json!({"answer": " "}), json!({"answer": null}), json!({})] {
             assert_eq!(admin.post(&path, &body).await.status, 422, "{body}");

@@ -88,6 +88,9 @@ both_modes! {
             let answer = ours.send(request).await;
             assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
         }
+        for path in [format!("/questions/{question}"), format!("/questions?board_id={board}")] {
+            assert_eq!(world.lead.client.get(&path).await.status, 404, "{path}");
+        }
         for rest in ["/memory", "/memory/stream"] {
             assert_eq!(world.main.client.get(&on_theirs(rest)).await.status, 404, "{rest}");
         }
