@@ -104,10 +104,14 @@ pub(crate) fn refusal(refused: &Refused) -> Problem {
     match refused {
         Refused::SessionBusy { .. } => busy(format!("The {refused}")),
         Refused::TooManyBoards { .. } => {
-            let detail = format!("{refused}: name fewer in board_ids, or send a shorter message");
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_boards", detail)
+            too_many_boards(format!("{refused}: name fewer in board_ids, or send a shorter message"))
         }
     }
+}
+
+/// 422: a broadcast would go to more boards than one may.
+pub(crate) fn too_many_boards(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_boards", detail)
 }
 
 /// 409: the session has an unfinished task, and the client asked to be refused then.
@@ -150,8 +154,8 @@ pub(crate) async fn answer<A: Serialize, E: Serialize>(
 }
 
 async fn end_within(app: &App, caller: &Caller, id: JobId, wait: Duration) -> Result<Option<Job>, Problem> {
-    match wait::for_end(app, &caller.tenant, id, wait).await {
-        Ok(job) => Ok(job.filter(|job| job.state.is_terminal())),
+    match wait::for_outcome(app, &caller.tenant, id, wait).await {
+        Ok(job) => Ok(job.filter(|job| wait::is_outcome(job.state))),
         // The job is durable: a store that is away for now must not make the answer an error.
         Err(problem) if problem.status == StatusCode::SERVICE_UNAVAILABLE => Ok(None),
         Err(problem) => Err(problem),

@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use errand_common::{
-    domain::{Stream, Timestamp, coordination::Board},
+    domain::{Stream, Timestamp},
     port::store::StreamState,
     telemetry::metric,
 };
 use serde_json::{Value, json};
 
 use super::watch::{Filter, Watch};
-use crate::{auth::Caller, problem::Problem, scope, shown, state::App, view::SessionView};
+use crate::{
+    auth::Caller,
+    problem::Problem,
+    scope, shown,
+    state::App,
+    view::{BoardView, SessionView},
+};
 
 /// Where a watcher was when it last saw the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,13 +101,7 @@ async fn snapshot(
         }
         Stream::Board(id) => {
             let board = store.board(tenant, id).await?;
-            let view = |board: Board| {
-                json!({
-                    "id": board.id, "name": board.name, "slug": board.slug, "gateway_id": board.gateway_id,
-                    "paused": board.paused, "created_at": board.created_at, "updated_at": board.updated_at,
-                })
-            };
-            board.map(|board| ("board", Ok(view(board))))
+            board.map(|board| ("board", serde_json::to_value(BoardView::from(board))))
         }
     };
     let Some((name, view)) = shown else { return Ok(None) };

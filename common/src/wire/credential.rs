@@ -69,7 +69,9 @@ mod tests {
     fn an_agents_token_is_told_from_other_keys() {
         let token = generate_agent_token();
         assert!(is_agent_token(&token), "{token}");
-        assert!(!is_agent_token(&generate_key()) && !is_agent_token(&token[1..]) && !is_agent_token(&format!("{token}x")));
+        assert!(
+            !is_agent_token(&generate_key()) && !is_agent_token(&token[1..]) && !is_agent_token(&format!("{token}x"))
+        );
     }
 
     #[test]

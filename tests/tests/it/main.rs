@@ -14,6 +14,7 @@ mod cli;
 mod cli_agent;
 mod command_engine;
 mod conformance;
+mod coordination;
 mod crash;
 mod dedup;
 mod drain;

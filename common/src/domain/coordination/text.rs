@@ -105,6 +105,27 @@ impl Frame<'_> {
     }
 }
 
+/// Longest part of a chat item that others are sent, in characters.
+const SNIPPET_CHARS: usize = 800;
+
+/// What an agent is told of an item in its board's chat.
+#[must_use]
+pub fn board_chat(base_url: &str, board: &Board, from: &str, content: &str, mentioned: bool) -> String {
+    let header = if mentioned { "BOARD CHAT MENTION" } else { "BOARD CHAT" };
+    let mut snippet = content.trim().to_owned();
+    if let Some((cut, _)) = snippet.char_indices().nth(SNIPPET_CHARS) {
+        snippet.truncate(cut);
+        snippet.push('…');
+    }
+    format!(
+        "{header}\nBoard: {}\nBoard ID: {}\nFrom: {from}\n\n{snippet}\n\n\
+         Reply in the board's chat:\n\
+         POST {base_url}/api/v1/agent/boards/{}/memory\n\
+         Body: {{\"content\":\"...\",\"tags\":[\"chat\"]}}",
+        board.name, board.id, board.id
+    )
+}
+
 /// What an agent is told of the answer to its question.
 #[must_use]
 pub fn user_answer(board: &Board, question: QuestionId, correlation_id: Option<&str>, answer: &Value) -> String {
@@ -214,6 +235,17 @@ mod tests {
         assert_eq!(trace_id("coord.nudge", Some(" c "), JobId::new()), "c");
         let made = trace_id("coord.nudge", Some(" "), id.parse().expect("an id"));
         assert_eq!(made, "coord.nudge:000000000002");
+    }
+
+    #[test]
+    fn chat_is_told_with_its_beginning_and_the_way_to_reply() {
+        let expected = "BOARD CHAT MENTION\nBoard: Ops\nBoard ID: 0193a5f0-0000-7000-8000-000000000001\nFrom: Ada\n\n\
+            @lead look\n\nReply in the board's chat:\n\
+            POST http://localhost:8000/api/v1/agent/boards/0193a5f0-0000-7000-8000-000000000001/memory\n\
+            Body: {\"content\":\"...\",\"tags\":[\"chat\"]}";
+        assert_eq!(board_chat(LOCAL_URL, &board(), "Ada", " @lead look\n", true), expected);
+        let long = board_chat(LOCAL_URL, &board(), "Ada", &"ä".repeat(801), false);
+        assert!(long.starts_with("BOARD CHAT\n") && long.contains(&format!("\n{}…\n", "ä".repeat(800))));
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{
-        Dedup, DedupMode, FailureClass, JobId, Priority, RetryPolicy,
+        FailureClass, Priority,
         coordination::{Agent, AgentStatus},
     },
-    port::store::{Claimed, NewCoordination, NewJob, Submission, Window},
-    wire::coordination::{PROVISION, ProvisionPayload, VERSION, provision_key},
+    port::store::{Claimed, NewJob, Submission, Window},
+    wire::coordination::ProvisionPayload,
 };
 
 use crate::handler::{HandlerFailure, RunContext, asking::ask};
@@ -57,25 +57,15 @@ fn in_vain(agent: &Agent, class: Option<FailureClass>) -> HandlerFailure {
 
 fn provisioning(claimed: &Claimed, agent: &Agent) -> NewJob {
     let payload = ProvisionPayload { agent_id: agent.id, overwrite: false, if_needed: true };
-    NewJob {
-        id: JobId::new(),
-        tenant: claimed.job.tenant.clone(),
-        kind: PROVISION.to_owned(),
+    let mut job = NewJob {
+        // It always serialises: it has string keys only.
+        payload: serde_json::to_value(payload).unwrap_or_default(),
         queue: claimed.job.queue.clone(),
         priority: Priority::default().min(claimed.job.priority),
-        payload: serde_json::to_value(payload).unwrap_or_default(),
-        payload_version: VERSION,
-        retry: RetryPolicy::MESSAGE,
-        timeout_ms: None,
-        run_at: None,
-        expires_at: None,
-        deadline: None,
-        metadata: None,
-        retry_of: None,
-        user_id: None,
-        task: None,
-        dedup: Some(Dedup { key: provision_key(agent.id), mode: DedupMode::Drop, ttl: Duration::ZERO }),
-        children: Vec::new(),
-        coordination: Some(NewCoordination { told: None, window: Some(WINDOW), question: None, broadcast: None }),
+        ..NewJob::provision(agent, false, None)
+    };
+    if let Some(coordination) = &mut job.coordination {
+        coordination.window = Some(WINDOW);
     }
+    job
 }

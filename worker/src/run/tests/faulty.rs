@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use errand_common::{
     domain::{
         AgentId, ApiKeyId, Approval, ApprovalId, AttachmentContent, AttachmentRef, BoardId, Children, Decision, Effect,
-        Event, Fence, GatewayId, Job, JobId, Message, QuestionId, Session, SessionId, Stream, Timestamp, UsageRecord,
-        WorkerId,
+        Event, Fence, GatewayId, Job, JobId, MemoryId, Message, QuestionId, Session, SessionId, Stream, Timestamp,
+        UsageRecord, WorkerId,
         coordination::{Activity, Agent, Board, Gateway, Memory, NewActivity, Question},
     },
     port::{
@@ -191,6 +191,7 @@ delegate! { Agents {
 
 delegate! { Memories {
     post_memory(new: NewMemory, now: Timestamp) -> (Posted, Consequences);
+    memory(tenant: &str, id: MemoryId) -> Option<Memory>;
     memories(filter: &MemoryFilter) -> (Vec<Memory>, u64);
 } }
 

@@ -17,7 +17,7 @@ use crate::{
         unit::{Unit, id_rows},
     },
     domain::{
-        AgentId, EventType, NewEvent, QuestionId, Timestamp,
+        AgentId, EventType, MemoryId, NewEvent, QuestionId, Timestamp,
         coordination::{
             Memory, Question, QuestionState,
             memory::{CHAT, Command},
@@ -77,6 +77,11 @@ impl<D: Dialect> Memories for SqlStore<D> {
         unit.insert(&notices).await?;
         let consequences = unit.commit().await?;
         Ok((Posted::Done { memory: Box::new(memory), answered, late, unfit }, consequences))
+    }
+
+    async fn memory(&self, tenant: &str, id: MemoryId) -> Result<Option<Memory>, StoreError> {
+        let rows = self.dialect.read(&statement::MEMORY, params![tenant, id.uuid()]).await?;
+        rows.first().map(read).transpose()
     }
 
     async fn memories(&self, filter: &MemoryFilter) -> Result<(Vec<Memory>, u64), StoreError> {

@@ -151,6 +151,8 @@ statements! {
     // Memory.
 
     INSERT_MEMORY = "INSERT INTO memories (", memory_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    /// $1 tenant, $2 id.
+    MEMORY = "SELECT ", memory_columns!(), " FROM memories WHERE tenant = $1 AND id = $2";
     /// $1 tenant, $2 board, $3 1 for chat and 0 for the rest, $4 since, $5 limit, $6 offset.
     MEMORIES = "SELECT ", memory_columns!(), " FROM memories WHERE tenant = $1 AND board_id = $2 \
         AND (is_chat = $3 OR $3 IS NULL) AND (created_at >= $4 OR $4 IS NULL) ORDER BY id DESC LIMIT $5 OFFSET $6";

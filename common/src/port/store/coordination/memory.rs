@@ -84,6 +84,9 @@ pub trait Memories: Send + Sync {
     /// unless it names one by its id.
     async fn post_memory(&self, new: NewMemory, now: Timestamp) -> Result<(Posted, Consequences), StoreError>;
 
+    /// One.
+    async fn memory(&self, tenant: &str, id: MemoryId) -> Result<Option<Memory>, StoreError>;
+
     /// Items, newest first, and how many there are in all.
     async fn memories(&self, filter: &MemoryFilter) -> Result<(Vec<Memory>, u64), StoreError>;
 }
