@@ -49,7 +49,9 @@ fn advise(failure: &GatewayFailure) -> String {
         (code::SCOPE, _) => "give this installation's device or token the scopes operator.admin, read and write",
         (code::ADDRESS_NOT_ALLOWED, _) => "allow its network in outbound.allow, or use a public address over wss",
         (code::TLS, _) => "check its certificate, or set allow_insecure_tls for it",
-        (code::PROTOCOL, _) => "check that its url is that of an OpenClaw gateway of a version that speaks protocol 3 or 4",
+        (code::PROTOCOL, _) => {
+            "check that its url is that of an OpenClaw gateway of a version that speaks protocol 3 or 4"
+        }
         (_, FailureClass::Auth) => "check its token",
         (_, FailureClass::Fatal) => "check its url, and [secrets] keys",
         _ => "check that it runs and can be reached from here",

@@ -7,6 +7,7 @@ mod faults;
 mod message;
 mod provision;
 mod question;
+mod rest;
 mod soul;
 mod waves;
 mod world;
