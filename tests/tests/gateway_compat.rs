@@ -63,7 +63,7 @@ fn target(url: &str, token: Option<&str>) -> Target {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(120)
+    Instant::now() + Duration::from_secs(300)
 }
 
 fn message<'a>(key: &'a str, text: &'a str) -> Message<'a> {
@@ -115,7 +115,7 @@ fn a_real_gateway_is_served_as_the_fake_is() {
 }
 
 #[test]
-fn a_device_is_paired_with_a_real_gateway() {
+fn a_device_comes_in_also_where_devices_must_be_approved() {
     if !wanted() {
         return;
     }
