@@ -1,6 +1,7 @@
 //! The benchmark program: boots the real thing, loads it from outside, kills parts of it, and prints what came of it.
 //!
 //! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `backlog`, `flood`: what much waiting work costs.
+//!   `gateway`: messages to agents over one connection, and over many.
 //! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
 //! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
 //!   afterwards, `report` prints.
@@ -13,6 +14,7 @@ mod cpu;
 mod fleet;
 mod flood;
 mod flush;
+mod gateway;
 mod lag;
 mod load;
 mod memory;
@@ -53,6 +55,8 @@ enum Drill {
     Flood(flood::Options),
     /// Many tasks that stream at once on one worker
     Tasks(tasks::Options),
+    /// Messages to a gateway's agents over one connection, and over one for each call
+    Gateway(gateway::Options),
     /// SIGKILL of one of two workers
     Recovery(recovery::Options),
     /// Restart of four workers under load, one after the other
@@ -101,6 +105,7 @@ fn run(arguments: Arguments) -> Result<Vec<Report>> {
             Drill::Backlog(options) => vec![backlog::run(&options).await?],
             Drill::Flood(options) => vec![flood::run(&options).await?],
             Drill::Tasks(options) => vec![tasks::run(&options).await?],
+            Drill::Gateway(options) => vec![gateway::run(&options).await?],
             Drill::Recovery(options) => vec![recovery::run(&options).await?],
             Drill::Rolling(options) => vec![rolling::run(&options).await?],
             Drill::Flush(options) => vec![flush::run(&options).await?],

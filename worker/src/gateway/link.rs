@@ -64,6 +64,11 @@ impl Gateway {
         Ok((version.clone(), boot_id.clone()))
     }
 
+    /// Ends the pause after a refusal: for whoever has just corrected what was refused.
+    pub async fn try_again(&self) {
+        self.0.state.lock().await.wait = None;
+    }
+
     /// Waits until nobody else of this worker speaks to the session. The caller bounds it in time.
     pub async fn turn(&self, session_key: &str) -> Turn {
         Turn::take(self.clone(), session_key).await

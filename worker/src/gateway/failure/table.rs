@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use errand_common::domain::FailureClass::{self, Ambiguous, Auth, Invalid, RateLimited, Transient};
+use serde_json::Value;
 
 use super::{GatewayFailure, code};
 use crate::gateway::frame::ErrorFrame;
@@ -76,11 +77,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// What a gateway's error means.
 pub(in crate::gateway) fn refused(error: &ErrorFrame) -> GatewayFailure {
     let (class, code) = classify(error);
-    let message = match error.message.trim() {
+    let mut message = match error.message.trim() {
         "" if error.code.is_empty() => "Gateway error".to_owned(),
         "" => format!("Gateway error {}", cut(&error.code)),
         words => cut(words),
     };
+    if let Some(request) = error.details.get("requestId").and_then(Value::as_str)
+        && code == code::NOT_PAIRED
+    {
+        message += &format!("; approve it there with `openclaw devices approve {}`", cut(request));
+    }
     let retry_after = error.retry_after_ms.map(|millis| Duration::from_millis(millis).min(LONGEST_PAUSE));
     GatewayFailure { class, code, message, retry_after, details: error.details.clone() }
 }
@@ -167,7 +173,7 @@ pub(in crate::gateway) fn cut(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
