@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// A gateway takes half a minute to start on a quiet machine, and three starts are tried.
-const LIMIT: Duration = Duration::from_secs(1_200);
+const LIMIT: Duration = Duration::from_secs(2_400);
 
 /// Whether to run; says so if not, past the test runner's capture.
 fn wanted() -> bool {
@@ -63,7 +63,7 @@ fn target(url: &str, token: Option<&str>) -> Target {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(300)
+    Instant::now() + Duration::from_secs(900)
 }
 
 fn message<'a>(key: &'a str, text: &'a str) -> Message<'a> {
