@@ -1,7 +1,7 @@
 //! The benchmark program: boots the real thing, loads it from outside, kills parts of it, and prints what came of it.
 //!
 //! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `backlog`, `flood`: what much waiting work costs.
-//! * `nudge`: what one connection to a gateway saves.
+//!   `gateway`: messages to agents over one connection, and over many.
 //! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
 //! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
 //!   afterwards, `report` prints.
@@ -14,10 +14,10 @@ mod cpu;
 mod fleet;
 mod flood;
 mod flush;
+mod gateway;
 mod lag;
 mod load;
 mod memory;
-mod nudge;
 mod outage;
 mod recovery;
 mod report;
@@ -53,10 +53,10 @@ enum Drill {
     Backlog(backlog::Options),
     /// What one tenant's flood costs another
     Flood(flood::Options),
-    /// One connection to a gateway beside one for each request
-    Nudge(nudge::Options),
     /// Many tasks that stream at once on one worker
     Tasks(tasks::Options),
+    /// Messages to a gateway's agents over one connection, and over one for each call
+    Gateway(gateway::Options),
     /// SIGKILL of one of two workers
     Recovery(recovery::Options),
     /// Restart of four workers under load, one after the other
@@ -104,8 +104,8 @@ fn run(arguments: Arguments) -> Result<Vec<Report>> {
             Drill::Burst(options) => burst::run(&options).await?,
             Drill::Backlog(options) => vec![backlog::run(&options).await?],
             Drill::Flood(options) => vec![flood::run(&options).await?],
-            Drill::Nudge(options) => vec![nudge::run(&options).await?],
             Drill::Tasks(options) => vec![tasks::run(&options).await?],
+            Drill::Gateway(options) => vec![gateway::run(&options).await?],
             Drill::Recovery(options) => vec![recovery::run(&options).await?],
             Drill::Rolling(options) => vec![rolling::run(&options).await?],
             Drill::Flush(options) => vec![flush::run(&options).await?],

@@ -23,7 +23,7 @@ const RUNTIME_VERSION: &str = "26.10.0";
 /// What all clients share.
 pub const TOKEN: &str = "compat-gateway-token";
 /// How long a start may take: half a minute on a quiet machine with two cores.
-const START_LIMIT: Duration = Duration::from_secs(300);
+const START_LIMIT: Duration = Duration::from_secs(600);
 /// How long an end may take that was asked for politely.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// A gateway takes half a minute to start on a quiet machine, and three starts are tried.
-const LIMIT: Duration = Duration::from_secs(1_200);
+const LIMIT: Duration = Duration::from_secs(2_400);
 
 /// Whether to run; says so if not, past the test runner's capture.
 fn wanted() -> bool {
@@ -63,7 +63,7 @@ fn target(url: &str, token: Option<&str>) -> Target {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(120)
+    Instant::now() + Duration::from_secs(900)
 }
 
 fn message<'a>(key: &'a str, text: &'a str) -> Message<'a> {
@@ -115,7 +115,7 @@ fn a_real_gateway_is_served_as_the_fake_is() {
 }
 
 #[test]
-fn a_device_is_paired_with_a_real_gateway() {
+fn a_device_comes_in_also_where_devices_must_be_approved() {
     if !wanted() {
         return;
     }
@@ -172,7 +172,15 @@ async fn methods(gateway: &Gateway) {
         gateway.update_agent(&made.agent_id, &AgentChange { name: Some("Lead"), workspace: None }).await.ok()
     })
     .await;
-    gateway.delete_agent(&made.agent_id, false).await.expect("removed");
+    // On a loaded machine the gateway's own workers are late, and it says that it is not able to; that is no end.
+    wait::until("it is removed", || async {
+        match gateway.delete_agent(&made.agent_id, false).await {
+            Err(unanswered) if unanswered.failure().may_pass() => None,
+            Err(unanswered) => Some(assert_eq!(unanswered.failure().code, UNKNOWN_AGENT)),
+            Ok(()) => Some(()),
+        }
+    })
+    .await;
     assert_eq!(code(gateway.delete_agent(&made.agent_id, false).await), UNKNOWN_AGENT);
     eprintln!("ok: methods");
 }

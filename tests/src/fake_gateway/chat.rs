@@ -280,7 +280,7 @@ impl World {
 fn known_reply(known: &Known, fingerprint: &(String, String), key: &str) -> Result<Value, Value> {
     if known.fingerprint != *fingerprint {
         let message = "This message ID was already used for different input.";
-        return Err(detailed("INVALID_REQUEST", message, json!({"reason": "chat-request-conflict"})));
+        return Err(detailed("INVALID_REQUEST", message, &json!({"reason": "chat-request-conflict"})));
     }
     match &known.state {
         KeyState::Running => Ok(json!({"runId": key, "status": "in_flight"})),

@@ -64,6 +64,6 @@ pub(super) fn invalid(message: impl Into<String>) -> Value {
 }
 
 /// The same, with a finer word.
-pub(super) fn detailed(code: &str, message: &str, details: Value) -> Value {
+pub(super) fn detailed(code: &str, message: &str, details: &Value) -> Value {
     json!({"code": code, "message": message, "details": details})
 }

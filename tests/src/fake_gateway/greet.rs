@@ -45,7 +45,7 @@ pub(super) fn judge(
     let spoken = shared.options.protocol.clone().rev().find(|version| (oldest..=newest).contains(version));
     let Some(protocol) = spoken else {
         let details = json!({"code": "PROTOCOL_MISMATCH", "expectedProtocol": shared.options.protocol.end()});
-        return Err((detailed("INVALID_REQUEST", "protocol mismatch", details), 1002));
+        return Err((detailed("INVALID_REQUEST", "protocol mismatch", &details), 1002));
     };
     let client = params.get("client").and_then(Value::as_object).cloned().unwrap_or_default();
     let who = (text(&client, "id"), text(&client, "mode"));
@@ -61,7 +61,7 @@ pub(super) fn judge(
         signature(shared, params, device, nonce).map_err(|code| (refusal(code, "device identity refused"), 1008))?;
     } else if !control_page {
         let details = json!({"code": "DEVICE_IDENTITY_REQUIRED"});
-        return Err((detailed("NOT_PAIRED", "device identity required", details), 1008));
+        return Err((detailed("NOT_PAIRED", "device identity required", &details), 1008));
     }
     let device_token = admit(shared, params, device.map(|device| text(device, "id")))?;
     let asked = params.get("scopes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -89,7 +89,7 @@ pub(super) fn judge(
 }
 
 fn refusal(code: &str, message: &str) -> Value {
-    detailed("INVALID_REQUEST", message, json!({"code": code}))
+    detailed("INVALID_REQUEST", message, &json!({"code": code}))
 }
 
 /// Whether the device has the key that it names, and signed what it sends.
@@ -151,7 +151,7 @@ fn admit(shared: &Shared, params: &Map<String, Value>, device: Option<String>) -
             "code": "AUTH_TOKEN_MISMATCH",
             "canRetryWithDeviceToken": paired.is_some_and(|device| device.token.is_some()),
         });
-        return Err((detailed("INVALID_REQUEST", "unauthorized: gateway token mismatch", details), 1008));
+        return Err((detailed("INVALID_REQUEST", "unauthorized: gateway token mismatch", &details), 1008));
     }
     let Some(id) = device else { return Ok(None) };
     let known = world.devices.entry(id).or_insert_with(|| PairedDevice {
@@ -163,5 +163,5 @@ fn admit(shared: &Shared, params: &Map<String, Value>, device: Option<String>) -
         return Ok(known.token.clone());
     }
     let details = json!({"code": "PAIRING_REQUIRED", "reason": "not-paired", "requestId": known.request_id});
-    Err((detailed("NOT_PAIRED", "pairing required: device is not approved yet", details), 1008))
+    Err((detailed("NOT_PAIRED", "pairing required: device is not approved yet", &details), 1008))
 }

@@ -57,7 +57,7 @@ pub(super) async fn perform(
         && !may(scopes, scope)
     {
         let details = json!({"code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope]});
-        return Err(detailed("FORBIDDEN", &format!("missing scope: {scope}"), details));
+        return Err(detailed("FORBIDDEN", &format!("missing scope: {scope}"), &details));
     }
     if CONTROL.contains(&method) {
         shared.world().may_write(method, shared.options.writes_per_minute)?;

@@ -304,7 +304,7 @@ async fn answer(
     match &fault {
         Some(Fault::CutBefore) => return [Out::Cut].into(),
         Some(Fault::Hang | Fault::Status(_) | Fault::Hello(_)) => return VecDeque::new(),
-        Some(Fault::Close(code, reason)) => return [Out::Close(*code, *reason)].into(),
+        Some(Fault::Close(code, reason)) => return [Out::Close(*code, reason)].into(),
         Some(Fault::Refuse(error)) => return [Out::Frame(reply(id, &Err(error.clone())))].into(),
         Some(Fault::DoneLate(pause)) => tokio::time::sleep(*pause).await,
         _ => {}

@@ -228,7 +228,7 @@ impl World {
             let current = agent.files.get(&name).map(|content| hash(content));
             if current.as_deref() != Some(expected) {
                 let details = json!({"type": "agent_file_conflict", "currentHash": current});
-                return Err(detailed("INVALID_REQUEST", "the file has changed", details));
+                return Err(detailed("INVALID_REQUEST", "the file has changed", &details));
             }
         }
         let content = text(params, "content");

@@ -132,11 +132,16 @@ fn each_refusal_of_the_greeting_has_its_class() {
 fn a_device_is_paired_once_and_comes_back_with_its_own_token() {
     run(async {
         let world = World::with(Options { approves: true, ..Options::default() }, |_| {}).await;
-        let failure = refusal(&world.gateway()).await;
+        let first = world.gateway();
+        let failure = refusal(&first).await;
         assert_eq!((failure.class, failure.code), (FailureClass::Auth, NOT_PAIRED));
-        assert!(failure.details["requestId"].is_string(), "whoever approves needs it: {failure:?}");
+        let request_id = failure.details["requestId"].as_str().expect("an id");
+        assert!(failure.message.contains(&format!("approve {request_id}")), "it says what to do: {failure}");
         assert_eq!(world.fake.waiting_devices().len(), 1);
         world.fake.approve_devices();
+        assert_eq!(refusal(&first).await.code, NOT_PAIRED, "it is left alone for a while");
+        first.try_again().await;
+        first.status().await.expect("paired");
 
         // Another worker: the same device.
         let second = world.another_worker(|_| {});
