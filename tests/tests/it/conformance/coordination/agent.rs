@@ -20,7 +20,7 @@ use crate::conformance::{failure, on_both, plain_job, record};
 
 impl Fixture {
     async fn provisioning(&self, agent: errand_common::domain::AgentId) -> Claimed {
-        let payload = ProvisionPayload { agent_id: agent, overwrite: false };
+        let payload = ProvisionPayload { agent_id: agent, overwrite: false, if_needed: false };
         let job = NewJob {
             kind: PROVISION.to_owned(),
             payload: serde_json::to_value(payload).unwrap(),
