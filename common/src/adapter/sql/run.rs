@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     SqlStore, approval,
-    coordination::agent,
+    coordination::provision,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect, engine_state,
     line::{self, Admission},
@@ -182,7 +182,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
         }
         unit.save(&mut ended).await?;
         effect::write_receipts(&mut unit, &receipts).await?;
-        agent::written(&mut unit, agents).await?;
+        provision::written(&mut unit, agents).await?;
         line::free_next(&mut unit, ended.iter().filter_map(|row| row.job.session_id).collect()).await?;
         Ok((results, unit.commit().await?))
     }

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::Serialize;
-use uuid::Uuid;
 
-use super::{activity, activity::ActivityRow, board, gateway};
+use super::{
+    activity::{self, ActivityRow},
+    board, gateway,
+};
 use crate::{
     adapter::sql::{
         SqlStore,
-        dialect::{Dialect, Param, SqlRow, SqlTx, batch, params},
+        dialect::{Dialect, Param, Sql, SqlRow, SqlTx, params},
         read::before,
         row,
         statement::coordination as statement,
         submit::used_before,
-        unit::Unit,
     },
     domain::{
         AgentId, BoardId, Fence, GatewayId, JobId, Timestamp,
@@ -24,10 +24,8 @@ use crate::{
     port::{
         StoreError,
         store::{
-            AgentWritten, IdempotencyRecord, Stale,
-            coordination::{
-                AgentChange, AgentFilter, AgentRefused, Agents, EnsuredLead, NewAgent, Provisioned, Removed,
-            },
+            IdempotencyRecord, Stale,
+            coordination::{AgentChange, AgentFilter, AgentRefused, Agents, EnsuredLead, NewAgent, Removed},
         },
     },
 };
@@ -36,16 +34,16 @@ use crate::{
 const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// An agent as one transaction holds it.
-struct AgentRow {
-    agent: Agent,
+pub(super) struct AgentRow {
+    pub(super) agent: Agent,
     token_hash: Option<String>,
-    token_sealed: Option<String>,
+    pub(super) token_sealed: Option<String>,
     made_by: Option<JobId>,
 }
 
 impl AgentRow {
     /// Writes back what may change.
-    async fn save(&self, tx: &mut impl SqlTx) -> Result<(), StoreError> {
+    pub(super) async fn save(&self, tx: &mut impl SqlTx) -> Result<(), StoreError> {
         let agent = &self.agent;
         let values = params![
             agent.id.uuid(),
@@ -274,11 +272,7 @@ impl<D: Dialect> Agents for SqlStore<D> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    async fn one(
-        &self,
-        sql: &'static crate::adapter::sql::dialect::Sql,
-        params: Vec<Param>,
-    ) -> Result<Option<Agent>, StoreError> {
+    async fn one(&self, sql: &'static Sql, params: Vec<Param>) -> Result<Option<Agent>, StoreError> {
         let rows = self.dialect.read(sql, params).await?;
         rows.first().map(|row| read(row).map(|row| row.agent)).transpose()
     }
@@ -296,66 +290,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 }
 
-/// Writes what runs did to agents; their fences were accepted, and they hold their jobs.
-pub(in crate::adapter::sql) async fn written<D: Dialect>(
-    unit: &mut Unit<D>,
-    done: Vec<(JobId, String, AgentWritten)>,
-) -> Result<(), StoreError> {
-    let mut done = done;
-    let id_of = |written: &AgentWritten| match written {
-        AgentWritten::Soul { agent_id, .. } | AgentWritten::Provisioned { agent_id, .. } => *agent_id,
-    };
-    // In order, so that two batches with the same agents wait for each other instead of deadlocking.
-    done.sort_by_key(|(_, _, written)| id_of(written));
-    for (job, tenant, written) in done {
-        let Some(mut row) = lock(&mut unit.tx, &tenant, id_of(&written)).await? else { continue };
-        match written {
-            AgentWritten::Soul { content, hash, .. } => {
-                row.agent.soul = Some(content);
-                row.agent.soul_hash = Some(hash);
-            }
-            AgentWritten::Provisioned { .. } if row.agent.provision_job != Some(job) => continue,
-            AgentWritten::Provisioned { how: Provisioned::Whole { soul_hash }, .. } => {
-                row.agent.status = AgentStatus::Online;
-                row.agent.soul_hash = soul_hash.or(row.agent.soul_hash);
-                row.agent.provision_error = None;
-                row.agent.provisioned_at = Some(unit.now);
-                row.token_sealed = None;
-            }
-            AgentWritten::Provisioned { how: Provisioned::Failed { error }, .. } => {
-                row.agent.status = AgentStatus::Failed;
-                row.agent.provision_error = Some(error);
-            }
-        }
-        row.agent.updated_at = unit.now;
-        row.save(&mut unit.tx).await?;
-    }
-    Ok(())
-}
-
-#[derive(Serialize)]
-struct GivenUpRow {
-    id: Uuid,
-    error: String,
-}
-
-/// Agents whose provisioning has ended without their being there: the next message to them tries again.
-pub(super) async fn give_up_provisions<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreError> {
-    let failed = std::mem::take(&mut unit.left.failed_provisions);
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<_> = failed
-        .into_iter()
-        .map(|(job, failure)| GivenUpRow {
-            id: job.uuid(),
-            error: failure.map_or_else(|| "its provisioning ended".to_owned(), |failure| failure.message),
-        })
-        .collect();
-    unit.tx.execute(&statement::GIVE_UP_PROVISIONS, params![batch(&rows), unit.now]).await.map(drop)
-}
-
-async fn lock(tx: &mut impl SqlTx, tenant: &str, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
+pub(super) async fn lock(tx: &mut impl SqlTx, tenant: &str, id: AgentId) -> Result<Option<AgentRow>, StoreError> {
     tx.fetch(&statement::LOCK_AGENT, params![tenant, id.uuid()]).await?.first().map(read).transpose()
 }
 

@@ -113,17 +113,17 @@ pub(in crate::adapter::sql) async fn result<D: Dialect>(unit: &mut Unit<D>, id: 
             "ok": ok, "error": error,
         }));
     }
-    Ok(body(sent, results))
+    Ok(body(sent, &results))
 }
 
-fn body(sent: usize, results: Vec<Value>) -> Value {
+fn body(sent: usize, results: &[Value]) -> Value {
     let failed = results.len() - sent;
     json!({"ok": failed == 0, "sent": sent, "failed": failed, "results": results})
 }
 
 /// Ends a broadcast that was just made and has nobody to speak to. The caller saves the row.
 pub(in crate::adapter::sql) fn end_empty<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow) {
-    let result = body(0, Vec::new());
+    let result = body(0, &[]);
     unit.emit(row, NewEvent::new(EventType::Completed, result.clone()));
     row.job.result = Some(result);
     unit.end(row, Change::Complete);

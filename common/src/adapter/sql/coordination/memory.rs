@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{
-    board,
-    question::{self, Resolved, resolve},
+    answer::{Resolved, resolve},
+    board, question,
 };
 use crate::{
     adapter::sql::{

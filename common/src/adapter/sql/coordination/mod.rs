@@ -5,11 +5,13 @@
 //! of all, in order of id: their streams are numbered under that lock.
 
 mod activity;
-pub(super) mod agent;
+mod agent;
+mod answer;
 mod board;
 pub(super) mod broadcast;
 mod gateway;
 mod memory;
+pub(super) mod provision;
 pub(super) mod question;
 pub(super) mod repeat;
 mod retain;
@@ -59,7 +61,7 @@ impl LeftOver {
 pub(super) async fn settle<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreError> {
     question::keep(unit).await?;
     question::withdraw(unit).await?;
-    agent::give_up_provisions(unit).await?;
+    provision::give_up_provisions(unit).await?;
     told::write(unit).await?;
     board::publish(unit).await
 }

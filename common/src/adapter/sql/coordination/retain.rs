@@ -37,8 +37,12 @@ impl<D: Dialect> SqlStore<D> {
         before: Timestamp,
         limit: u32,
     ) -> Result<u64, StoreError> {
+        let first = first_id_of(before);
+        if self.dialect.read(&statement::OLD_ACTIVITY, params![first]).await?.is_empty() {
+            return Ok(0);
+        }
         let mut tx = self.dialect.begin().await?;
-        let dropped = tx.execute(&statement::DROP_ACTIVITIES, params![first_id_of(before), limit]).await?;
+        let dropped = tx.execute(&statement::DROP_ACTIVITIES, params![first, limit]).await?;
         tx.commit().await?;
         Ok(dropped)
     }

@@ -209,6 +209,8 @@ statements! {
     /// $1 tenant, $2 board or null, $3 agent or null, $4 after, $5 limit, $6 before.
     ACTIVITIES_AFTER = "SELECT ", activity_columns!(), " FROM activities WHERE tenant = $1 AND (board_id = $2 OR $2 IS NULL) \
         AND (agent_id = $3 OR $3 IS NULL) AND id > $4 AND id < $6 ORDER BY id LIMIT $5";
+    /// $1 the first id of the time that stays.
+    OLD_ACTIVITY = "SELECT id FROM activities WHERE id < $1 ORDER BY id LIMIT 1";
     /// $1 the first id of the time that stays, $2 limit.
     DROP_ACTIVITIES = "DELETE FROM activities WHERE id IN (SELECT id FROM activities WHERE id < $1 ORDER BY id LIMIT $2)";
 
