@@ -28,11 +28,11 @@ pub(crate) fn done(job: &Job) -> Result<Value, Problem> {
 }
 
 /// The job's own result, if it has one: a broadcast has one even where nobody was reached.
-pub(crate) fn result(job: Job) -> Result<Value, Problem> {
+pub(crate) fn result(job: &Job) -> Result<Value, Problem> {
     let has_failed = matches!(job.state, JobState::Failed | JobState::Cancelled | JobState::Expired);
     match &job.result {
         Some(result) if !has_failed || result.get("results").is_some() => Ok(result.clone()),
-        _ => Err(failed(&job)),
+        _ => Err(failed(job)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use errand_common::{
     domain::{
         AgentId, GatewayId, JobId, QuestionId, RetryPolicy, Timestamp,
@@ -169,8 +170,11 @@ pub(crate) async fn soul_write(
     request: &SoulRequest,
 ) -> Result<NewJob, Problem> {
     let content = request.content.trim().to_owned();
+    if content.is_empty() {
+        let detail = "content is required";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", detail).with("/content", detail));
+    }
     let mut faults = Faults::default();
-    faults.check(!content.is_empty(), "/content", || "content is required".to_owned());
     if let Some(hash) = &request.expected_hash {
         let is_hash = hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         faults.check(is_hash, "/expected_hash", || "must be a SHA-256 in 64 lower-case hexadecimal digits".to_owned());

@@ -67,5 +67,5 @@ pub(crate) async fn broadcast(
     };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = BroadcastAccepted { job_id: accepted.id, state: accepted.state, gateway_id };
-    submission::answer(&app, &caller, &accepted, prefer, taken, async |job| answer::result(job)).await
+    submission::answer(&app, &caller, &accepted, prefer, taken, async |job| answer::result(&job)).await
 }

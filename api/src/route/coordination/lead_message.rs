@@ -70,5 +70,5 @@ pub(crate) async fn message_lead(
     };
     let accepted = submission::submit(&app, &caller, key.as_ref(), new_job).await?;
     let taken = LeadMessageAccepted { job_id: accepted.id, state: accepted.state, board_id };
-    submission::answer(&app, &caller, &accepted, prefer, taken, async |job| answer::result(job)).await
+    submission::answer(&app, &caller, &accepted, prefer, taken, async |job| answer::result(&job)).await
 }

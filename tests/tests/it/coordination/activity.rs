@@ -3,7 +3,7 @@
 use errand_tests::{both_modes, sse::Sse};
 use serde_json::{Value, json};
 
-use super::{World, accepted, finish, ok, put, start, text};
+use super::{Agent, World, accepted, finish, ok, put, start, text};
 
 both_modes! {
     async fn what_becomes_of_a_job_is_told_with_its_actor_its_board_and_its_trace(setup: Setup) {
@@ -46,7 +46,7 @@ both_modes! {
         let errand = start(setup).await;
         let admin = errand.client();
         let world = World::make(admin).await;
-        let beat = async |agent: &super::Agent| assert_eq!(agent.client.post("/agent/heartbeat", &json!({})).await.status, 200);
+        let beat = async |agent: &Agent| assert_eq!(agent.client.post("/agent/heartbeat", &json!({})).await.status, 200);
         let mut all = Sse::open(admin, "/activity/stream", &[]).await;
         let mut own = Sse::open(&world.worker.client, "/activity/stream", &[]).await;
         for agent in [&world.lead, &world.worker, &world.main] {

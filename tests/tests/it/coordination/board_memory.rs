@@ -3,7 +3,7 @@
 use errand_tests::{both_modes, sse::Sse};
 use serde_json::{Value, json};
 
-use super::{PUBLIC_URL, World, accepted, finish, ok, post_once, start, text};
+use super::{PUBLIC_URL, World, accepted, finish, ok, patch, post_once, start, text};
 
 /// What agents were sent because of the chat: whom, and what.
 async fn notices(errand: &errand_tests::Errand) -> Vec<(String, Value)> {
@@ -104,7 +104,7 @@ both_modes! {
         // Those that are there: bound to a session of the gateway.
         for agent in [&world.lead, &world.worker] {
             let body = json!({"openclaw_session_id": format!("agent:there-{}:main", agent.id)});
-            assert_eq!(super::patch(admin, &format!("/agents/{}", agent.id), &body).await.body["is_bound"], true);
+            assert_eq!(patch(admin, &format!("/agents/{}", agent.id), &body).await.body["is_bound"], true);
         }
         ok(world.lead.client.post(&world.memory(), &json!({"content": " /Pause", "tags": ["chat"]})).await);
         let told = notices(&errand).await;

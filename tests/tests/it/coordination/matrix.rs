@@ -4,7 +4,7 @@ use errand_tests::{Answer, Client, both_modes};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Agent, World, finish, put, start};
+use super::{Agent, World, finish, patch, put, start};
 
 /// What each operation answers: nudge, soul GET, soul PUT, ask user, lead message, broadcast.
 async fn statuses(client: &Client, board: &str, target: &str) -> [u16; 6] {
@@ -102,7 +102,7 @@ both_modes! {
             assert_eq!((answer.status, answer.pointers()), (422, vec![pointer]), "{body}: {answer:?}");
         }
         let blank = put(&world.lead.client, &world.soul(&world.worker.id), &json!({"content": " "})).await;
-        assert_eq!((blank.status, sentence(&blank).as_str()), (422, "/content: content is required"), "{blank:?}");
+        assert_eq!((blank.status, sentence(&blank).as_str()), (422, "content is required"), "{blank:?}");
         let message = format!("/agent/gateway/boards/{}/lead/message", world.board);
         for body in [json!({"content": ""}), json!({"content": "x", "kind": "gossip"})] {
             assert_eq!(world.main.client.post(&message, &body).await.status, 422, "{body}");
@@ -111,7 +111,7 @@ both_modes! {
         let refused = admin.send(refused.json(&json!({"content": "x"}))).await;
         assert_eq!((refused.status, refused.pointers()), (400, vec!["header:Prefer"]), "{refused:?}");
 
-        let taken = super::patch(admin, &format!("/boards/{}", world.board), &json!({"gateway_id": null})).await;
+        let taken = patch(admin, &format!("/boards/{}", world.board), &json!({"gateway_id": null})).await;
         assert_eq!(taken.body["gateway_id"], json!(null), "{taken:?}");
         for path in [world.nudge(&world.worker.id), world.ask_user()] {
             let answer = world.lead.client.post(&path, &json!({"message": "x", "content": "x"})).await;

@@ -10,7 +10,12 @@ use super::{ABROAD, World, accepted, finish, ok, start, text};
 async fn all(client: &errand_tests::Client) -> Vec<Value> {
     let mut all = Vec::new();
     for path in ["/gateways", "/boards", "/agents", "/questions", "/activity", "/jobs"] {
-        all.push(ok(client.get(path).await));
+        let mut list = ok(client.get(path).await);
+        if path == "/jobs" {
+            // Where they are is the workers' doing.
+            list = list["items"].as_array().expect("jobs").iter().map(|job| job["id"].clone()).collect();
+        }
+        all.push(list);
     }
     all
 }

@@ -1,6 +1,7 @@
 //! What agents are sent, byte for byte as the job stores it, and what is kept beside it.
 
 use errand_tests::both_modes;
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::{PUBLIC_URL, World, accepted, finish, post_once, put, start, text};
@@ -100,6 +101,28 @@ both_modes! {
         let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
         let chosen = json!({"content": "x", "board_ids": [second, elsewhere.board, unknown, second]});
         assert_eq!(broadcast(chosen).await.0, [second]);
+        finish(errand).await;
+    }
+
+    async fn a_broadcast_to_more_than_a_thousand_boards_is_refused_and_nothing_is_made(setup: Setup) {
+        let errand = start(setup).await;
+        let admin = errand.client();
+        let world = World::make(admin).await;
+        let names: Vec<_> = (0..1_000).map(|number| format!("Board {number}")).collect();
+        for names in names.chunks(50) {
+            join_all(names.iter().map(|name| World::board(admin, name, Some(&world.gateway)))).await;
+        }
+        let path = "/agent/gateway/leads/broadcast";
+        let refused = post_once(&world.main.client, path, "k", &json!({"content": "x"})).await;
+        assert_eq!((refused.status, &refused.body["code"]), (422, &json!("too_many_boards")), "{refused:?}");
+        assert!(text(&refused.body["detail"]).starts_with("1001 boards are more than 1000"), "{refused:?}");
+        let ids = vec![&world.board; 1_001];
+        let listed = world.main.client.post(path, &json!({"content": "x", "board_ids": ids})).await;
+        assert_eq!((listed.status, listed.pointers()), (422, vec!["/board_ids"]));
+        assert!(admin.get("/jobs").await.items().is_empty());
+        let chosen = json!({"content": "x", "board_ids": [world.board]});
+        let sent = post_once(&world.main.client, path, "k", &chosen).await;
+        assert_eq!(sent.status, 202, "a refusal leaves the key free: {sent:?}");
         finish(errand).await;
     }
 
