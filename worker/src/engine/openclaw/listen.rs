@@ -51,7 +51,7 @@ impl<'a> Listener<'a> {
     }
 
     /// Listens until it is over.
-    pub(super) async fn to_the_end(
+    pub(super) async fn until_over(
         &mut self,
         delivered: Delivered,
         context: &TurnContext,

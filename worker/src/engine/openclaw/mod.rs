@@ -84,7 +84,7 @@ impl OpenClaw {
                 Err(Undelivered::NewOrdinal(_)) => continue,
                 Err(undelivered) => return Err(undelivered_as_failure(&undelivered)),
             };
-            match listener.to_the_end(delivered, context).await? {
+            match listener.until_over(delivered, context).await? {
                 Ended::Answered(text) => return Ok(TurnEnd { text, model: None }),
                 Ended::Gone => {}
             }
