@@ -19,7 +19,7 @@ pub fn check_url(text: &str, allow: &[IpNet]) -> Result<String, String> {
         return Err("Gateway url is required".to_owned());
     }
     if text.len() > URL_BYTES {
-        return Err(format!("may take {} bytes at most", URL_BYTES));
+        return Err(format!("may take {URL_BYTES} bytes at most"));
     }
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     if !matches!(url.scheme(), "ws" | "wss") {
