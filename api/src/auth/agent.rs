@@ -94,12 +94,12 @@ impl FromRequestParts<Arc<App>> for AgentCaller {
 /// An agent, or a key or user that may read.
 #[derive(Debug)]
 pub(crate) enum Anyone {
-    Agent(AgentCaller),
+    Agent(Box<AgentCaller>),
     Other(Arc<Caller>),
 }
 
 impl Anyone {
-    pub(crate) const fn caller(&self) -> &Arc<Caller> {
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
         match self {
             Self::Agent(agent) => &agent.caller,
             Self::Other(caller) => caller,
@@ -107,7 +107,7 @@ impl Anyone {
     }
 
     /// The agent who calls; `None`: somebody else.
-    pub(crate) const fn agent(&self) -> Option<&Agent> {
+    pub(crate) fn agent(&self) -> Option<&Agent> {
         match self {
             Self::Agent(agent) => Some(&agent.agent),
             Self::Other(_) => None,
@@ -120,7 +120,7 @@ impl FromRequestParts<Arc<App>> for Anyone {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         if is_agents(&parts.headers) {
-            return AgentCaller::from_request_parts(parts, app).await.map(Self::Agent);
+            return AgentCaller::from_request_parts(parts, app).await.map(|agent| Self::Agent(Box::new(agent)));
         }
         Permit::<Look>::from_request_parts(parts, app).await.map(|permit| Self::Other(permit.0))
     }
