@@ -3,7 +3,10 @@
 use errand_common::{
     domain::{Job, JobId, JobState, OnBusy, RetryPolicy},
     port::store::{JobFilter, NewJob},
-    wire::group::{GroupPayload, KIND, VERSION},
+    wire::{
+        coordination::BROADCAST,
+        group::{GroupPayload, KIND, VERSION},
+    },
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,7 +35,7 @@ pub(crate) struct GroupRequest {
 }
 
 /// The group with its jobs, with every fault of the request found.
-pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<NewJob, Problem> {
+pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<NewJob, Problem> {
     let now = intake.app.now();
     let mut faults = Faults::default();
     for (pointer, given) in
@@ -57,7 +60,7 @@ pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<Ne
     let mut children = Vec::with_capacity(group.jobs.len());
     let mut faults = Faults::default();
     for (index, value) in group.jobs.iter().enumerate() {
-        match child(intake, &request, value) {
+        match child(intake, &request, value).await {
             Ok(child) => children.push(child),
             Err(problem) if problem.errors.is_empty() => return Err(problem),
             Err(problem) => {
@@ -90,14 +93,16 @@ pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<Ne
         task: None,
         dedup: None,
         children,
+        coordination: None,
     })
 }
 
-fn child(intake: &mut Intake<'_>, group: &JobRequest, value: &Value) -> Result<NewJob, Problem> {
+async fn child(intake: &mut Intake<'_>, group: &JobRequest, value: &Value) -> Result<NewJob, Problem> {
     let bytes = serde_json::to_vec(value).map_err(|_| Problem::internal())?;
     let mut request: JobRequest = decode(&bytes)?;
     let mut faults = Faults::default();
-    faults.check(request.kind != KIND, "/kind", || "must be another kind: groups can't hold groups".to_owned());
+    let has_jobs = [KIND, BROADCAST].contains(&request.kind.as_str());
+    faults.check(!has_jobs, "/kind", || "must be another kind: groups can't hold groups, nor broadcasts".to_owned());
     faults.check(request.dedup.is_none(), "/dedup", || {
         "must be absent in a group: give the group itself a dedup key".to_owned()
     });
@@ -110,7 +115,7 @@ fn child(intake: &mut Intake<'_>, group: &JobRequest, value: &Value) -> Result<N
     if silent(&request, "runAt") {
         request.run_at = request.run_at.or(group.run_at);
     }
-    let child = job::new_job(intake, request)?;
+    let child = job::new_job(intake, request).await?;
     if child.task.as_ref().is_some_and(|task| task.on_busy == OnBusy::Reject) {
         let detail = "must be another one in a group, whose jobs are all made or none: enqueue waits";
         return Err(Problem::field("/payload/onBusy", detail));
@@ -123,7 +128,7 @@ fn payload_of(jobs: usize) -> Value {
     serde_json::to_value(GroupPayload { jobs }).unwrap_or_default()
 }
 
-/// The group that repeats those jobs of a group that did not complete.
+/// The group, or the broadcast, that repeats those of its jobs that did not complete.
 pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJob, Problem> {
     let filter = JobFilter {
         parent_id: Some(group.id),
@@ -136,6 +141,13 @@ pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJ
     unsuccessful.reverse();
     let id = JobId::new();
     let children = unsuccessful.iter().map(|job| job::repeat_alone(known, job)).collect::<Result<Vec<_>, _>>()?;
+    let payload = if group.kind == KIND {
+        payload_of(children.len())
+    } else {
+        let mut payload = group.payload.clone();
+        payload["boards"] = children.len().into();
+        payload
+    };
     if children.is_empty() {
         tracing::error!(job_id = %group.id, "a group ended badly, but none of its jobs is there that did");
         return Err(Problem::internal());
@@ -146,8 +158,8 @@ pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJ
         kind: group.kind.clone(),
         queue: group.queue.clone(),
         priority: group.priority,
-        payload: payload_of(children.len()),
-        payload_version: VERSION,
+        payload,
+        payload_version: group.payload_version,
         retry: group.retry,
         timeout_ms: None,
         run_at: None,
@@ -159,5 +171,6 @@ pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJ
         task: None,
         dedup: None,
         children,
+        coordination: None,
     })
 }

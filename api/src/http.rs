@@ -108,5 +108,6 @@ pub(crate) fn new_job(app: &App, caller: &Caller, request: JobRequest) -> Result
         dedup: None,
         children: Vec::new(),
         task: None,
+        coordination: None,
     })
 }

@@ -173,13 +173,23 @@ pub(crate) async fn once(
     key: Option<&Bound>,
     act: impl AsyncFnOnce() -> Result<Value, Problem>,
 ) -> Result<Response, Problem> {
-    let Some(key) = key else { return Ok(Json(act().await?).into_response()) };
+    let act = async || act().await.map(|answer| (answer.clone(), answer));
+    once_with_secret(app, key, act).await
+}
+
+/// As [`once`], for an answer that holds a secret: `act` gives it, and what is kept of it.
+pub(crate) async fn once_with_secret(
+    app: &App,
+    key: Option<&Bound>,
+    act: impl AsyncFnOnce() -> Result<(Value, Value), Problem>,
+) -> Result<Response, Problem> {
+    let Some(key) = key else { return Ok(Json(act().await?.0).into_response()) };
     let _turn = app.joined.turn(key).await;
     if let Some(stored) = key.recall(app).await? {
         return Ok(replayed(Json(stored.answer).into_response()));
     }
-    let answer = act().await?;
-    match app.backend.store.remember(key.record(app, StatusCode::OK, answer.clone())).await? {
+    let (answer, kept) = act().await?;
+    match app.backend.store.remember(key.record(app, StatusCode::OK, kept)).await? {
         Some(stored) => Ok(replayed(Json(key.same_request(stored)?.answer).into_response())),
         None => Ok(Json(answer).into_response()),
     }

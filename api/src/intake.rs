@@ -7,7 +7,9 @@ use errand_common::{
     wire::engine::EngineInfo,
 };
 
-use crate::{attachment::Attachment, auth::Caller, engines::Known, problem::Problem, state::App};
+use crate::{
+    attachment::Attachment, auth::Caller, coordination::places::Places, engines::Known, problem::Problem, state::App,
+};
 
 /// See the module.
 pub(crate) struct Intake<'a> {
@@ -16,6 +18,10 @@ pub(crate) struct Intake<'a> {
     known: Arc<Known>,
     /// The engine that the tenant chose for tasks that name none.
     chosen: Option<String>,
+    /// What payloads name.
+    pub(crate) places: Places<'a>,
+    /// The client waits for what comes of it.
+    pub(crate) awaited: bool,
     /// Contents of the attachments of all that was judged right.
     contents: Vec<AttachmentContent>,
 }
@@ -24,7 +30,13 @@ impl<'a> Intake<'a> {
     pub(crate) async fn open(app: &'a App, caller: &'a Caller) -> Result<Self, Problem> {
         let known = app.engines.known().await?;
         let chosen = app.engines.chosen_by(&caller.tenant).await?;
-        Ok(Self { app, caller, known, chosen, contents: Vec::new() })
+        let places = Places::new(app, &caller.tenant);
+        Ok(Self { app, caller, known, chosen, places, awaited: false, contents: Vec::new() })
+    }
+
+    /// The same, for a client that waits.
+    pub(crate) fn awaited(self, awaited: bool) -> Self {
+        Self { awaited, ..self }
     }
 
     /// The engine asked for, or the tenant's, or the fleet's; `pointer` is where the client named it.

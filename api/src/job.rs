@@ -3,13 +3,16 @@
 use errand_common::{
     domain::{Job, JobId, RetryPolicy, Timestamp},
     port::store::NewJob,
-    wire::{group::KIND as GROUP, http::KIND as HTTP, task::KIND as TASK},
+    wire::{coordination::BROADCAST, group::KIND as GROUP, http::KIND as HTTP, task::KIND as TASK},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
+    coordination::payload::{
+        self, AskUserPayload, BroadcastPayload, LeadMessagePayload, NudgePayload, OnAgent, SoulWritePayload,
+    },
     dedup::DedupRequest,
     engines::Known,
     extract::{Int, Wanted, decode},
@@ -23,7 +26,7 @@ use crate::{
     view::schema,
 };
 
-/// Kinds that can be submitted.
+/// Kinds that can be submitted, beside those of [`payload`].
 const KINDS: &[&str] = &[TASK, HTTP, GROUP];
 /// What the name of a queue must be.
 pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
@@ -32,7 +35,7 @@ pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobRequest {
-    /// What sort of work it is: `task`, `http`, `group`.
+    /// What sort of work it is: `task`, `http`, `group`; `nudge`, `soul_read`, `soul_write`, `ask_user`, `lead_message`, `broadcast`.
     #[schema(example = "task")]
     pub(crate) kind: String,
     /// The input, by the kind's schema: for a `task`, the body of `POST /agent/tasks`.
@@ -78,6 +81,18 @@ pub(crate) enum Payload {
     Http(HttpRequest),
     /// `group`
     Group(GroupRequest),
+    /// `nudge`
+    Nudge(NudgePayload),
+    /// `soul_read`
+    SoulRead(OnAgent),
+    /// `soul_write`
+    SoulWrite(SoulWritePayload),
+    /// `ask_user`
+    AskUser(AskUserPayload),
+    /// `lead_message`
+    LeadMessage(LeadMessagePayload),
+    /// `broadcast`
+    Broadcast(BroadcastPayload),
 }
 
 /// How a job is retried.
@@ -112,16 +127,19 @@ pub(crate) fn is_queue_name(name: &str) -> bool {
 }
 
 /// The job, with every fault of the request found.
-pub(crate) fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<NewJob, Problem> {
-    if !KINDS.contains(&request.kind.as_str()) {
-        let detail = format!("unknown kind {:?}; known are: {}", request.kind, KINDS.join(", "));
+pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<NewJob, Problem> {
+    let known = [KINDS, payload::KINDS].concat();
+    if !known.contains(&request.kind.as_str()) {
+        let detail = format!("unknown kind {:?}; known are: {}", request.kind, known.join(", "));
         return Err(Problem::field("/kind", detail).coded("unknown_kind"));
     }
     let mut request = request;
     let dedup = request.dedup.take().map(|dedup| dedup.judge(&request.kind, request.run_at)).transpose();
     let made = match request.kind.as_str() {
-        GROUP => group::new_job(intake, request),
+        // Its jobs are made by this function too.
+        GROUP => Box::pin(group::new_job(intake, request)).await,
         HTTP => http::new_job(intake.app, intake.caller, request),
+        kind if payload::KINDS.contains(&kind) => payload::new_job(intake, request).await,
         _ => task_of(request)
             .and_then(|(task, beyond)| task::new_job(intake, task, beyond, "/payload").map_err(above_payload)),
     };
@@ -197,10 +215,14 @@ pub(crate) fn check_metadata(metadata: Option<&Map<String, Value>>, pointer: &st
         .check(bytes <= limit::METADATA_BYTES, pointer, || format!("may take {} bytes at most", limit::METADATA_BYTES));
 }
 
-/// The job that repeats one which has ended; of a group, with those of its jobs that did not complete.
+/// The job that repeats one which has ended; of a group or a broadcast, with those of its jobs that did not complete. What else
+/// was kept with a job of coordination is handed down by the store.
 pub(crate) async fn repeat(app: &App, job: &Job) -> Result<NewJob, Problem> {
     let known = app.engines.known().await?;
-    if job.kind == GROUP { group::repeat(app, &known, job).await } else { repeat_alone(&known, job) }
+    match job.kind.as_str() {
+        GROUP | BROADCAST => group::repeat(app, &known, job).await,
+        _ => repeat_alone(&known, job),
+    }
 }
 
 /// As [`repeat`], of a job that is no group.
@@ -227,6 +249,7 @@ pub(crate) fn repeat_alone(known: &Known, job: &Job) -> Result<NewJob, Problem> 
         dedup: None,
         children: Vec::new(),
         task: None,
+        coordination: None,
     })
 }
 

@@ -6,6 +6,7 @@
 //! * `scope`: what a caller may see.
 //! * `extract`, `auth`, `idempotency`, `observe`, `problem`: what every request goes through.
 //! * `submit`: the batcher that lets submissions share commits.
+//! * `coordination`: speaking with agents behind gateways.
 //! * `relay`: streams to watchers, over SSE and WebSocket.
 
 mod attachment;
@@ -13,6 +14,7 @@ mod auth;
 mod budget;
 mod cached;
 mod cancel;
+mod coordination;
 mod dedup;
 mod engines;
 mod extract;

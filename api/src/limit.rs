@@ -101,3 +101,37 @@ pub(crate) const WS_AUTH: Duration = Duration::from_secs(10);
 pub(crate) const WS_CLOSE: Duration = Duration::from_secs(1);
 /// Longest time one frame may take to be handed to a WebSocket.
 pub(crate) const WS_SEND: Duration = Duration::from_secs(10);
+/// How long a message to an agent is tried, from its submission.
+pub(crate) const DELIVERY_WINDOW: Duration = Duration::from_secs(600);
+/// How long one is tried for which the client waits, from its first send.
+pub(crate) const AWAITED_WINDOW: Duration = Duration::from_secs(45);
+/// One attempt at a message to an agent, if the client says nothing, in seconds.
+pub(crate) const MESSAGE_TIMEOUT_SECONDS: i64 = 120;
+/// How long the reader of a soul waits.
+pub(crate) const SOUL_WAIT: Duration = Duration::from_secs(60);
+/// Largest JSON Schema of an answer, in bytes.
+pub(crate) const ANSWER_SCHEMA_BYTES: usize = 64 * 1024;
+/// How long a question may wait at most: a year.
+pub(crate) const LONGEST_QUESTION: Duration = Duration::from_secs(366 * 86_400);
+/// Most boards of one broadcast.
+pub(crate) const BROADCAST_BOARDS: usize = 1_000;
+/// Most agents of a board that hear of its chat.
+pub(crate) const CHAT_AGENTS: u32 = 1_000;
+/// Entries of a page of board memory, if the client says nothing; and the most of one.
+pub(crate) const MEMORY_PAGE: u32 = 200;
+/// Most tags of an item of board memory.
+pub(crate) const MEMORY_TAGS: usize = 64;
+/// Longest tag, and longest source, of an item of board memory, in characters.
+pub(crate) const TAG_CHARS: usize = 256;
+/// Longest secret of a gateway, in bytes.
+pub(crate) const GATEWAY_TOKEN_BYTES: usize = 4_096;
+/// Longest session of an agent, in characters.
+pub(crate) const SESSION_KEY_CHARS: usize = 255;
+/// Open questions of a board that are withdrawn in one step when it is removed.
+pub(crate) const WITHDRAWN_AT_ONCE: u32 = 200;
+/// Time between two looks at the audit on behalf of a watcher.
+pub(crate) const ACTIVITY_POLL: Duration = Duration::from_secs(1);
+/// Lines of the audit that are read at once on behalf of a watcher.
+pub(crate) const ACTIVITY_PAGE: u32 = 200;
+/// A line of the audit is committed at most so long after it got its id.
+pub(crate) const ACTIVITY_OVERLAP: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use utoipa::{
         Components, ContentBuilder, HttpMethod, OpenApi, Ref, RefOr, Required, ResponseBuilder,
         path::{Operation, ParameterBuilder, ParameterIn},
         schema::{ObjectBuilder, Type},
-        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
@@ -31,6 +31,15 @@ use crate::{
         (name = "sessions", description = "Conversations"),
         (name = "jobs", description = "Work of any kind"),
         (name = "streams", description = "Watching, from the beginning or from a position"),
+        (name = "gateways", description = "Servers that run agents"),
+        (name = "boards", description = "Where a lead and its agents work together, and what is left there"),
+        (name = "agents", description = "Agents behind gateways"),
+        (name = "coordination", description = "What agents ask of Errand, with their own token"),
+        (name = "agent-lead", description = "For the lead of a board"),
+        (name = "agent-worker", description = "For any agent of a board"),
+        (name = "agent-main", description = "For a gateway's own agent"),
+        (name = "questions", description = "Questions to people"),
+        (name = "activity", description = "Who did what to whom"),
         (name = "keys", description = "API keys"),
         (name = "fleet", description = "Queues and workers"),
         (name = "operations", description = "For those who run it"),
@@ -38,8 +47,9 @@ use crate::{
 )]
 struct Head;
 
-/// The names of the two kinds of credentials.
+/// The names of the kinds of credentials.
 const API_KEY: &str = "api_key";
+const AGENT_TOKEN: &str = "agent_token";
 const USER_TOKEN: &str = "user_token";
 
 pub(crate) fn head() -> OpenApi {
@@ -61,10 +71,13 @@ pub fn openapi() -> OpenApi {
     );
     components.add_security_scheme(API_KEY, bearer);
     components.add_security_scheme(USER_TOKEN, user_token());
+    components.add_security_scheme(AGENT_TOKEN, agent_token());
     for (path, item) in &mut document.paths.paths {
         let operations = [
             (HttpMethod::Get, &mut item.get),
             (HttpMethod::Post, &mut item.post),
+            (HttpMethod::Put, &mut item.put),
+            (HttpMethod::Patch, &mut item.patch),
             (HttpMethod::Delete, &mut item.delete),
         ];
         for (method, operation) in operations {
@@ -83,30 +96,66 @@ fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
     if !path.starts_with("/api/") {
         return;
     }
-    let either = [API_KEY, USER_TOKEN].map(|scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []));
-    operation.security = Some(either.into());
-    refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
+    let requirement = |scheme: &&str| SecurityRequirement::new::<_, [&str; 0], &str>(*scheme, []);
+    operation.security = Some(credentials(operation).iter().map(requirement).collect());
+    if is_coordination(operation) {
+        refuse(operation, "400", "A header is wrong");
+        refuse(operation, "422", "Something in the request is wrong; `errors` says what, and what is allowed");
+    } else {
+        refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
+    }
     refuse(
         operation,
         "401",
         "`unauthenticated`: no API key, or one that is unknown or revoked; no user's token, or one that is expired or not trusted",
     );
-    refuse(operation, "403", "`forbidden`: the key or token lacks the scope");
+    refuse(operation, "403", "`forbidden`: the key or token lacks the scope, or the agent may not do that");
     refuse(operation, "429", "`rate_limited`: too many failed authentications from this address (20 a minute)");
-    if path.contains("{id}") {
+    if path.contains("id}") {
         refuse(operation, "404", "`not_found`: no such thing in this tenant, or another user's");
     }
     if path == "/api/v1/stream" {
         refuse(operation, "426", "`upgrade_required`: this route speaks WebSocket only");
     }
-    if *method == HttpMethod::Post {
-        operation.parameters.get_or_insert_default().push(idempotency_key().into());
+    let has_body = matches!(method, HttpMethod::Post | HttpMethod::Put | HttpMethod::Patch);
+    if has_body {
         refuse(operation, "413", "`payload_too_large`: the body is larger than `server.body_limit_kib`");
-        refuse(operation, "422", "`idempotency_mismatch`: the key was used for another request");
         if operation.request_body.is_some() {
             refuse(operation, "415", "`unsupported_media_type`: the body must be application/json");
         }
     }
+    if matches!(method, HttpMethod::Post | HttpMethod::Put) {
+        operation.parameters.get_or_insert_default().push(idempotency_key().into());
+        refuse(operation, "422", "`idempotency_mismatch`: the key was used for another request");
+    }
+}
+
+/// Tags of the routes where what is wrong in a request is 422.
+const COORDINATION: &[&str] = &["gateways", "boards", "agents", "coordination", "questions", "activity"];
+
+fn has_tag(operation: &Operation, wanted: impl Fn(&str) -> bool) -> bool {
+    operation.tags.iter().flatten().any(|tag| wanted(tag))
+}
+
+fn is_coordination(operation: &Operation) -> bool {
+    has_tag(operation, |tag| COORDINATION.contains(&tag))
+}
+
+/// Who may call it.
+fn credentials(operation: &Operation) -> &'static [&'static str] {
+    if has_tag(operation, |tag| tag == "coordination") {
+        &[AGENT_TOKEN]
+    } else if has_tag(operation, |tag| tag.starts_with("agent-")) {
+        &[API_KEY, USER_TOKEN, AGENT_TOKEN]
+    } else {
+        &[API_KEY, USER_TOKEN]
+    }
+}
+
+/// Of agents.
+fn agent_token() -> SecurityScheme {
+    let description = "An agent's token, `errand_agent_…`; `Authorization: Bearer` takes it too.";
+    SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("X-Agent-Token", description)))
 }
 
 /// Of end users; the configuration says which are taken.

@@ -186,6 +186,18 @@ impl From<StoreError> for Problem {
     }
 }
 
+/// What is wrong in a body, a path or a query is 422 where the clients of an interface expect that. A wrong header stays 400.
+pub(crate) async fn unprocessable(mut response: Response) -> Response {
+    let Some(problem) = response.extensions_mut().get_mut::<Problem>() else { return response };
+    let is_header = |error: &FieldError| error.pointer.starts_with("header:");
+    if problem.status != StatusCode::BAD_REQUEST || problem.errors.iter().all(is_header) {
+        return response;
+    }
+    problem.status = StatusCode::UNPROCESSABLE_ENTITY;
+    *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+    response
+}
+
 /// An error with all its causes, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     extract::DefaultBodyLimit,
     http::{StatusCode, Uri},
-    middleware::from_fn_with_state,
+    middleware::{from_fn_with_state, map_response},
     response::IntoResponse,
     routing::{any, get},
 };
@@ -15,7 +15,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{observe, openapi, problem::Problem, route, state::App};
+use crate::{
+    observe, openapi,
+    problem::{self, Problem},
+    route,
+    state::App,
+};
 
 /// Every route that the OpenAPI document describes, but `/metrics`.
 pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
@@ -53,6 +58,37 @@ fn rest() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::worker_drain::drain_worker))
         .routes(routes!(route::key_create::create_key, route::key_list::list_keys))
         .routes(routes!(route::key_revoke::revoke_key))
+        .merge(coordination())
+}
+
+/// Gateways, boards and agents, and what agents do with their tokens. What is wrong in a request is 422 here.
+fn coordination() -> OpenApiRouter<Arc<App>> {
+    use route::coordination::{
+        activity, agent, agent_provision, agent_token, ask_user, board, broadcast, gateway, heartbeat, lead_message,
+        memory, nudge, question, soul,
+    };
+    OpenApiRouter::new()
+        .routes(routes!(gateway::create_gateway, gateway::list_gateways))
+        .routes(routes!(gateway::show_gateway, gateway::change_gateway, gateway::remove_gateway))
+        .routes(routes!(board::create_board, board::list_boards))
+        .routes(routes!(board::show_board, board::change_board, board::remove_board))
+        .routes(routes!(memory::post_memory, memory::list_memory))
+        .routes(routes!(agent::create_agent, agent::list_agents))
+        .routes(routes!(agent::show_agent, agent::change_agent, agent::remove_agent))
+        .routes(routes!(agent_token::replace_token))
+        .routes(routes!(agent_provision::provision_agent))
+        .routes(routes!(question::list_questions))
+        .routes(routes!(question::show_question))
+        .routes(routes!(question::answer_question))
+        .routes(routes!(activity::list_activity))
+        .routes(routes!(nudge::nudge_agent))
+        .routes(routes!(soul::read_soul, soul::write_soul))
+        .routes(routes!(ask_user::ask_user))
+        .routes(routes!(lead_message::message_lead))
+        .routes(routes!(broadcast::broadcast))
+        .routes(routes!(memory::post_memory_as_agent, memory::list_memory_as_agent))
+        .routes(routes!(heartbeat::beat))
+        .route_layer(map_response(problem::unprocessable))
 }
 
 /// Streams to watchers.
@@ -61,6 +97,18 @@ fn relay() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::stream::watch_session))
         .routes(routes!(route::stream::watch_job))
         .routes(routes!(route::stream::open_socket))
+        .merge(board_streams())
+}
+
+/// As [`coordination`], of streams.
+fn board_streams() -> OpenApiRouter<Arc<App>> {
+    use route::coordination::{activity, memory_stream};
+    OpenApiRouter::new()
+        .routes(routes!(memory_stream::watch_board))
+        .routes(routes!(memory_stream::watch_memory))
+        .routes(routes!(memory_stream::watch_memory_as_agent))
+        .routes(routes!(activity::watch_activity))
+        .route_layer(map_response(problem::unprocessable))
 }
 
 /// How the process is.

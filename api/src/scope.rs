@@ -33,5 +33,7 @@ pub(crate) async fn stream(app: &App, caller: &Caller, stream: Stream) -> Result
     Ok(match stream {
         Stream::Job(id) => job(app, caller, id).await?.is_some(),
         Stream::Session(id) => session(app, caller, id).await?.is_some(),
+        // What is on a board is nobody's own.
+        Stream::Board(_) => true,
     })
 }

@@ -2,13 +2,13 @@
 
 use errand_common::{
     domain::{Job, JobId},
-    wire::group,
+    wire::{coordination, group},
 };
 
 use crate::{problem::Problem, state::App, view::JobView};
 
 /// Kinds whose jobs have children.
-const PARENTS: &[&str] = &[group::KIND];
+const PARENTS: &[&str] = &[group::KIND, coordination::BROADCAST];
 
 /// One job.
 pub(crate) async fn job(app: &App, job: Job) -> Result<JobView, Problem> {

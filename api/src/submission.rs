@@ -63,7 +63,7 @@ pub(crate) async fn submit(
     match app.submitter.submit(submission).await? {
         Submitted::Done(results) => match results.into_iter().next() {
             Some(Ok(created)) => Ok(Accepted::new(&created, false)),
-            Some(Err(refused @ Refused::SessionBusy { .. })) => Err(busy(format!("The {refused}"))),
+            Some(Err(refused)) => Err(refusal(&refused)),
             None => {
                 tracing::error!("the store gave no result for a job");
                 Err(Problem::internal())
@@ -97,6 +97,21 @@ pub(crate) async fn born(app: &App, job: &Job) -> Result<JobState, Problem> {
     let queued = first.iter().find(|event| event.kind == EventType::Queued);
     let state = queued.and_then(|event| event.data.get("state")?.as_str()?.parse().ok());
     Ok(state.unwrap_or(job.state))
+}
+
+/// Why a job was not made.
+pub(crate) fn refusal(refused: &Refused) -> Problem {
+    match refused {
+        Refused::SessionBusy { .. } => busy(format!("The {refused}")),
+        Refused::TooManyBoards { .. } => {
+            too_many_boards(format!("{refused}: name fewer in board_ids, or send a shorter message"))
+        }
+    }
+}
+
+/// 422: a broadcast would go to more boards than one may.
+pub(crate) fn too_many_boards(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_boards", detail)
 }
 
 /// 409: the session has an unfinished task, and the client asked to be refused then.
@@ -139,8 +154,8 @@ pub(crate) async fn answer<A: Serialize, E: Serialize>(
 }
 
 async fn end_within(app: &App, caller: &Caller, id: JobId, wait: Duration) -> Result<Option<Job>, Problem> {
-    match wait::for_end(app, &caller.tenant, id, wait).await {
-        Ok(job) => Ok(job.filter(|job| job.state.is_terminal())),
+    match wait::for_outcome(app, &caller.tenant, id, wait).await {
+        Ok(job) => Ok(job.filter(|job| wait::is_outcome(job.state))),
         // The job is durable: a store that is away for now must not make the answer an error.
         Err(problem) if problem.status == StatusCode::SERVICE_UNAVAILABLE => Ok(None),
         Err(problem) => Err(problem),

@@ -255,6 +255,7 @@ fn assemble(
             metered: engine.capabilities["metered"] == true,
             interruption: Interruption::Task,
         }),
+        coordination: None,
     }
 }
 
@@ -302,6 +303,7 @@ pub(crate) fn repeat(known: &Known, job: &Job) -> Result<NewJob, Problem> {
             attachments: payload.attachments,
             interruption: Interruption::Task,
         }),
+        coordination: None,
     })
 }
 

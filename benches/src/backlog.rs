@@ -145,6 +145,7 @@ fn job(number: usize) -> NewJob {
         dedup: None,
         children: Vec::new(),
         task: None,
+        coordination: None,
     }
 }
 

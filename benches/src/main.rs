@@ -2,6 +2,7 @@
 //!
 //! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `approval`: how soon a decision reaches who waits.
 //!   `backlog`, `flood`: what much waiting work costs.
+//!   `gateway`: messages to agents over one connection, and over many.
 //! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
 //! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
 //!   afterwards, `report` prints.
@@ -15,6 +16,7 @@ mod cpu;
 mod fleet;
 mod flood;
 mod flush;
+mod gateway;
 mod lag;
 mod load;
 mod memory;
@@ -57,6 +59,8 @@ enum Drill {
     Approval(approval::Options),
     /// Many tasks that stream at once on one worker
     Tasks(tasks::Options),
+    /// Messages to a gateway's agents over one connection, and over one for each call
+    Gateway(gateway::Options),
     /// SIGKILL of one of two workers
     Recovery(recovery::Options),
     /// Restart of four workers under load, one after the other
@@ -109,6 +113,7 @@ fn run(arguments: Arguments) -> Result<Vec<Report>> {
             Drill::Flood(options) => vec![flood::run(&options).await?],
             Drill::Approval(options) => vec![approval::run(&options).await?],
             Drill::Tasks(options) => vec![tasks::run(&options).await?],
+            Drill::Gateway(options) => vec![gateway::run(&options).await?],
             Drill::Recovery(options) => vec![recovery::run(&options).await?],
             Drill::Rolling(options) => vec![rolling::run(&options).await?],
             Drill::Flush(options) => vec![flush::run(&options).await?],

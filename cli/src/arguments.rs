@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use errand_common::telemetry::log;
 
 use crate::command::{
-    api, dev, doctor, engines, jobs, keys, migrate, queues, sessions, submit, usage, worker, workers,
+    agents, api, boards, dev, doctor, engines, gateways, jobs, keys, migrate, questions, queues, sessions, submit,
+    usage, worker, workers,
 };
 
 /// Errand runs jobs for fleets of AI agents.
@@ -81,7 +82,22 @@ pub(crate) enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::Keys),
-    /// Check configuration, database, engines and server, and say what to do
+    /// List, add and remove gateways of agents
+    #[command(subcommand)]
+    Gateways(gateways::Gateways),
+    /// List, add and remove boards
+    #[command(subcommand)]
+    Boards(boards::Boards),
+    /// List, add, provision and remove agents
+    #[command(subcommand)]
+    Agents(agents::Agents),
+    /// List questions to people, and answer them
+    #[command(subcommand)]
+    Questions(questions::Questions),
+    /// Replace tokens
+    #[command(subcommand)]
+    Tokens(agents::Tokens),
+    /// Check configuration, database, engines, gateways and server, and say what to do
     Doctor(doctor::Doctor),
     /// Bring a database's schema up to date
     Migrate(migrate::Migrate),

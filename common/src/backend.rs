@@ -16,6 +16,7 @@ use crate::{
         store::{Consequences, Stop},
     },
     telemetry::metric,
+    vault::{SealingKey, Vault},
     wire::control::Signal,
 };
 
@@ -30,6 +31,9 @@ pub enum OpenError {
     /// `redis.url` can't be used.
     #[error("Redis can't be used: redis.url {0}")]
     RedisUrl(String),
+    /// The key that is kept in the database is none.
+    #[error("the key in the database that seals secrets can't be read; set [secrets] keys")]
+    SealingKey,
     /// Nobody answers at `redis.url`.
     #[error("Redis does not answer")]
     Redis(#[from] redis::Failure),
@@ -52,6 +56,20 @@ pub struct Backend {
     pub gates: Arc<dyn Gates>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// What seals secrets.
+    pub vault: Arc<Vault>,
+}
+
+/// The configured keys, and the one that the installation made for itself, if it ever did: what that sealed opens still. It is
+/// made where none is configured.
+async fn open_vault(config: &Config, store: &dyn Store) -> Result<Vault, OpenError> {
+    let mut keys: Vec<_> = config.secrets.keys.iter().filter_map(|key| SealingKey::parse(key.expose())).collect();
+    let fresh = keys.is_empty().then(SealingKey::generate);
+    let kept = store.sealing_key(fresh.as_deref()).await.map_err(sql::OpenError::from)?;
+    keys.extend(kept.as_deref().and_then(SealingKey::parse));
+    let mut keys = keys.into_iter();
+    let first = keys.next().ok_or(OpenError::SealingKey)?;
+    Ok(Vault::new(first, keys.collect()))
 }
 
 impl OpenError {
@@ -99,7 +117,8 @@ impl Backend {
                 (Arc::new(MemoryQueue::default()), Arc::new(MemoryBus::default()), Arc::new(MemoryGates::default()))
             }
         };
-        Ok(Self { store, queue, bus, gates, clock: Arc::new(SystemClock) })
+        let vault = Arc::new(open_vault(config, store.as_ref()).await?);
+        Ok(Self { store, queue, bus, gates, clock: Arc::new(SystemClock), vault })
     }
 
     /// What answers at `redis.url`; `None` if it is not set.
@@ -138,10 +157,16 @@ impl Backend {
         for event in consequences.events {
             let Ok(text) = serde_json::to_string(&event) else { continue };
             let payload: Arc<str> = text.into();
+            if let Some(board) = event.board_id {
+                messages.push(BusMessage { topic: Topic::Stream(Stream::Board(board)), payload });
+                continue;
+            }
             if let Some(session) = event.session_id {
                 messages.push(BusMessage { topic: Topic::Stream(Stream::Session(session)), payload: payload.clone() });
             }
-            messages.push(BusMessage { topic: Topic::Stream(Stream::Job(event.job_id)), payload });
+            if let Some(job) = event.job_id {
+                messages.push(BusMessage { topic: Topic::Stream(Stream::Job(job)), payload });
+            }
         }
         // Side by side: a slow queue must not hold up a signal to stop.
         let mut ready = consequences.ready;

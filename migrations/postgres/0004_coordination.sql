@@ -60,6 +60,7 @@ CREATE UNIQUE INDEX agents_one_lead ON agents (board_id) WHERE role = 'lead';
 CREATE UNIQUE INDEX agents_by_token ON agents (token_hash) WHERE token_hash IS NOT NULL;
 CREATE UNIQUE INDEX agents_by_session ON agents (gateway_id, session_key);
 CREATE INDEX agents_by_board ON agents (board_id, id) WHERE board_id IS NOT NULL;
+CREATE INDEX agents_by_provision ON agents (provision_job) WHERE provision_job IS NOT NULL;
 CREATE INDEX agents_by_tenant ON agents (tenant, id);
 
 -- What agents and people put on a board.
@@ -75,17 +76,19 @@ CREATE TABLE memories (
     question_id uuid, -- the question it answered
     created_at  bigint NOT NULL
 );
-CREATE INDEX memories_by_board ON memories (board_id, is_chat, id);
+CREATE INDEX memories_by_board ON memories (board_id, id);
 
 -- The numbered stream of a board.
 CREATE TABLE board_events (
     board_id   uuid   NOT NULL,
     seq        bigint NOT NULL,
     ts         bigint NOT NULL,
+    job_id     uuid, -- the job it is about
     type       text   NOT NULL,
     data       text   NOT NULL,
     PRIMARY KEY (board_id, seq)
 );
+CREATE INDEX board_events_by_age ON board_events (ts);
 
 -- The audit of who did what to whom.
 CREATE TABLE activities (
@@ -132,6 +135,8 @@ CREATE INDEX questions_by_tenant ON questions (tenant, id);
 
 -- A job of coordination: what is told of it when it ends, and until when it may be delivered.
 ALTER TABLE jobs ADD COLUMN told text; -- JSON: the activity that its end is
+ALTER TABLE jobs ADD COLUMN told_at bigint; -- when that was written
 ALTER TABLE jobs ADD COLUMN window_ms bigint; -- how long it may be tried, from the first send or from its making
 ALTER TABLE jobs ADD COLUMN window_from_send bigint; -- 1: from the first send
+ALTER TABLE jobs ADD COLUMN window_put_off_ms bigint; -- how long it was put off since its window began: that does not count
 ALTER TABLE jobs ADD COLUMN first_sent_at bigint;

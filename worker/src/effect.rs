@@ -67,11 +67,12 @@ pub(crate) enum End {
     },
     /// It was sent, and no whole answer came.
     Doubt(String),
+    /// It may have been done, can't be found out, and must not be sent again.
+    Ambiguous(String),
 }
 
 /// What a destination says of an earlier call.
 #[derive(Clone, PartialEq, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "plain HTTP can't be asked; destinations with a history can"))]
 pub(crate) enum Asked {
     /// It did it, with this answer.
     Done(Value),
@@ -114,7 +115,7 @@ pub(crate) async fn perform(
     // The gate first: whoever is held back there has intended nothing.
     let passage = Passage::enter(&context.backend, policies, &destination)
         .await
-        .map_err(|Closed { until, reason }| HandlerFailure::HeldBack { until, reason })?;
+        .map_err(|Closed { until, reason }| HandlerFailure::HeldBack { until, reason: reason.as_str() })?;
     let effect = NewEffect { ordinal, kind: kind.to_owned(), destination, fingerprint };
     let intended = context.intend(effect).await.map_err(unwritten)?;
     let step = Step { context, ordinal, call, kind };
@@ -199,6 +200,7 @@ impl Step<'_> {
                 }
                 Asked::NotThere | Asked::Unknown => Err(self.ambiguous(&message)),
             },
+            End::Ambiguous(message) => Err(self.ambiguous(&message)),
         }
     }
 

@@ -300,7 +300,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 fn count(claimed: &Claimed, outcome: &Outcome, took: Duration) {
     let class = match outcome {
-        Outcome::Completed { .. } => "ok",
+        Outcome::Completed { .. } | Outcome::AwaitingAnswer { .. } => "ok",
         Outcome::Failed { failure } | Outcome::Retry { failure, .. } => failure.class.as_str(),
         Outcome::Snoozed { .. } | Outcome::HeldBack { .. } | Outcome::HandedBack { .. } => return,
     };
@@ -351,7 +351,15 @@ pub(crate) mod tests {
             dedup_key: None,
             tail_seq: 0,
         };
-        Claimed { job, fence, snoozed_since: None, cut_off_at: None, resumes: false }
+        Claimed {
+            job,
+            fence,
+            snoozed_since: None,
+            cut_off_at: None,
+            resumes: false,
+            window_ends_at: None,
+            window: None,
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,6 +51,12 @@ impl Policies {
         Self { usual, of: of.collect() }
     }
 
+    /// One call at a time, whatever becomes of it: order, not protection.
+    pub(crate) fn one_at_a_time(config: &config::Gates, held: Duration) -> Self {
+        let usual = Policy { concurrency: 1, min_calls: u32::MAX, ..Self::new(config, held).usual };
+        Self { usual, of: BTreeMap::new() }
+    }
+
     fn policy(&self, destination: &str) -> Policy {
         self.of.get(destination).copied().unwrap_or(self.usual)
     }

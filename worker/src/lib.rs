@@ -8,14 +8,17 @@
 //!
 //! * [`run()`]: puts it together and drains it.
 //! * [`engine`]: what runs prompts; [`guard`]: owns the processes they start.
+//! * [`gateway`]: the client of OpenClaw gateways; [`probe`]: a look at all that are known.
 
 mod control;
+mod directory;
 mod duty;
 mod effect;
 pub mod engine;
 mod execute;
 mod fetch;
 mod gate;
+pub mod gateway;
 pub mod guard;
 mod handler;
 mod health;
@@ -23,6 +26,7 @@ mod lease;
 mod metered;
 mod outcome;
 mod pace;
+pub mod probe;
 mod refill;
 mod registry;
 mod retain;

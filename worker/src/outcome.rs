@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{
-        Failure, FailureClass, Timestamp, gate,
-        retry::{Circumstances, Decision, after_failure},
+        Failure, FailureClass, Timestamp,
+        retry::{Circumstances, Decision, after_failure, within_window},
     },
     port::store::{Claimed, Outcome},
 };
@@ -28,7 +28,8 @@ pub(crate) fn of_handler(
     moment: Moment,
 ) -> Result<Outcome, Missing> {
     match ended {
-        Ok(Completion { result, message }) => Ok(Outcome::Completed { result, message }),
+        Ok(Completion { result, awaits_answer: true, .. }) => Ok(Outcome::AwaitingAnswer { result }),
+        Ok(Completion { result, message, .. }) => Ok(Outcome::Completed { result, message }),
         Err(HandlerFailure::Missing(missing)) => Err(missing),
         Err(HandlerFailure::Failed { class, code, message, retry_after }) => {
             Ok(of_failure(claimed, failure(claimed, class, code, message), retry_after, moment))
@@ -52,12 +53,12 @@ fn never_cleared_up(failure: &Failure) -> Failure {
 
 /// Puts a job off until its destination may take calls. The longer a job has been there, the wider the time over which those
 /// like it come back: a destination that opens is not stormed, and one that stays closed costs little.
-fn held_back(claimed: &Claimed, until: Timestamp, reason: gate::Reason, moment: Moment) -> Outcome {
+fn held_back(claimed: &Claimed, until: Timestamp, reason: &str, moment: Moment) -> Outcome {
     const NARROWEST: Duration = Duration::from_millis(250);
     const WIDEST: Duration = Duration::from_secs(10);
     let spread = (moment.now.since(claimed.job.created_at) / 4).clamp(NARROWEST, WIDEST);
     let run_at = until.max(moment.now).plus(spread.mul_f64(moment.dice.clamp(0.0, 1.0)));
-    Outcome::HeldBack { run_at, reason: reason.as_str().to_owned() }
+    Outcome::HeldBack { run_at, reason: reason.to_owned() }
 }
 
 /// What follows a failed attempt.
@@ -74,10 +75,32 @@ pub(crate) fn of_failure(
         now: moment.now,
         dice: moment.dice,
     };
-    match after_failure(&failure, &circumstances) {
+    let Some(window) = claimed.window else {
+        return match after_failure(&failure, &circumstances) {
+            Decision::Retry { run_at } => Outcome::Retry { failure, run_at },
+            Decision::GiveUp => Outcome::Failed { failure },
+        };
+    };
+    // A window that opens with the first send had not opened when this run was claimed.
+    let left = claimed.window_ends_at.map_or(window.length, |end| end.since(moment.now));
+    match within_window(&failure, left, &circumstances) {
         Decision::Retry { run_at } => Outcome::Retry { failure, run_at },
+        Decision::GiveUp if left.is_zero() && failure.class.may_pass() => {
+            Outcome::Failed { failure: in_vain(failure, window.length) }
+        }
         Decision::GiveUp => Outcome::Failed { failure },
     }
+}
+
+/// The window is over, and the last attempt failed as those before it.
+fn in_vain(failure: Failure, window: Duration) -> Failure {
+    let time = match window.as_secs() {
+        seconds if seconds >= 120 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} seconds"),
+    };
+    let message =
+        format!("Gateway unreachable after {time} (gateway coordination timeout). Last error: {}", failure.message);
+    Failure { message, ..failure }
 }
 
 /// A failure of this attempt.
@@ -131,6 +154,10 @@ pub(crate) fn missing(
 
 #[cfg(test)]
 mod tests {
+    use errand_common::{
+        domain::{RetryPolicy, gate},
+        port::store::Window,
+    };
     use serde_json::json;
 
     use super::*;
@@ -148,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_completion_is_written_as_it_is() {
-        let completion = Completion { result: json!({"summary": "hi"}), message: Some("hi".into()) };
+        let completion = Completion { message: Some("hi".into()), ..Completion::new(json!({"summary": "hi"})) };
         let outcome = of_handler(&claimed(), Ok(completion), moment());
         assert_eq!(outcome, Ok(Outcome::Completed { result: json!({"summary": "hi"}), message: Some("hi".into()) }));
     }
@@ -188,12 +215,55 @@ mod tests {
         assert_eq!((failure.class, failure.code.as_str()), (FailureClass::Ambiguous, "OUTCOME_UNKNOWN"));
     }
 
+    /// A job with a window of 45 s, of which so much is left; `None`: it opens with this run's first send.
+    fn windowed(left: Option<Duration>) -> Claimed {
+        let window = Window { length: Duration::from_secs(45), from_send: true };
+        let mut claimed =
+            Claimed { window: Some(window), window_ends_at: left.map(|left| moment().now.plus(left)), ..claimed() };
+        claimed.job.retry = RetryPolicy::MESSAGE;
+        claimed
+    }
+
+    #[test]
+    fn within_its_window_a_job_is_tried_on_and_then_fails_with_its_last_words() {
+        let mut claimed = windowed(None);
+        for attempt in [1, 2, 30] {
+            claimed.job.attempt = attempt;
+            let outcome = of_handler(&claimed, failing(FailureClass::Transient, None), moment());
+            assert!(matches!(outcome, Ok(Outcome::Retry { .. })), "{outcome:?}");
+        }
+        let over = windowed(Some(Duration::ZERO));
+        let Ok(Outcome::Failed { failure }) = of_handler(&over, failing(FailureClass::Transient, None), moment())
+        else {
+            panic!("its time is over")
+        };
+        let expected = "Gateway unreachable after 45 seconds (gateway coordination timeout). Last error: no";
+        assert_eq!((failure.class, failure.message.as_str()), (FailureClass::Transient, expected));
+        // What no other attempt helps fails at once, in its own words.
+        let claimed = windowed(Some(Duration::from_secs(9)));
+        let Ok(Outcome::Failed { failure }) = of_handler(&claimed, failing(FailureClass::Auth, None), moment()) else {
+            panic!("another attempt does not help")
+        };
+        assert_eq!(failure.message, "no");
+    }
+
+    #[test]
+    fn a_longer_window_is_told_in_minutes() {
+        let mut over = windowed(Some(Duration::ZERO));
+        over.window = Some(Window { length: Duration::from_secs(600), from_send: false });
+        let Ok(Outcome::Failed { failure }) = of_handler(&over, failing(FailureClass::Transient, None), moment())
+        else {
+            panic!("its time is over")
+        };
+        assert!(failure.message.starts_with("Gateway unreachable after 10 minutes ("), "{}", failure.message);
+    }
+
     #[test]
     fn those_who_are_held_back_come_again_apart_from_each_other() {
         let (claimed, now) = (claimed(), moment().now);
         let until = now.plus(Duration::from_secs(5));
         let run_at = |dice| {
-            let held = Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Open });
+            let held = Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Open.as_str() });
             match of_handler(&claimed, held, Moment { now, dice }) {
                 Ok(Outcome::HeldBack { run_at, reason }) => {
                     assert_eq!(reason, "destination_failing");

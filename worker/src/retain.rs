@@ -5,6 +5,7 @@ use std::time::Duration;
 use errand_common::{
     backend::Backend,
     config,
+    domain::Timestamp,
     port::{
         StoreError,
         store::{Passed, Step},
@@ -85,11 +86,20 @@ impl Retention {
             let step = |walk: &Walk| store.delete_jobs(now.minus(walk.kept), walk.after, self.batch, now);
             jobs = walk.go_on(self.call_limit, step).await?;
         }
+        let on_boards = self.drop_what_boards_keep(now).await?;
         let unnamed = now.minus(UNNAMED_ATTACHMENTS_KEPT);
         let attachments = within(self.call_limit, store.drop_attachments(unnamed, self.batch)).await?;
-        if events + jobs + attachments > 0 {
-            tracing::debug!(events, jobs, attachments, "dropped what is old");
+        if events + jobs + attachments + on_boards > 0 {
+            tracing::debug!(events, jobs, attachments, on_boards, "dropped what is old");
         }
         Ok(())
+    }
+
+    /// Events of boards and lines of the audit are kept as long as those of jobs.
+    async fn drop_what_boards_keep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let Some(walk) = &self.events else { return Ok(0) };
+        let (store, before) = (&self.backend.store, now.minus(walk.kept));
+        let events = within(self.call_limit, store.drop_board_events(before, self.batch)).await?;
+        Ok(events + within(self.call_limit, store.drop_activities(before, self.batch)).await?)
     }
 }

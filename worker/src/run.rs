@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     control,
+    directory::Directory,
     engine::{self, EngineTable},
     execute::Executor,
     fetch::Fetcher,
@@ -76,7 +77,8 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunError> {
     let RunOptions { backend, config, sole_holder, drainable, health, shutdown, .. } = options;
     let engines = Arc::new(engines);
-    let handlers = handler::table(engines.clone(), &config);
+    let directory = Directory::new(&backend, &config);
+    let handlers = handler::table(engines.clone(), &directory, &config);
     let info = WorkerInfo { drainable, ..worker_info(&config, &engines, &handlers).await };
     tracing::info!(worker_id = %info.id, queues = ?info.queues, concurrency = info.concurrency, "worker starts");
     let keeper = Keeper {

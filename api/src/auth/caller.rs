@@ -1,8 +1,8 @@
-//! What a credential stands for: a tenant, and in it a service or a user.
+//! What a credential stands for: a tenant, and in it a service, a user or an agent.
 
 use axum::http::StatusCode;
 use errand_common::{
-    domain::ApiKeyId,
+    domain::{AgentId, ApiKeyId},
     port::store::{ApiKey, Scope},
     wire::task::TaskUser,
 };
@@ -36,6 +36,12 @@ pub(super) enum Identity {
         /// When the token is good no longer.
         until: Instant,
     },
+    /// An agent behind a gateway, with its token.
+    Agent {
+        id: AgentId,
+        /// Finds it again, to see whether the token is still its own.
+        token_hash: String,
+    },
 }
 
 impl Caller {
@@ -58,6 +64,11 @@ impl Caller {
             }
         }
         Self { tenant, scopes, identity: Identity::User { user, until } }
+    }
+
+    /// An agent: it has no scopes. What it may do follows from its role and its board.
+    pub(super) const fn agent(tenant: String, id: AgentId, token_hash: String) -> Self {
+        Self { tenant, scopes: Vec::new(), identity: Identity::Agent { id, token_hash } }
     }
 
     pub(super) const fn identity(&self) -> &Identity {
@@ -100,21 +111,23 @@ impl Caller {
         match self.identity {
             Identity::Key { .. } => "key",
             Identity::User { .. } => "token",
+            Identity::Agent { .. } => "agent",
         }
     }
 
-    /// The owner of the idempotency keys that come with this credential.
+    /// Who this is, in records and as the owner of idempotency keys: a key's id, `user:<id>` or `agent:<id>`.
     pub(crate) fn owner(&self) -> String {
         match &self.identity {
             Identity::Key { id, .. } => id.to_string(),
             Identity::User { user, .. } => format!("user:{}", user.id),
+            Identity::Agent { id, .. } => format!("agent:{id}"),
         }
     }
 
     /// The user who calls; `None`: a service.
     pub(crate) const fn as_user(&self) -> Option<&TaskUser> {
         match &self.identity {
-            Identity::Key { .. } => None,
+            Identity::Key { .. } | Identity::Agent { .. } => None,
             Identity::User { user, .. } => Some(user),
         }
     }
@@ -132,7 +145,7 @@ impl Caller {
     /// Returns when the credential is good no longer, if that is known beforehand; else never.
     pub(crate) fn expiry(&self) -> impl Future<Output = ()> + Send + use<> {
         let until = match self.identity {
-            Identity::Key { .. } => None,
+            Identity::Key { .. } | Identity::Agent { .. } => None,
             Identity::User { until, .. } => Some(until),
         };
         async move {

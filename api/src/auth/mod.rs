@@ -1,10 +1,11 @@
-//! Who calls: services with API keys, users with tokens.
+//! Who calls: services with API keys, users with tokens, agents with theirs.
 //!
 //! * `caller`: what a credential stands for, and what it may do and see.
-//! * `key`: API keys; `jwt`, `jwks`, `crypto`: tokens, the keys that sign them, and the mathematics.
+//! * `key`: API keys; `agent`: agents' tokens; `jwt`, `jwks`, `crypto`: tokens, the keys that sign them, and the mathematics.
 //! * `failures`: the limit on failed authentications.
 //! * `permit`: how a route asks for a caller.
 
+mod agent;
 mod caller;
 mod crypto;
 mod failures;
@@ -32,11 +33,12 @@ use sha2::{Digest, Sha256};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::jwks::{NoClient, look_at_key_set};
+use self::{agent::Agents, caller::Identity, failures::Failures, jwt::Tokens, key::Keys};
 pub(crate) use self::{
+    agent::{AgentCaller, Anyone},
     caller::Caller,
-    permit::{Admin, Approve, Cancel, Fleet, Operate, Permit, Read, Write, peer},
+    permit::{Admin, Answer, Approve, Cancel, Fleet, Look, Operate, Permit, Read, Write, peer},
 };
-use self::{caller::Identity, failures::Failures, jwt::Tokens, key::Keys};
 use crate::{limit, problem::Problem};
 
 /// Why a credential was not taken.
@@ -65,6 +67,7 @@ type Remembered = HashMap<[u8; 32], (Instant, Arc<Caller>)>;
 /// Whether a credential is good.
 pub(crate) struct Authenticator {
     keys: Keys,
+    agents: Agents,
     tokens: Option<Tokens>,
     remembered: Mutex<Remembered>,
     failures: Failures,
@@ -79,6 +82,7 @@ impl Authenticator {
         stop: CancellationToken,
     ) -> Result<Self, NoClient> {
         Ok(Self {
+            agents: Agents::new(store.clone()),
             keys: Keys::new(store),
             tokens: Tokens::start(config, tasks, stop)?,
             remembered: Mutex::default(),
@@ -139,6 +143,7 @@ impl Authenticator {
         match caller.identity() {
             Identity::Key { id, prefix } => self.keys.is_valid(*id, prefix).await,
             Identity::User { until, .. } => Ok(tokio::time::Instant::now() < *until),
+            Identity::Agent { id, token_hash } => self.agents.is_valid(*id, token_hash).await,
         }
     }
 
@@ -174,7 +179,7 @@ impl Authenticator {
 /// How long a decision holds: never longer than the credential.
 fn believed_for(caller: &Caller) -> Duration {
     match caller.identity() {
-        Identity::Key { .. } => limit::KEY_MEMORY,
+        Identity::Key { .. } | Identity::Agent { .. } => limit::KEY_MEMORY,
         Identity::User { until, .. } => {
             limit::TOKEN_MEMORY.min(until.saturating_duration_since(tokio::time::Instant::now()))
         }

@@ -32,7 +32,7 @@ macro_rules! needs {
         )+
     };
 }
-needs! { Read = JobsRead, Write = JobsWrite, Cancel = JobsCancel, Approve = Approve, Admin = Admin, Fleet = Fleet, Operate = Admin | Fleet }
+needs! { Read = JobsRead, Write = JobsWrite, Cancel = JobsCancel, Approve = Approve, Admin = Admin, Fleet = Fleet, Operate = Admin | Fleet, Look = JobsRead | JobsWrite, Answer = Approve | JobsWrite }
 
 /// A caller who has the scope `S`.
 #[derive(Debug)]

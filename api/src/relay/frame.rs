@@ -81,7 +81,9 @@ impl Frame {
         if let Some(session) = event.session_id {
             let _ = write!(text, r#","session_id":"{session}""#);
         }
-        let _ = write!(text, r#","job_id":"{}","attempt":{}"#, event.job_id, event.attempt);
+        if let Some(job) = event.job_id {
+            let _ = write!(text, r#","job_id":"{job}","attempt":{}"#, event.attempt);
+        }
         let name = match flavour {
             Flavour::Sse => "type",
             Flavour::Socket => "event_type",
@@ -113,7 +115,8 @@ pub(crate) mod tests {
 
     pub(crate) fn event(job: JobId, seq: i64, kind: EventType) -> Event {
         Event {
-            job_id: job,
+            job_id: Some(job),
+            board_id: None,
             seq,
             session_id: Some(SessionId::new()),
             session_seq: Some(seq + 100),
@@ -126,17 +129,19 @@ pub(crate) mod tests {
 
     #[test]
     fn an_event_carries_the_number_of_the_stream_it_was_asked_for() {
-        let event = event(JobId::new(), 7, EventType::Text);
+        let job = JobId::new();
+        let event = event(job, 7, EventType::Text);
         let session = Stream::Session(event.session_id.expect("a session"));
         let of = |stream| Frame::new(stream, "e1".into(), event.clone()).expect("of this stream");
-        assert_eq!((of(Stream::Job(event.job_id)).seq, of(session).seq), (7, 107));
+        assert_eq!((of(Stream::Job(job)).seq, of(session).seq), (7, 107));
         assert!(Frame::new(Stream::Job(JobId::new()), "e1".into(), event).is_none());
     }
 
     #[test]
     fn both_encodings_say_the_same_and_the_envelope_wins() {
-        let event = event(JobId::new(), 7, EventType::Text);
-        let frame = Frame::new(Stream::Job(event.job_id), "e1".into(), event).expect("of this stream");
+        let job = JobId::new();
+        let event = event(job, 7, EventType::Text);
+        let frame = Frame::new(Stream::Job(job), "e1".into(), event).expect("of this stream");
         let sse = String::from_utf8(frame.sse(None).to_vec()).expect("text");
         let data = sse.strip_prefix("id: e1:7\ndata: ").and_then(|rest| rest.strip_suffix("\n\n")).expect(&sse);
         let sse: Value = serde_json::from_str(data).expect("json");

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use errand_common::domain::Stream;
+use errand_common::domain::{EventType, Stream};
 use futures::{FutureExt, future::BoxFuture, stream};
 use serde_json::{Value, json};
 use tokio::{
@@ -52,6 +52,13 @@ impl<S: Send + Sync> FromRequestParts<S> for From {
         query.finish_ignoring_unknown()?;
         let position = header.transpose()?.or(by_id.and_then(|(position, _)| position)).or(after);
         Ok(Self { position, filter: Filter { types } })
+    }
+}
+
+impl From {
+    /// The same position, but only these types.
+    pub(crate) fn only(self, types: &[EventType]) -> Self {
+        Self { filter: Filter { types: Some(types.to_vec()) }, ..self }
     }
 }
 

@@ -10,7 +10,13 @@ use errand_common::{
 use serde_json::{Value, json};
 
 use super::watch::{Filter, Watch};
-use crate::{auth::Caller, problem::Problem, scope, shown, state::App, view::SessionView};
+use crate::{
+    auth::Caller,
+    problem::Problem,
+    scope, shown,
+    state::App,
+    view::{BoardView, SessionView},
+};
 
 /// Where a watcher was when it last saw the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,7 +52,13 @@ pub(crate) async fn start(
     filter: Filter,
 ) -> Result<Started, Problem> {
     let (store, tenant) = (&app.backend.store, caller.tenant.as_str());
-    let missing = || Problem::not_found(if matches!(stream, Stream::Job(_)) { "job" } else { "session" });
+    let missing = || {
+        Problem::not_found(match stream {
+            Stream::Job(_) => "job",
+            Stream::Session(_) => "session",
+            Stream::Board(_) => "board",
+        })
+    };
     // Whether it is there comes first: nobody may open feeds of streams that don't exist.
     store.stream(tenant, stream).await?.ok_or_else(missing)?;
     if !scope::stream(app, caller, stream).await? {
@@ -69,7 +81,7 @@ pub(crate) async fn start(
     Ok(Started { watch, epoch, state, snapshot })
 }
 
-/// The job or session as GET shows it, and where its stream stands.
+/// The job, session or board as GET shows it, and where its stream stands.
 async fn snapshot(
     app: &App,
     tenant: &str,
@@ -86,6 +98,10 @@ async fn snapshot(
         Stream::Session(id) => {
             let session = store.session(tenant, id).await?;
             session.map(|session| ("session", serde_json::to_value(SessionView::new(session, epoch))))
+        }
+        Stream::Board(id) => {
+            let board = store.board(tenant, id).await?;
+            board.map(|board| ("board", serde_json::to_value(BoardView::from(board))))
         }
     };
     let Some((name, view)) = shown else { return Ok(None) };

@@ -9,6 +9,7 @@ use axum::{
 use errand_common::{
     domain::{JobId, JobState, SessionId},
     port::store::{Created, NewJob, Refused, StoredAnswer, Submission, Submitted},
+    wire::coordination::BROADCAST,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ use crate::{
 
 /// Why a session refused a job of a batch.
 const BUSY: &str = "The session is busy with another task";
+/// Why a broadcast of a batch was refused.
+const TOO_MANY: &str = "The broadcast would go to more boards than one may";
 
 /// Jobs to be made together.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -112,7 +115,8 @@ pub(crate) async fn submit_batch(
     if jobs.is_empty() {
         return Ok(accepted(judged.iter().filter_map(|one| one.as_ref().err()).map(BatchItem::refused).collect()));
     }
-    let answer = json!({ "items": ids, "problems": refusals });
+    let broadcasts: Vec<_> = jobs.iter().filter(|job| job.kind == BROADCAST).map(|job| job.id).collect();
+    let answer = json!({ "items": ids, "problems": refusals, "broadcasts": broadcasts });
     let idempotency = key.as_ref().map(|key| key.record(&app, StatusCode::ACCEPTED, answer));
     match app.submitter.submit(Submission { jobs, idempotency }).await? {
         Submitted::Replayed(stored) => again(&app, &caller, &stored).await,
@@ -123,8 +127,11 @@ pub(crate) async fn submit_batch(
                 Err(problem) => BatchItem::refused(problem),
                 Ok(_) => match results.next() {
                     Some(Ok(made)) => made.into(),
-                    // As a repeat will say it, which does not know by which task.
+                    // As a repeat will say it, which does not know by which task, nor how many boards there were.
                     Some(Err(Refused::SessionBusy { .. })) => BatchItem::refused(&submission::busy(BUSY)),
+                    Some(Err(Refused::TooManyBoards { .. })) => {
+                        BatchItem::refused(&submission::too_many_boards(TOO_MANY))
+                    }
                     None => BatchItem::refused(&Problem::internal()),
                 },
             });
@@ -139,12 +146,10 @@ async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Resul
         return Err(Problem::field("/jobs", detail));
     }
     let mut intake = Intake::open(app, caller).await?;
-    let mut judge_one = |job: Value| {
-        let bytes = serde_json::to_vec(&job).map_err(|_| Problem::internal())?;
-        let request: JobRequest = decode(&bytes)?;
-        job::new_job(&mut intake, request)
-    };
-    let judged: Vec<Result<NewJob, Problem>> = jobs.into_iter().map(&mut judge_one).collect();
+    let mut judged = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        judged.push(judge_one(&mut intake, &job).await);
+    }
     let all: usize = judged.iter().flatten().map(|job| job.children.len().max(1)).sum();
     if all > limit::BATCH_JOBS {
         let detail = format!("must hold {} jobs at most, those of its groups included, not {all}", limit::BATCH_JOBS);
@@ -152,6 +157,12 @@ async fn judge(app: &App, caller: &Caller, jobs: Vec<Value>) -> Result<Vec<Resul
     }
     intake.keep_attachments().await?;
     Ok(judged)
+}
+
+async fn judge_one(intake: &mut Intake<'_>, job: &Value) -> Result<NewJob, Problem> {
+    let bytes = serde_json::to_vec(job).map_err(|_| Problem::internal())?;
+    let request: JobRequest = decode(&bytes)?;
+    job::new_job(intake, request).await
 }
 
 fn accepted(items: Vec<BatchItem>) -> Response {
@@ -173,7 +184,10 @@ async fn again(app: &App, caller: &Caller, stored: &StoredAnswer) -> Result<Resp
                 Some(job) => {
                     json!({ "id": id, "state": submission::born(app, &job).await?, "session_id": job.session_id })
                 }
-                // It was never made: only a busy session refuses a job that was judged right.
+                // It was never made. Of what was judged right, broadcasts are refused for their size, and others by a busy session.
+                None if list("broadcasts").contains(&json!(id)) => {
+                    json!({ "problem": submission::too_many_boards(TOO_MANY).body(None) })
+                }
                 None => json!({ "problem": submission::busy(BUSY).body(None) }),
             },
         };

@@ -50,7 +50,8 @@ pub(crate) struct JobAnswer {
 
 /// Submits a job of any kind.
 ///
-/// Answers 202 once the job is durable; with `Prefer: wait=N`, 200 with the finished job if it ends in time.
+/// Answers 202 once the job is durable; with `Prefer: wait=N`, 200 with the finished job if it ends in time; one that asks a
+/// person is answered once the question was delivered.
 #[utoipa::path(
     post, path = "/api/v1/jobs", tag = "jobs", request_body = JobRequest,
     params(("Prefer" = Option<String>, Header, description = "`wait=N`, N from 1 to 60 seconds: hold the answer until the job has ended")),
@@ -69,8 +70,8 @@ pub(crate) async fn submit_job(
 ) -> Result<Response, Problem> {
     let key = key.bind(&caller, body.digest);
     let new_job = async || {
-        let mut intake = Intake::open(&app, &caller).await?;
-        let job = job::new_job(&mut intake, body.value)?;
+        let mut intake = Intake::open(&app, &caller).await?.awaited(prefer.0.is_some());
+        let job = job::new_job(&mut intake, body.value).await?;
         intake.keep_attachments().await?;
         Ok(job)
     };

@@ -1,6 +1,7 @@
 //! One file an endpoint, or a family of one resource's.
 
 pub(crate) mod attachment_show;
+pub(crate) mod coordination;
 pub(crate) mod engine_list;
 pub(crate) mod engine_switch;
 pub(crate) mod health;

@@ -1,12 +1,16 @@
 //! What clients are shown.
 
 mod job;
+mod place;
+mod record;
 pub(crate) mod schema;
 mod session;
 mod task;
 mod usage;
 
 pub(crate) use job::{JobView, List};
+pub(crate) use place::{AgentView, BoardView, GatewayView};
+pub(crate) use record::{ActivityView, MemoryView, QuestionView};
 pub(crate) use session::{MessageView, SessionView};
 pub(crate) use task::TaskView;
 pub(crate) use usage::UsageView;

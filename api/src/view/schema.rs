@@ -1,7 +1,10 @@
 //! Schemas of the domain's types, which know nothing of OpenAPI.
 
 use errand_common::{
-    domain::{ApprovalScope, DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus},
+    domain::{
+        ApprovalScope, DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus,
+        coordination::{AgentRole, AgentStatus, Presence, QuestionState, text::LeadMessageKind},
+    },
     port::store::Scope,
 };
 use utoipa::openapi::{
@@ -31,6 +34,11 @@ names! {
     scope = Scope,
     http_method = errand_common::wire::http::Method,
     dedup_mode = DedupMode,
+    agent_role = AgentRole,
+    agent_status = AgentStatus,
+    presence = Presence,
+    question_state = QuestionState,
+    lead_message_kind = LeadMessageKind,
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {
@@ -55,6 +63,10 @@ fn or_null(format: KnownFormat) -> RefOr<Schema> {
 
 pub(crate) fn uuid_or_null() -> RefOr<Schema> {
     or_null(KnownFormat::Uuid)
+}
+
+pub(crate) fn uuids_or_null() -> RefOr<Schema> {
+    ArrayBuilder::new().schema_type(SchemaType::from_iter([Type::Array, Type::Null])).items(uuid()).build().into()
 }
 
 pub(crate) fn time_or_null() -> RefOr<Schema> {

@@ -1,6 +1,6 @@
 //! `errand doctor`: one line a check, with what to do about each fault.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use errand_common::{
@@ -20,6 +20,10 @@ use crate::{
 
 /// No check takes longer.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How the check of the schema is called.
+const MIGRATIONS: &str = "migrations";
+/// Gateways that are looked at.
+const MOST_GATEWAYS: u32 = 100;
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
@@ -72,6 +76,10 @@ impl Doctor {
             Ok(config) => {
                 checks.push(Check::new("configuration", Ok("valid".to_owned())));
                 checks.extend(self.database(&config).await);
+                checks.push(secrets(&config));
+                if checks.iter().any(|check| check.name == MIGRATIONS && check.ok) {
+                    checks.extend(self.gateways(&config).await);
+                }
                 checks.push(redis(&config).await);
                 checks.push(tokens(&config).await);
                 checks.extend(engines(config).await);
@@ -92,18 +100,25 @@ impl Doctor {
         Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
     }
 
-    async fn database(&self, config: &Config) -> Vec<Check> {
+    /// What is looked at, and where it is. `Err`: the file that `errand dev` would make.
+    fn database_url(&self, config: &Config) -> Result<(&'static str, String), PathBuf> {
         let configured = self.database_url.as_deref().or_else(|| config.database.url.as_ref().map(Secret::expose));
-        let (what, url) = match configured {
-            Some(url) => ("the configured one", url.to_owned()),
-            None => {
-                let file = self.client.data_dir.join("errand.db");
-                if !file.exists() {
-                    let detail = format!("none yet; `errand dev` makes {}", file.display());
-                    return vec![Check::absent("database", detail)];
-                }
-                let file = std::path::absolute(&file).unwrap_or(file);
-                ("the file of `errand dev`", dev::sqlite_url(&file))
+        if let Some(url) = configured {
+            return Ok(("the configured one", url.to_owned()));
+        }
+        let file = self.client.data_dir.join("errand.db");
+        if !file.exists() {
+            return Err(file);
+        }
+        Ok(("the file of `errand dev`", dev::sqlite_url(&std::path::absolute(&file).unwrap_or(file))))
+    }
+
+    async fn database(&self, config: &Config) -> Vec<Check> {
+        let (what, url) = match self.database_url(config) {
+            Ok(found) => found,
+            Err(file) => {
+                let detail = format!("none yet; `errand dev` makes {}", file.display());
+                return vec![Check::absent("database", detail)];
             }
         };
         // Looked at only: a doctor that migrates would hide what it was asked for.
@@ -122,6 +137,27 @@ impl Doctor {
         }
     }
 
+    /// One line a gateway. The store is asked as a worker asks it.
+    async fn gateways(&self, config: &Config) -> Vec<Check> {
+        let look = async {
+            let url = self.database_url(config).map_err(|_| "there is no database".to_owned())?.1;
+            let backend = Backend::join(config, &url).await.map_err(|error| exit::words(&error.into()))?;
+            errand_worker::probe::gateways(&backend, config, MOST_GATEWAYS)
+                .await
+                .map_err(|error| exit::words(&error.into()))
+        };
+        match tokio::time::timeout(2 * PATIENCE, look).await {
+            Ok(Ok(found)) if found.is_empty() => {
+                vec![Check::absent("gateways", "none is registered".to_owned())]
+            }
+            Ok(Ok(found)) => {
+                found.into_iter().map(|probed| Check::new(format!("gateway {}", probed.name), probed.found)).collect()
+            }
+            Ok(Err(error)) => vec![Check::new("gateways", Err(error))],
+            Err(_) => vec![Check::new("gateways", Err("did not answer in time".to_owned()))],
+        }
+    }
+
     async fn server(&self) -> Result<String, String> {
         let client = Client::new(&self.client).map_err(|error| exit::words(&error))?;
         match client.send(Request::get("/livez")).await {
@@ -129,6 +165,14 @@ impl Doctor {
             Err(error) => Err(exit::words(&error)),
         }
     }
+}
+
+fn secrets(config: &Config) -> Check {
+    if config.secrets.keys.is_empty() {
+        let detail = "no key is configured: what seals secrets lies in the database beside them; set [secrets] keys";
+        return Check::absent("secrets", detail.to_owned());
+    }
+    Check::new("secrets", Ok(format!("{} keys are configured; the first seals", config.secrets.keys.len())))
 }
 
 fn schema_checks(what: &str, schema: &Schema) -> Vec<Check> {
@@ -147,7 +191,7 @@ fn schema_checks(what: &str, schema: &Schema) -> Vec<Check> {
             Err(format!("migration {version} is half done or was changed; restore a backup made before it"))
         }
     };
-    vec![Check::new("database", Ok(format!("{what} opens"))), Check::new("migrations", migrations)]
+    vec![Check::new("database", Ok(format!("{what} opens"))), Check::new(MIGRATIONS, migrations)]
 }
 
 async fn redis(config: &Config) -> Check {

@@ -1,14 +1,19 @@
 //! One file a command.
 
+pub(crate) mod agents;
 pub(crate) mod api;
+pub(crate) mod boards;
 mod cluster;
 pub(crate) mod database;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod engines;
+pub(crate) mod gateways;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+mod listing;
 pub(crate) mod migrate;
+pub(crate) mod questions;
 pub(crate) mod queues;
 pub(crate) mod sessions;
 pub(crate) mod submit;
@@ -43,6 +48,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Queues(queues) => queues.run(screen).await,
         Command::Workers(workers) => workers.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,
+        Command::Gateways(gateways) => gateways.run(screen).await,
+        Command::Boards(boards) => boards.run(screen).await,
+        Command::Agents(agents) => agents.run(screen).await,
+        Command::Questions(questions) => questions.run(screen).await,
+        Command::Tokens(tokens) => tokens.run(screen).await,
         Command::Doctor(doctor) => doctor.run(&global, screen).await,
         Command::Migrate(migrate) => migrate.run(&global, screen).await,
     }

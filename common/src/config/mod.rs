@@ -5,6 +5,7 @@
 mod agreement;
 mod environment;
 mod fault;
+mod gateways;
 mod load;
 mod price;
 mod redis_url;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Faults, Origin};
+pub use gateways::{Gateways, Resend};
 pub use load::{File, load};
 pub use price::{Price, Prices, UsdPerMillion};
 pub use redis_url::{RedisMode, RedisUrl};
@@ -44,8 +46,14 @@ pub struct Config {
     pub outbound: Outbound,
     /// How much of them a destination gets.
     pub gates: Gates,
+    /// Connections to gateways.
+    pub gateways: Gateways,
     /// Who may call.
     pub auth: Auth,
+    /// What seals secrets.
+    pub secrets: Secrets,
+    /// Questions to people.
+    pub questions: Questions,
     /// How long things are kept.
     pub retention: Retention,
     /// What may be spent.
@@ -413,6 +421,32 @@ impl Default for Auth {
     }
 }
 
+/// `[secrets]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// The keys that seal what has to come back: tokens of gateways, the identity shown to them, agents' tokens on their way.
+    /// Each has a name; the first seals, all open. To replace one, put the new one before it. Unset: one is made once and
+    /// kept in the database, where whoever reads the database finds it beside what it seals.
+    pub keys: Vec<Secret>,
+}
+
+/// `[questions]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Questions {
+    /// A question to a person waits so long for its answer, in days, unless it says otherwise.
+    pub expires_days: u32,
+    /// One that waits is asked again each time so many minutes have passed; 0: never.
+    pub remind_minutes: u32,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self { expires_days: 7, remind_minutes: 0 }
+    }
+}
+
 /// `[retention]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -611,6 +645,8 @@ pub enum Engine {
     ClaudeCodeCli(ClaudeCodeEngine),
     /// Claude Code, which asks before it uses tools.
     ClaudeAgentSdk(ClaudeCodeEngine),
+    /// An agent of a gateway.
+    Openclaw(OpenClawEngine),
 }
 
 /// `type = "echo"`
@@ -940,6 +976,25 @@ pub struct ClaudeCodeEngine {
     pub per_tenant_concurrency: Option<u32>,
 }
 
+/// `type = "openclaw"`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenClawEngine {
+    /// The id of the gateway. Tasks of other tenants than the gateway's fail.
+    pub gateway: String,
+    /// The agent's id in the gateway.
+    pub agent: String,
+    /// Where its tasks go.
+    #[serde(default = "default_queue")]
+    pub queue: String,
+    /// Its tasks at once, in one worker; no bound of its own if unset.
+    #[serde(default)]
+    pub max_concurrency: Option<u32>,
+    /// Of them, one tenant's; no bound of its own if unset.
+    #[serde(default)]
+    pub per_tenant_concurrency: Option<u32>,
+}
+
 /// How much of a worker an engine gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EngineLimits {
@@ -960,6 +1015,7 @@ impl Engine {
             Self::ClaudeApi(_) => "claude_api",
             Self::ClaudeCodeCli(_) => "claude_code_cli",
             Self::ClaudeAgentSdk(_) => "claude_agent_sdk",
+            Self::Openclaw(_) => "openclaw",
         }
     }
 
@@ -972,6 +1028,7 @@ impl Engine {
             Self::OpenaiCompatible(server) => &server.queue,
             Self::ClaudeApi(server) => &server.queue,
             Self::ClaudeCodeCli(program) | Self::ClaudeAgentSdk(program) => &program.queue,
+            Self::Openclaw(agent) => &agent.queue,
         }
     }
 
@@ -986,6 +1043,7 @@ impl Engine {
             Self::ClaudeCodeCli(engine) | Self::ClaudeAgentSdk(engine) => {
                 (engine.max_concurrency, engine.per_tenant_concurrency)
             }
+            Self::Openclaw(engine) => (engine.max_concurrency, engine.per_tenant_concurrency),
         };
         EngineLimits { max_concurrency, per_tenant_concurrency }
     }

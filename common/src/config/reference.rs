@@ -8,7 +8,7 @@ use super::{
 };
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
-const SOURCE: &str = include_str!("mod.rs");
+const SOURCES: [&str; 2] = [include_str!("mod.rs"), include_str!("gateways.rs")];
 const PRICE_SOURCE: &str = include_str!("price.rs");
 const TOOL_SOURCE: &str = include_str!("tool.rs");
 const BEGIN: &str = "<!-- settings: written by a test, not by hand -->\n";
@@ -16,7 +16,8 @@ const END: &str = "<!-- end of settings -->\n";
 
 /// The docs of a field: the lines above it in the struct that `above` introduces.
 fn meaning(above: &str, key: &str) -> String {
-    meaning_in(SOURCE, above, key)
+    let source = SOURCES.into_iter().find(|source| source.contains(above));
+    meaning_in(source.unwrap_or_else(|| panic!("{above} is in no source")), above, key)
 }
 
 fn meaning_in(source: &str, above: &str, key: &str) -> String {

@@ -1,6 +1,6 @@
 //! Every setting by its name, and what is allowed in it. A test holds this table against the structs.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use toml::Value;
 
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     domain::{attachment, prompt::PromptTemplate},
+    vault::SealingKey,
     wire::credential,
 };
 
@@ -34,8 +35,12 @@ pub(super) enum Rule {
     KeyPrefix,
     /// A key of Errand's form; never shown.
     ApiKey,
+    /// An id: a UUID.
+    Id,
     /// A secret of at least so many bytes; never shown.
     SigningSecret(usize),
+    /// A list of keys that seal secrets, none twice; never shown.
+    SealingKeys,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts, none blank, at least so many.
@@ -59,8 +64,8 @@ pub(super) enum Rule {
 }
 
 use Rule::{
-    Address, ApiKey, Choice, Dollars, Flag, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
-    SigningSecret, Text, ToolName, Tools, Url, Usd, Whole, Words,
+    Address, ApiKey, Choice, Dollars, Flag, Id, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
+    SealingKeys, SigningSecret, Text, ToolName, Tools, Url, Usd, Whole, Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
@@ -123,6 +128,19 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("gates.open_seconds", Whole(1, 3_600)),
     ("gates.probes", Whole(1, 1_000)),
     ("gates.busy_wait_ms", Whole(1, 60_000)),
+    ("gateways.max_connections", Whole(1, 10_000)),
+    ("gateways.connect_timeout_seconds", Whole(1, 300)),
+    ("gateways.handshake_timeout_seconds", Whole(1, 300)),
+    ("gateways.request_timeout_seconds", Whole(1, 300)),
+    ("gateways.max_in_flight", Whole(1, 1_000)),
+    ("gateways.frame_limit_kib", Whole(64, 1_048_576)),
+    ("gateways.idle_seconds", Whole(1, DAY)),
+    ("gateways.ping_seconds", Whole(1, 3_600)),
+    ("gateways.reconnect_max_ms", Whole(10, 600_000)),
+    ("gateways.refused_seconds", Whole(1, DAY)),
+    ("gateways.event_buffer", Whole(1, 65_536)),
+    ("gateways.history_limit", Whole(1, 100_000)),
+    ("gateways.resend", Choice(&["same_key", "never"])),
     ("auth.bootstrap_key", ApiKey),
     ("auth.failures_per_minute", Whole(1, 10_000)),
     ("auth.jwt_secret", SigningSecret(32)),
@@ -135,6 +153,9 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("auth.jwks_retry_seconds", Whole(1, 3_600)),
     ("auth.jwks_timeout_seconds", Whole(1, 60)),
     ("auth.jwks_limit_kib", Whole(1, 4_096)),
+    ("secrets.keys", SealingKeys),
+    ("questions.expires_days", Whole(1, 365)),
+    ("questions.remind_minutes", Whole(0, 525_600)),
     ("retention.jobs_days", Whole(0, 36_500)),
     ("retention.events_days", Whole(0, 36_500)),
     ("retention.idempotency_hours", Whole(24, 8_760)),
@@ -189,8 +210,11 @@ pub(super) const TOOL: &[EngineSetting] = &[
     may("output_limit_kib", Whole(1, 16_384)),
 ];
 
-/// Whether this is how a destination is written: a host in lower case, and a port.
+/// Whether this is how a destination is written: a host in lower case, and a port; or `gateway:` and a gateway's id.
 pub(super) fn is_destination(name: &str) -> bool {
+    if let Some(id) = name.strip_prefix("gateway:") {
+        return uuid::Uuid::parse_str(id).is_ok_and(|parsed| parsed.to_string() == id);
+    }
     name.rsplit_once(':').is_some_and(|(host, port)| {
         let fits =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
@@ -292,6 +316,16 @@ pub(super) const ENGINES: &[(&str, &[EngineSetting])] = &[
     ),
     ("claude_code_cli", CLAUDE_CODE),
     ("claude_agent_sdk", CLAUDE_CODE),
+    (
+        "openclaw",
+        &[
+            must("gateway", Id),
+            must("agent", Text),
+            may("queue", Text),
+            may("max_concurrency", Whole(1, 10_000)),
+            may("per_tenant_concurrency", Whole(1, 10_000)),
+        ],
+    ),
 ];
 
 /// One program, two ways to run it.
@@ -353,6 +387,7 @@ impl Rule {
                 | RedisPlace
                 | KeyPrefix
                 | ApiKey
+                | Id
                 | SigningSecret(_)
                 | Choice(_)
                 | Prompt
@@ -374,7 +409,12 @@ impl Rule {
             RedisPlace => Url(redis_url::SCHEMES).allowed(),
             KeyPrefix => "1 to 64 of A-Z a-z 0-9 . _ : -".to_owned(),
             ApiKey => "errand_ followed by 32 or more of A-Z a-z 0-9 _ -".to_owned(),
+            Id => "an id: a UUID".to_owned(),
             SigningSecret(least) => format!("at least {least} bytes of text"),
+            SealingKeys => {
+                "a list of keys such as [\"k1:…\"]: a name of 1 to 32 of A-Z a-z 0-9 _ - and, in base64, 32 bytes"
+                    .to_owned()
+            }
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
             Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
@@ -415,7 +455,12 @@ impl Rule {
                 (1..=64).contains(&text.len()) && text.chars().all(named)
             }
             (ApiKey, Value::String(text)) => credential::is_key(text),
+            (Id, Value::String(text)) => uuid::Uuid::parse_str(text).is_ok(),
             (SigningSecret(least), Value::String(text)) => text.trim().len() >= least,
+            (SealingKeys, Value::Array(items)) => {
+                let ids = items.iter().filter_map(|item| Some(SealingKey::parse(item.as_str()?)?.id().to_owned()));
+                ids.collect::<BTreeSet<_>>().len() == items.len()
+            }
             (Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (List(least), Value::Array(items)) => {
                 items.len() >= least
@@ -461,6 +506,8 @@ impl Rule {
             (ApiKey, _) => "does not have the form of a key".to_owned(),
             (SigningSecret(_), Value::String(text)) => format!("has {} bytes", text.trim().len()),
             (SigningSecret(_), _) => "is not text".to_owned(),
+            (SealingKeys, Value::Array(_)) => "holds something that is no such key, or a name twice".to_owned(),
+            (SealingKeys, _) => "is no list".to_owned(),
             (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
             (Url(_) | RedisPlace, _) => "is not text".to_owned(),
             (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),

@@ -1,11 +1,11 @@
-//! Events: numbered facts about a job, in its stream and in its session's.
+//! Events: numbered facts about a job, in its stream and in its session's; and about a board, in its own.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{JobId, SessionId, Timestamp, job::text_enum};
+use super::{BoardId, JobId, SessionId, Timestamp, job::text_enum};
 
 text_enum! {
     /// What an event says. Names are part of the contract with clients.
@@ -51,6 +51,16 @@ text_enum! {
         /// What a run spent: `{inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, totalTokens, costUsd, costBasis, model,
         /// engineType, unknown}`.
         Usage = "usage",
+        /// An item was left on a board, as lists show it. In its board's stream only.
+        Memory = "memory",
+        /// A person is asked: `{question_id, board_id, agent_id, content, correlation_id?, expires_at}`.
+        QuestionOpened = "question_opened",
+        /// The first valid answer came: `{question_id, board_id, answer, answered_by, memory_id?}`.
+        QuestionAnswered = "question_answered",
+        /// Nobody answered in time: `{question_id, board_id}`.
+        QuestionExpired = "question_expired",
+        /// The job that asked ended without an answer: `{question_id, board_id}`. In its board's stream only.
+        QuestionCancelled = "question_cancelled",
     }
 }
 
@@ -99,12 +109,17 @@ impl NewEvent {
     }
 }
 
-/// An event as committed: one row, one number in each stream it belongs to.
+/// An event as committed: one row, one number in each stream it belongs to. Those of a job are in the job's stream and in its
+/// session's, those of a board in the board's alone.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Event {
-    /// The job it is about.
-    pub job_id: JobId,
-    /// Its number in `job:<id>`, from 1 without gaps.
+    /// The job it is about; what people and agents leave on a board is about none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
+    /// The board in whose stream it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board_id: Option<BoardId>,
+    /// Its number in `board:<id>`, if it is in a board's stream, else in `job:<id>`; from 1 without gaps.
     pub seq: i64,
     /// The job's session.
     pub session_id: Option<SessionId>,
@@ -135,8 +150,9 @@ impl Event {
     #[must_use]
     pub fn seq_in(&self, stream: Stream) -> Option<i64> {
         match stream {
-            Stream::Job(id) => (id == self.job_id).then_some(self.seq),
+            Stream::Job(id) => (self.board_id.is_none() && Some(id) == self.job_id).then_some(self.seq),
             Stream::Session(id) => (Some(id) == self.session_id).then_some(self.session_seq).flatten(),
+            Stream::Board(id) => (Some(id) == self.board_id).then_some(self.seq),
         }
     }
 }
@@ -148,6 +164,8 @@ pub enum Stream {
     Job(JobId),
     /// `session:<id>`
     Session(SessionId),
+    /// `board:<id>`
+    Board(BoardId),
 }
 
 impl fmt::Display for Stream {
@@ -155,6 +173,7 @@ impl fmt::Display for Stream {
         match self {
             Self::Job(id) => write!(f, "job:{id}"),
             Self::Session(id) => write!(f, "session:{id}"),
+            Self::Board(id) => write!(f, "board:{id}"),
         }
     }
 }
@@ -162,11 +181,12 @@ impl fmt::Display for Stream {
 impl FromStr for Stream {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WANTED: &str = "a stream is named job:<id> or session:<id>";
+        const WANTED: &str = "a stream is named job:<id>, session:<id> or board:<id>";
         let (family, id) = text.split_once(':').ok_or(WANTED)?;
         match family {
             "job" => id.parse().map(Self::Job).map_err(|_| WANTED),
             "session" => id.parse().map(Self::Session).map_err(|_| WANTED),
+            "board" => id.parse().map(Self::Board).map_err(|_| WANTED),
             _ => Err(WANTED),
         }
     }

@@ -20,7 +20,8 @@
 //!     awaiting_approval --> queued: parked
 //! ```
 //! Any non-terminal state may fail or be cancelled; `scheduled`, `queued` and `blocked` may expire;
-//! `running` and `awaiting_*` may complete.
+//! `running` and `awaiting_*` may complete. A job that asks a person completes with the answer, which may come before anybody
+//! knows that the question was delivered: from every state it can be in until then.
 
 use super::JobState::{self, *};
 
@@ -57,6 +58,8 @@ pub enum Change {
     Complete,
     /// Done in part.
     CompletePartly,
+    /// Done: the person it asks has answered, wherever its delivery is.
+    Answer,
     /// Given up.
     Fail,
     /// Stopped on request.
@@ -93,6 +96,7 @@ impl Change {
         Self::AwaitChildren,
         Self::Complete,
         Self::CompletePartly,
+        Self::Answer,
         Self::Fail,
         Self::Cancel,
         Self::Expire,
@@ -111,7 +115,7 @@ impl Change {
             Self::AwaitAnswer => AwaitingAnswer,
             Self::AwaitCallback => AwaitingCallback,
             Self::AwaitChildren => AwaitingChildren,
-            Self::Complete => Completed,
+            Self::Complete | Self::Answer => Completed,
             Self::CompletePartly => Partial,
             Self::Fail => Failed,
             Self::Cancel => Cancelled,
@@ -147,6 +151,7 @@ impl Change {
             | Self::AwaitChildren => &[Running],
             Self::ResumeWarm | Self::ResumeParked => &[AwaitingApproval],
             Self::Complete | Self::CompletePartly => &[Running, AwaitingAnswer, AwaitingCallback, AwaitingChildren],
+            Self::Answer => &[Scheduled, Queued, Blocked, Running, Retrying, AwaitingAnswer],
             Self::Fail | Self::Cancel => LIVE,
             Self::Expire => &[Scheduled, Queued, Blocked],
         }
@@ -183,6 +188,8 @@ mod tests {
             (Retrying, Queued) => true,
             (AwaitingApproval, Running | Queued) => true,
             (AwaitingAnswer | AwaitingCallback | AwaitingChildren, Completed | Partial) => true,
+            // Answered before it was known to be delivered.
+            (Scheduled | Queued | Blocked | Retrying, Completed) => true,
             _ => false,
         }
     }

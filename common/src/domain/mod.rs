@@ -16,6 +16,7 @@ pub mod poison;
 pub mod prompt;
 pub mod retry;
 pub mod session;
+pub mod template;
 pub mod time;
 pub mod usage;
 

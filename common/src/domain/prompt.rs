@@ -1,15 +1,11 @@
 //! The system prompt of tasks that bring none: a template of the operator's, rendered for each run.
 //!
-//! The template can read nothing but what it is given, its work and its length are bounded, and a name that is not known is an
-//! error, found when the configuration is loaded.
+//! Its faults are found when the configuration is loaded.
 
-use minijinja::{Environment, Error, UndefinedBehavior};
 use serde::Serialize;
 
-/// Instructions that one rendering may take.
-const FUEL: u64 = 50_000;
-/// Longest prompt, in bytes.
-const LONGEST: usize = 256 * 1024;
+use super::template::{self, TemplateFault};
+
 /// How errors name it.
 const NAME: &str = "system_prompt";
 
@@ -62,22 +58,13 @@ impl PromptTemplate {
     /// # Errors
     /// In words: a branch that the check did not reach speaks of what is not there, or the work or the prompt is too long.
     pub fn render(&self, scene: &PromptScene<'_>) -> Result<String, String> {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_fuel(Some(FUEL));
-        // Prompts are no HTML.
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        let text = environment.render_named_str(NAME, &self.source, scene).map_err(|error| explain(&error))?;
-        if text.len() > LONGEST {
-            return Err(format!("makes a prompt of {} bytes; allowed: {LONGEST}", text.len()));
-        }
-        Ok(text)
+        template::render(NAME, &self.source, scene).map_err(|fault| explain(&fault))
     }
 }
 
-fn explain(error: &Error) -> String {
+fn explain(fault: &TemplateFault) -> String {
     format!(
-        "is no template that can be rendered: {error}; known are tenant, user_id, user_email, session_id, engine, date"
+        "is no template that can be rendered: {fault}; known are tenant, user_id, user_email, session_id, engine, date"
     )
 }
 

@@ -24,6 +24,9 @@ impl RetryPolicy {
     /// What an `http` job gets if the client says nothing.
     pub const HTTP: Self = Self { max_attempts: 8, base_ms: 1_000, cap_ms: 60_000 };
 
+    /// What messages to agents get: they are tried until their window ends.
+    pub const MESSAGE: Self = Self { max_attempts: 1_000_000, base_ms: 500, cap_ms: 5_000 };
+
     /// The wait before the attempt after `attempt`: full jitter, that is anything from nothing to the
     /// doubled base under the cap. `dice` is uniform in `0.0..1.0`.
     #[must_use]
@@ -63,14 +66,21 @@ pub struct Circumstances {
     pub dice: f64,
 }
 
+impl FailureClass {
+    /// Whether another attempt may help.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::Transient | Self::RateLimited | Self::Crash)
+    }
+}
+
 /// Decides what follows `failure`.
 ///
 /// Only `transient`, `rate_limited` and `crash` are worth another attempt: the rest would fail again, or must not be
 /// repeated. A crash is due at once; a destination's own `retry_after` wins over the backoff.
 #[must_use]
 pub fn after_failure(failure: &Failure, circumstances: &Circumstances) -> Decision {
-    let worth_it = matches!(failure.class, FailureClass::Transient | FailureClass::RateLimited | FailureClass::Crash);
-    if !worth_it || failure.attempt >= circumstances.policy.max_attempts {
+    if !failure.class.may_pass() || failure.attempt >= circumstances.policy.max_attempts {
         return Decision::GiveUp;
     }
     let wait = match failure.class {
@@ -78,6 +88,32 @@ pub fn after_failure(failure: &Failure, circumstances: &Circumstances) -> Decisi
         _ => circumstances
             .retry_after
             .unwrap_or_else(|| circumstances.policy.backoff(failure.attempt, circumstances.dice)),
+    };
+    let run_at = circumstances.now.plus(wait);
+    if circumstances.deadline.is_some_and(|deadline| run_at >= deadline) {
+        return Decision::GiveUp;
+    }
+    Decision::Retry { run_at }
+}
+
+/// How far a wait within a window may differ from its nominal length.
+const WINDOW_JITTER: f64 = 0.15;
+
+/// Decides what follows `failure` of a job that is tried within a window, of which `left` is left: the wait doubles with each
+/// attempt under its cap, and the last one ends with the window, so that one more attempt is made then.
+///
+/// Worth another attempt is what [`after_failure`] finds worth it.
+#[must_use]
+pub fn within_window(failure: &Failure, left: Duration, circumstances: &Circumstances) -> Decision {
+    if !failure.class.may_pass() || left.is_zero() {
+        return Decision::GiveUp;
+    }
+    let policy = RetryPolicy { max_attempts: u32::MAX, ..circumstances.policy };
+    let nominal = policy.backoff(failure.attempt, 1.0).min(left);
+    let jitter = 1.0 + WINDOW_JITTER * (2.0 * circumstances.dice.clamp(0.0, 1.0) - 1.0);
+    let wait = match failure.class {
+        FailureClass::Crash => Duration::ZERO,
+        _ => nominal.mul_f64(jitter).max(circumstances.retry_after.unwrap_or_default()).min(left),
     };
     let run_at = circumstances.now.plus(wait);
     if circumstances.deadline.is_some_and(|deadline| run_at >= deadline) {
@@ -113,6 +149,31 @@ mod tests {
             let expected = [FailureClass::Transient, FailureClass::RateLimited, FailureClass::Crash].contains(&class);
             assert_eq!(retried, expected, "{class}");
         }
+    }
+
+    #[test]
+    fn within_a_window_waits_double_to_their_cap_and_end_with_it() {
+        let whole = Duration::from_secs(45);
+        let wait = |attempt, left, dice| {
+            let circumstances = Circumstances { policy: RetryPolicy::MESSAGE, dice, ..circumstances() };
+            match within_window(&failure(FailureClass::Transient, attempt), left, &circumstances) {
+                Decision::Retry { run_at } => Some(run_at.since(circumstances.now)),
+                Decision::GiveUp => None,
+            }
+        };
+        let nominal = [500, 1_000, 2_000, 4_000, 5_000, 5_000].map(Duration::from_millis);
+        for (attempt, nominal) in (1..).zip(nominal) {
+            assert_eq!(wait(attempt, whole, 0.5), Some(nominal));
+            assert_eq!(wait(attempt, whole, 0.0), Some(nominal.mul_f64(0.85)));
+            assert_eq!(wait(attempt, whole, 1.0), Some(nominal.mul_f64(1.15)));
+        }
+        let little = Duration::from_millis(300);
+        assert_eq!(wait(9, little, 1.0), Some(little), "one more, when it ends");
+        assert_eq!(wait(9, Duration::ZERO, 1.0), None);
+        let circumstances = Circumstances { policy: RetryPolicy::MESSAGE, ..circumstances() };
+        assert_eq!(within_window(&failure(FailureClass::Auth, 1), whole, &circumstances), Decision::GiveUp);
+        let crash = within_window(&failure(FailureClass::Crash, 7), whole, &circumstances);
+        assert_eq!(crash, Decision::Retry { run_at: circumstances.now });
     }
 
     #[test]

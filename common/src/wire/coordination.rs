@@ -28,8 +28,7 @@ pub const PROVISION: &str = "provision";
 pub const NOTICE: &str = "notice";
 
 /// Every kind of this file, for those that know kinds.
-pub const KINDS: &[&str] =
-    &[NUDGE, SOUL_READ, SOUL_WRITE, ASK_USER, LEAD_MESSAGE, BROADCAST, PROVISION, NOTICE];
+pub const KINDS: &[&str] = &[NUDGE, SOUL_READ, SOUL_WRITE, ASK_USER, LEAD_MESSAGE, BROADCAST, PROVISION, NOTICE];
 
 /// Whom a message goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -44,7 +43,8 @@ pub enum Recipient {
     Lead {
         /// Where it runs.
         gateway_id: GatewayId,
-        /// Whose lead.
+        /// Whose lead. Stored under a name of its own: the message beside it has a `board_id` too.
+        #[serde(rename = "lead_of")]
         board_id: BoardId,
     },
     /// A gateway's own agent.
@@ -105,6 +105,15 @@ pub struct ProvisionPayload {
     /// Files that agents change themselves (`USER.md`, `MEMORY.md`) are written anew too.
     #[serde(default)]
     pub overwrite: bool,
+    /// Nothing is done if the agent is there by then: a message waits for it, and others may have waited too.
+    #[serde(default)]
+    pub if_needed: bool,
+}
+
+/// The key under which provisionings of an agent are one job.
+#[must_use]
+pub fn provision_key(agent: AgentId) -> String {
+    format!("provision:{agent}")
 }
 
 /// What `broadcast` stores; its messages are children.
@@ -130,17 +139,26 @@ mod tests {
 
     #[test]
     fn a_message_names_its_recipient_beside_the_rest() {
-        let payload = MessagePayload {
-            recipient: Recipient::Agent { agent_id: AgentId::new() },
-            board_id: None,
-            message: "hi".to_owned(),
-            deliver: true,
-            question_id: None,
-            trace_id: "t".to_owned(),
-            actor_id: None,
-        };
-        let json = serde_json::to_value(&payload).expect("plain data");
-        assert_eq!(json["to"], "agent");
-        assert_eq!(serde_json::from_value::<MessagePayload>(json).expect("reads"), payload);
+        let (gateway_id, board_id) = (GatewayId::new(), BoardId::new());
+        for (recipient, to) in [
+            (Recipient::Agent { agent_id: AgentId::new() }, "agent"),
+            (Recipient::Lead { gateway_id, board_id }, "lead"),
+            (Recipient::Main { gateway_id }, "main"),
+        ] {
+            for about in [None, Some(BoardId::new())] {
+                let payload = MessagePayload {
+                    recipient,
+                    board_id: about,
+                    message: "hi".to_owned(),
+                    deliver: true,
+                    question_id: None,
+                    trace_id: "t".to_owned(),
+                    actor_id: None,
+                };
+                let json = serde_json::to_value(&payload).expect("plain data");
+                assert_eq!(json["to"], to);
+                assert_eq!(serde_json::from_value::<MessagePayload>(json).expect("reads"), payload);
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! API keys: their form, and what is kept of them.
+//! API keys and agents' tokens: their form, and what is kept of them.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::RngExt;
@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 
 /// Every key starts with it.
 pub const KEY_PREFIX: &str = "errand_";
+
+/// Every agent's token starts with it.
+pub const AGENT_PREFIX: &str = "errand_agent_";
 
 /// Characters of the random part that are kept in clear, to find a key by.
 const INDEXED_CHARS: usize = 8;
@@ -15,6 +18,19 @@ const INDEXED_CHARS: usize = 8;
 pub fn generate_key() -> String {
     let bytes: [u8; 32] = rand::rng().random();
     format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A new token for an agent: 256 random bits.
+#[must_use]
+pub fn generate_agent_token() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    format!("{AGENT_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Whether the text has the form of an agent's token: the prefix and 43 of `[A-Za-z0-9_-]`.
+#[must_use]
+pub fn is_agent_token(text: &str) -> bool {
+    text.len() == AGENT_PREFIX.len() + 43 && text.starts_with(AGENT_PREFIX) && is_key(text)
 }
 
 /// Whether the text has the form of a key: the prefix and 32 or more of `[A-Za-z0-9_-]`.
@@ -31,7 +47,7 @@ pub fn indexed_prefix(key: &str) -> &str {
     key.get(..KEY_PREFIX.len() + INDEXED_CHARS).unwrap_or(key)
 }
 
-/// What is kept of a key: SHA-256 in hex. A key has 256 random bits, so no slow hash is needed.
+/// What is kept of a key or a token: SHA-256 in hex. It has 256 random bits, so no slow hash is needed.
 #[must_use]
 pub fn hash_key(key: &str) -> String {
     Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -47,6 +63,15 @@ mod tests {
         assert!(is_key(&key), "{key}");
         assert_eq!(indexed_prefix(&key).len(), 15);
         assert_ne!(hash_key(&key), hash_key(&generate_key()));
+    }
+
+    #[test]
+    fn an_agents_token_is_told_from_other_keys() {
+        let token = generate_agent_token();
+        assert!(is_agent_token(&token), "{token}");
+        assert!(
+            !is_agent_token(&generate_key()) && !is_agent_token(&token[1..]) && !is_agent_token(&format!("{token}x"))
+        );
     }
 
     #[test]

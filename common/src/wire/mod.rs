@@ -4,6 +4,7 @@ pub mod control;
 pub mod coordination;
 pub mod credential;
 pub mod engine;
+pub mod gateway;
 pub mod group;
 pub mod http;
 pub mod task;

@@ -114,6 +114,7 @@ impl Place {
             dedup: None,
             children: Vec::new(),
             task: None,
+            coordination: None,
         };
         let id = job.id;
         let submission = Submission { jobs: vec![job], idempotency: None };

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use errand_common::{
-    domain::{Decision, ToolCall, gate::Verdict},
+    domain::{Decision, FailureClass, GatewayId, ToolCall, gate::Verdict},
     port::store::EngineState,
 };
 
-use super::TurnFailure;
+use super::{TurnFailure, code};
+use crate::gateway::Gateway;
 
 /// What an engine may ask of the run it works for.
 #[async_trait]
@@ -46,6 +47,21 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// It takes no calls now: the engine returns this failure, and the task comes back without a spent attempt.
     async fn enter(&self, destination: &str) -> Result<Box<dyn Passage>, TurnFailure>;
+
+    /// A gateway of the task's tenant.
+    ///
+    /// # Errors
+    /// The tenant has none of this id, or it can't be called from here.
+    async fn gateway(&self, id: GatewayId) -> Result<Gateway, TurnFailure> {
+        let message = format!("the gateway {id} can't be called from here");
+        Err(TurnFailure::new(FailureClass::Invalid, code::ENGINE_UNAVAILABLE, message))
+    }
+
+    /// Asked once the run was told to stop: whether no other run goes on with the task, so that what was begun elsewhere is to be
+    /// stopped too.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 /// A place among the calls to one destination. Dropped, it is given back without a word about the destination.

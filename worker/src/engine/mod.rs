@@ -10,6 +10,7 @@ mod echo;
 mod ledger;
 mod link;
 mod openai_compatible;
+mod openclaw;
 mod parts;
 pub(crate) mod places;
 mod prices;
@@ -287,6 +288,7 @@ pub fn build(config: &config::Config, guard_program: PathBuf) -> EngineTable {
                 let guard_program = Arc::clone(&guard_program);
                 Arc::new(claude_api::ClaudeApi::new(name, server, prices.clone(), guard_program))
             }
+            config::Engine::Openclaw(agent) => Arc::new(openclaw::OpenClaw::new(agent)),
             config::Engine::ClaudeCodeCli(program) => {
                 Arc::new(claude::ClaudeCode::new(name, program, claude::Asking::Never, Arc::clone(&guard_program)))
             }

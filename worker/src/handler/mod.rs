@@ -1,6 +1,12 @@
 //! What does the work of each kind.
 
+pub(crate) mod asking;
 pub(crate) mod http;
+mod journal;
+mod message;
+mod provision;
+mod recipient;
+mod soul;
 pub(crate) mod task;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -9,13 +15,14 @@ use async_trait::async_trait;
 use errand_common::{
     backend::Backend,
     config,
-    domain::{ApprovalId, FailureClass, Job, NewEvent, Receipt, Timestamp, gate},
-    port::store::{Ask, Asked, Claimed, EffectReceipt, EngineState, Intended, NewEffect, WorkerInfo},
+    domain::{ApprovalId, FailureClass, Job, NewEvent, Receipt, Timestamp},
+    port::store::{AgentWritten, Ask, Asked, Claimed, EffectReceipt, EngineState, Intended, NewEffect, WorkerInfo},
     wire,
 };
 use serde_json::Value;
 
 use crate::{
+    directory::Directory,
     engine::{EngineTable, Ledger},
     registry::Run,
     warm::{Place, Warm},
@@ -29,6 +36,15 @@ pub(crate) struct Completion {
     pub(crate) result: Value,
     /// What the assistant said, for the history of the job's session.
     pub(crate) message: Option<String>,
+    /// The job now waits for an answer from outside; the result is what is known by now.
+    pub(crate) awaits_answer: bool,
+}
+
+impl Completion {
+    /// An end with nothing to say.
+    pub(crate) const fn new(result: Value) -> Self {
+        Self { result, message: None, awaits_answer: false }
+    }
 }
 
 /// Why a handler brings nothing home.
@@ -55,8 +71,8 @@ pub(crate) enum HandlerFailure {
     HeldBack {
         /// When it may take some.
         until: Timestamp,
-        /// Why.
-        reason: gate::Reason,
+        /// Why, in one word for the timeline.
+        reason: &'static str,
     },
     /// This worker lacks what the job needs; another may have it.
     Missing(Missing),
@@ -194,6 +210,11 @@ impl RunContext {
         self.outbox.checkpoint(state);
     }
 
+    /// Keeps what the run did to an agent of a gateway: it is written with the run's end, if that is a good one.
+    pub(crate) fn wrote_agent(&self, written: AgentWritten) {
+        self.outbox.wrote_agent(written);
+    }
+
     /// Keeps what came of it: it is written with the run's next intent, or its end.
     pub(crate) fn receipt(&self, ordinal: u32, receipt: Receipt) {
         self.writer.receipt(&self.outbox, EffectReceipt { ordinal, receipt });
@@ -228,10 +249,20 @@ pub(crate) trait Handler: Send + Sync {
 pub(crate) type HandlerTable = BTreeMap<String, Arc<dyn Handler>>;
 
 /// All handlers of this version.
-pub(crate) fn table(engines: Arc<EngineTable>, config: &config::Config) -> HandlerTable {
-    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, config));
+pub(crate) fn table(engines: Arc<EngineTable>, directory: &Arc<Directory>, config: &config::Config) -> HandlerTable {
+    use wire::coordination::{ASK_USER, LEAD_MESSAGE, NOTICE, NUDGE, PROVISION, SOUL_READ, SOUL_WRITE};
+    let courier = Arc::new(message::courier::Courier::new(config));
+    let task: Arc<dyn Handler> = Arc::new(task::TaskHandler::new(engines, Arc::clone(directory), config));
     let http: Arc<dyn Handler> = Arc::new(http::HttpHandler::new(config));
-    BTreeMap::from([(wire::task::KIND.to_owned(), task), (wire::http::KIND.to_owned(), http)])
+    let message: Arc<dyn Handler> =
+        Arc::new(message::MessageHandler::new(Arc::clone(directory), Arc::clone(&courier), config));
+    let soul: Arc<dyn Handler> = Arc::new(soul::SoulHandler::new(Arc::clone(directory), config));
+    let provision: Arc<dyn Handler> =
+        Arc::new(provision::ProvisionHandler::new(Arc::clone(directory), courier, config));
+    let mut table = BTreeMap::from([(wire::task::KIND, task), (wire::http::KIND, http), (PROVISION, provision)]);
+    table.extend([NUDGE, ASK_USER, LEAD_MESSAGE, NOTICE].map(|kind| (kind, Arc::clone(&message))));
+    table.extend([SOUL_READ, SOUL_WRITE].map(|kind| (kind, Arc::clone(&soul))));
+    table.into_iter().map(|(kind, handler)| (kind.to_owned(), handler)).collect()
 }
 
 #[cfg(test)]

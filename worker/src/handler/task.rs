@@ -20,7 +20,7 @@ use std::{
 use async_trait::async_trait;
 use errand_common::{
     config::{self, Rerun},
-    domain::{Decision, FailureClass, Message, NewEvent, ToolCall, Usage, gate},
+    domain::{Decision, FailureClass, GatewayId, Message, NewEvent, ToolCall, Usage, gate},
     port::store::{Claimed, EngineState},
     wire::task::{TaskPayload, VERSION},
 };
@@ -37,10 +37,13 @@ use self::{
 };
 use super::{Completion, Handler, HandlerFailure, Missing, RunContext};
 use crate::{
+    directory::Directory,
     engine::{
         self, Engine, EngineTable, HeldBack, Link, Remaining, Turn, TurnContext, TurnEnd, TurnFailure, places::Places,
     },
     gate::{Passage, Policies},
+    gateway::Gateway,
+    registry::StopReason,
 };
 
 /// Events an engine may emit before it waits for the writer to take them.
@@ -54,6 +57,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Runs prompts.
 pub(crate) struct TaskHandler {
     engines: Arc<EngineTable>,
+    directory: Arc<Directory>,
     /// Engines that must not run twice for one task.
     run_once: BTreeSet<String>,
     approvals: Rules,
@@ -69,7 +73,7 @@ pub(crate) struct TaskHandler {
 }
 
 impl TaskHandler {
-    pub(crate) fn new(engines: Arc<EngineTable>, config: &config::Config) -> Self {
+    pub(crate) fn new(engines: Arc<EngineTable>, directory: Arc<Directory>, config: &config::Config) -> Self {
         let run_once = config
             .engines
             .table
@@ -79,6 +83,7 @@ impl TaskHandler {
             .collect();
         Self {
             engines,
+            directory,
             run_once,
             approvals: Rules::new(&config.worker),
             budgets: config.budgets.clone(),
@@ -121,7 +126,14 @@ impl TaskHandler {
             flush,
             waiting: Mutex::default(),
         };
-        let link = TaskLink { context: context.clone(), budget, approvals, gates: Arc::clone(&self.gates) };
+        let link = TaskLink {
+            context: context.clone(),
+            budget,
+            approvals,
+            gates: Arc::clone(&self.gates),
+            directory: Arc::clone(&self.directory),
+            tenant: claimed.job.tenant.clone(),
+        };
         run_turn(engine, turn, link, Outlet { flushes, voice_mode }, context).await
     }
 }
@@ -145,7 +157,7 @@ impl Handler for TaskHandler {
         };
         let Some(_place) = self.places.take(&payload.engine_type, &claimed.job.tenant) else {
             let until = context.backend.clock.now().plus(self.busy);
-            return Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Busy });
+            return Err(HandlerFailure::HeldBack { until, reason: gate::Reason::Busy.as_str() });
         };
         if self.run_once.contains(&payload.engine_type) {
             if claimed.cut_off_at.is_some() {
@@ -160,7 +172,7 @@ impl Handler for TaskHandler {
         match self.turn(engine.as_ref(), claimed, payload, context).await {
             Ok(end) => Ok(completion(end, context)),
             Err(TurnFailure { held_back: Some(HeldBack { until, reason }), .. }) => {
-                Err(HandlerFailure::HeldBack { until, reason })
+                Err(HandlerFailure::HeldBack { until, reason: reason.as_str() })
             }
             Err(TurnFailure { class, code, message, retry_after, held_back: None }) => {
                 Err(HandlerFailure::Failed { class, code, message, retry_after })
@@ -232,6 +244,8 @@ struct TaskLink {
     budget: Budget,
     approvals: Approvals,
     gates: Arc<Policies>,
+    directory: Arc<Directory>,
+    tenant: String,
 }
 
 #[async_trait]
@@ -261,6 +275,21 @@ impl Link for TaskLink {
             Ok(passage) => Ok(Box::new(passage)),
             Err(closed) => Err(TurnFailure::held_back(closed.until, closed.reason)),
         }
+    }
+
+    async fn gateway(&self, id: GatewayId) -> Result<Gateway, TurnFailure> {
+        let store = &self.context.backend.store;
+        let row = ask(&self.context, "GATEWAY_UNREADABLE", "a gateway", || store.gateway(&self.tenant, id)).await?;
+        let row = row.ok_or_else(|| {
+            let message = format!("the tenant has no gateway {id}");
+            TurnFailure::new(FailureClass::Invalid, engine::code::ENGINE_UNAVAILABLE, message)
+        })?;
+        self.directory.client(&row).map_err(|failure| TurnFailure::new(failure.class, failure.code, failure.message))
+    }
+
+    fn is_over(&self) -> bool {
+        use StopReason::{EventsRefused, Revoked, Timeout};
+        matches!(self.context.run.stop_reason(), Some(Revoked | Timeout | EventsRefused))
     }
 }
 
@@ -302,7 +331,7 @@ async fn forward(
 
 fn completion(end: TurnEnd, context: &RunContext) -> Completion {
     let usage = context.ledger().report().map(|report| report.usage);
-    Completion { result: result(&end, usage.as_ref()), message: Some(end.text) }
+    Completion { result: result(&end, usage.as_ref()), message: Some(end.text), awaits_answer: false }
 }
 
 /// What the job's result and its `completed` event say; what the engine doesn't tell is null.

@@ -57,6 +57,8 @@ pub(crate) struct Sweeper {
     retention: Retention,
     /// How long a finished job is kept.
     jobs_kept: Option<Duration>,
+    /// Time between two askings of a question; 0: it is asked once.
+    remind_seconds: u32,
 }
 
 impl Sweeper {
@@ -70,6 +72,7 @@ impl Sweeper {
         Self {
             retention: Retention::new(backend.clone(), &config.retention, batch, lease),
             jobs_kept: config.retention.jobs_kept(),
+            remind_seconds: config.questions.remind_minutes.saturating_mul(60),
             backend,
             duty,
             interval,
@@ -140,6 +143,10 @@ impl Sweeper {
         self.note("expire", expired);
         let expired = self.turns(|| self.backend.store.expire_approvals(self.now(), self.batch)).await;
         self.note("expire approvals", expired);
+        let expired = self.turns(|| self.backend.store.expire_questions(self.now(), self.batch)).await;
+        self.note("expire questions", expired);
+        let reminded = self.remind().await;
+        self.note("remind of questions", reminded);
         let unblocked = self.unblock().await;
         self.note("unblock", unblocked);
         let told = self.tell_upcoming().await;
@@ -185,7 +192,7 @@ impl Sweeper {
     async fn rescue(&self, scope: RescueScope) -> Result<usize, StoreError> {
         let (count, consequences) = self.call(self.backend.store.rescue(scope, self.now(), self.batch)).await?;
         if scope == RescueScope::All {
-            leftover::kill_of_jobs(consequences.events.iter().map(|event| event.job_id)).await;
+            leftover::kill_of_jobs(consequences.events.iter().filter_map(|event| event.job_id)).await;
         }
         self.backend.dispatch(consequences).await;
         Ok(count)
@@ -207,6 +214,14 @@ impl Sweeper {
 
     async fn expire(&self) -> Result<(), StoreError> {
         self.turns(|| self.backend.store.expire(self.now(), self.batch)).await
+    }
+
+    /// Repeats the asking of questions that wait for long, if that is wanted.
+    async fn remind(&self) -> Result<(), StoreError> {
+        match self.remind_seconds {
+            0 => Ok(()),
+            every => self.turns(|| self.backend.store.remind(every, self.now(), self.batch)).await,
+        }
     }
 
     /// Looks at some sessions with waiting tasks; the next round goes on. What ends a session's active task frees the next

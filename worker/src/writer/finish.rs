@@ -135,6 +135,7 @@ impl Entry {
             outcome: self.outcome.clone(),
             usage: self.outbox.ledger().report(),
             engine_state: self.outbox.engine_state(),
+            agent: self.outbox.agent().filter(|_| matches!(self.outcome, Outcome::Completed { .. })),
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use errand_common::{
     domain::{EventType, NewEvent},
-    port::store::{EffectReceipt, EngineState, Release},
+    port::store::{AgentWritten, EffectReceipt, EngineState, Release},
 };
 use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
@@ -31,6 +31,8 @@ pub(crate) struct Outbox {
     ledger: Ledger,
     /// What its engine needs to go on with the conversation.
     engine_state: Mutex<Option<EngineState>>,
+    /// What it did to an agent of a gateway.
+    agent: Mutex<Option<AgentWritten>>,
     room: Notify,
     commit: Arc<AsyncMutex<()>>,
     limit: usize,
@@ -59,6 +61,7 @@ impl Outbox {
             receipts: Mutex::default(),
             ledger: Ledger::default(),
             engine_state: Mutex::default(),
+            agent: Mutex::default(),
             room: Notify::new(),
             commit: Arc::default(),
             limit: limit.max(EVENT_BYTES),
@@ -130,6 +133,16 @@ impl Outbox {
     /// What was kept last.
     pub(crate) fn engine_state(&self) -> Option<EngineState> {
         self.engine_state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what the run did to an agent, to be written with its end.
+    pub(crate) fn wrote_agent(&self, written: AgentWritten) {
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
+    }
+
+    /// What the run did to an agent.
+    pub(super) fn agent(&self) -> Option<AgentWritten> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is left to say of a run whose job was ended from outside.

@@ -1,6 +1,7 @@
 //! `errand submit`
 
 mod attachment;
+mod coordination;
 mod job;
 mod task;
 
@@ -21,6 +22,14 @@ use crate::{
 pub(crate) enum Submit {
     /// Submit a prompt for an engine
     Task(task::Task),
+    /// Tell an agent of a board something
+    Nudge(coordination::Nudge),
+    /// Ask a person, through a gateway's own agent
+    AskUser(coordination::AskUser),
+    /// Tell a board's lead something
+    LeadMessage(coordination::LeadMessage),
+    /// Tell the leads of a gateway's boards something
+    Broadcast(coordination::Broadcast),
     /// Submit a job of any kind
     Job(job::Job),
 }
@@ -29,6 +38,10 @@ impl Submit {
     pub(crate) async fn run(self, screen: Screen) -> anyhow::Result<ExitCode> {
         match self {
             Self::Task(task) => task.run(screen).await,
+            Self::Nudge(nudge) => nudge.run(screen).await,
+            Self::AskUser(ask) => ask.run(screen).await,
+            Self::LeadMessage(message) => message.run(screen).await,
+            Self::Broadcast(broadcast) => broadcast.run(screen).await,
             Self::Job(job) => job.run(screen).await,
         }
     }

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 
 use super::{
     SqlStore,
-    dialect::{Dialect, SqlRow, SqlTx, batch, params},
+    dialect::{Dialect, SqlRow, SqlTx, params},
     row, statement,
-    submit::{IdempotencyRow, recall},
+    submit::used_before,
 };
 use crate::{
     domain::{ApiKeyId, Timestamp},
@@ -25,12 +25,8 @@ impl<D: Dialect> Access for SqlStore<D> {
         now: Timestamp,
     ) -> Result<Option<StoredAnswer>, StoreError> {
         let mut tx = self.dialect.begin().await?;
-        if let Some(record) = &idempotency {
-            let rows = [IdempotencyRow::new(record, &[], now)];
-            if tx.fetch(&statement::INSERT_IDEMPOTENCY, params![batch(&rows)]).await?.is_empty() {
-                let scope = (record.tenant.clone(), record.owner.clone(), record.key.clone());
-                return recall(&mut tx, &scope).await;
-            }
+        if let Some(answer) = used_before(&mut tx, idempotency.as_ref(), now).await? {
+            return Ok(Some(answer));
         }
         let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let values = params![key.id.uuid(), key.tenant, key.name, key.prefix, key.hash, scopes.join(" "), now];

@@ -7,6 +7,7 @@
 //! | `{now}` | microseconds by `clock_timestamp()` | the same by `unixepoch('subsec')` |
 //! | `{for update}` / `{skip locked}` | row locks | nothing: a write transaction is alone |
 //! | `{hex: id}` | the digits of an id, from its text | the same, by `hex()` |
+//! | `{field: column name}` | that field of a column of JSON text, as text | the same |
 //! | `{rows: id uuid, n int}` | `json_to_recordset($1)` | `json_each($1)` |
 //!
 //! A batch is one JSON parameter that the database turns into rows, so one statement text serves any batch size.
@@ -53,6 +54,7 @@ fn render(template: &str, flavor: Flavor) -> String {
         out.push_str(&match word.split_once(':') {
             Some(("rows", columns)) => rows(columns, flavor),
             Some(("hex", column)) => hex(column.trim(), flavor),
+            Some(("field", which)) => field(which.trim(), flavor),
             _ => word_text(word, flavor).to_owned(),
         });
         rest = after;
@@ -80,6 +82,15 @@ fn hex(column: &str, flavor: Flavor) -> String {
     match flavor {
         Flavor::Postgres => format!("replace(CAST({column} AS text), '-', '')"),
         Flavor::Sqlite => format!("lower(hex({column}))"),
+    }
+}
+
+/// A field of a JSON object that a column holds as text.
+fn field(which: &str, flavor: Flavor) -> String {
+    let (column, name) = which.split_once(' ').expect("a field is in a column and has a name");
+    match flavor {
+        Flavor::Postgres => format!("({column}::json->>'{name}')"),
+        Flavor::Sqlite => format!("({column}->>'{name}')"),
     }
 }
 

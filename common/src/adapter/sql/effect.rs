@@ -98,6 +98,14 @@ impl<D: Dialect> Effects for SqlStore<D> {
         let written: Vec<_> = written.into_values().collect();
         if !written.is_empty() {
             unit.tx.execute(&statement::SAVE_INTENTS, params![batch(&written)]).await?;
+            let is_first = |id: &&Uuid| {
+                let row = rows.get(&JobId::from(**id));
+                row.is_some_and(|row| row.window.is_some() && row.first_sent_at.is_none())
+            };
+            let first: Vec<_> = written.iter().map(|effect| &effect.job_id).filter(is_first).copied().collect();
+            if !first.is_empty() {
+                unit.tx.execute(&statement::coordination::FIRST_SENT, params![id_rows(first), now]).await?;
+            }
         }
         // No event: an intent is no change of the job.
         drop(unit.commit().await?);

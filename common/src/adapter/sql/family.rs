@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{
     cancel::{Reason, cancel_row},
+    coordination::broadcast,
     dialect::{Dialect, SqlRow, SqlTx, params},
     line,
     row::{self, JobRow},
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     domain::{Change, Children, EventType, Failure, FailureClass, JobId, JobState, NewEvent},
     port::StoreError,
+    wire::coordination::BROADCAST,
 };
 
 /// A child that ended in this transaction.
@@ -61,7 +63,7 @@ pub(super) async fn settle<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreEr
             if let Some(change) = children.verdict()
                 && change.apply(row.job.state).is_ok()
             {
-                end_parent(unit, row, children, change);
+                end_parent(unit, row, children, change).await?;
             }
         }
         unit.save(&mut rows).await?;
@@ -83,8 +85,16 @@ fn tell<D: Dialect>(unit: &mut Unit<D>, parents: &mut [JobRow], ended: &[EndedCh
 }
 
 /// Ends a parent as its children did. What a parent of some kind makes of its children's results belongs here.
-fn end_parent<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, children: &Children, change: Change) {
-    let result = children.result();
+async fn end_parent<D: Dialect>(
+    unit: &mut Unit<D>,
+    row: &mut JobRow,
+    children: &Children,
+    change: Change,
+) -> Result<(), StoreError> {
+    let result = match row.job.kind.as_str() {
+        BROADCAST => broadcast::result(unit, row.job.id).await?,
+        _ => children.result(),
+    };
     row.job.result = Some(result.clone());
     if change == Change::Fail {
         let failure = Failure {
@@ -93,12 +103,14 @@ fn end_parent<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, children: &Child
             message: format!("None of its {} jobs completed", children.total()),
             attempt: row.job.attempt,
         };
-        return give_up(unit, row, failure, change);
+        give_up(unit, row, failure, change);
+        return Ok(());
     }
     let mut data = result;
     data["state"] = change.target().as_str().into();
     unit.emit(row, NewEvent::new(EventType::Completed, data));
     unit.end(row, change);
+    Ok(())
 }
 
 /// Those of these parents, which the unit has locked, whose children have all ended, with the count of them.

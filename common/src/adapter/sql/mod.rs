@@ -4,6 +4,7 @@
 //! * `statement`: every statement there is, written once for both.
 //! * `row`: rows to domain values and back.
 //! * `unit`: one transaction's bookkeeping: who is locked, which events, messages and numbers it makes.
+//! * `coordination`: gateways, boards, agents, and what is left on boards.
 //! * the other files: one per sub-trait of [`crate::port::Store`].
 
 mod access;
@@ -12,6 +13,7 @@ mod ask;
 mod attachment;
 mod cancel;
 mod control;
+mod coordination;
 mod crash;
 mod dedup;
 mod dialect;
@@ -32,6 +34,7 @@ mod retain;
 mod retry;
 mod row;
 mod run;
+mod sealing;
 mod sqlite;
 mod statement;
 mod submit;

@@ -87,6 +87,11 @@ impl<D: Dialect> Reads for SqlStore<D> {
 
     async fn events(&self, stream: Stream, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
         let rows = match stream {
+            Stream::Board(id) => {
+                let params = params![id.uuid(), after, limit];
+                let rows = self.dialect.read(&statement::coordination::BOARD_EVENTS, params).await?;
+                return rows.iter().map(row::board_event).collect();
+            }
             Stream::Job(id) => self.dialect.read(&statement::JOB_EVENTS, params![id.uuid(), after, limit]).await?,
             Stream::Session(id) => {
                 self.dialect.read(&statement::SESSION_EVENTS, params![id.uuid(), after, limit]).await?
@@ -159,11 +164,12 @@ pub(super) fn state_list(states: &[JobState]) -> Option<String> {
 
 impl<D: Dialect> SqlStore<D> {
     async fn states(&self, streams: &[Stream]) -> Result<Vec<(Stream, String, StreamState)>, StoreError> {
-        let (mut jobs, mut sessions) = (Vec::new(), Vec::new());
+        let (mut jobs, mut sessions, mut boards) = (Vec::new(), Vec::new(), Vec::new());
         for stream in streams {
             match stream {
                 Stream::Job(id) => jobs.push(id.uuid()),
                 Stream::Session(id) => sessions.push(id.uuid()),
+                Stream::Board(id) => boards.push(id.uuid()),
             }
         }
         let mut found = Vec::with_capacity(streams.len());
@@ -175,6 +181,11 @@ impl<D: Dialect> SqlStore<D> {
         if !sessions.is_empty() {
             for row in self.dialect.read(&statement::SESSION_TAILS, params![id_rows(sessions)]).await? {
                 found.push((Stream::Session(row.uuid("id")?.into()), row.text("tenant")?, state(&row)?));
+            }
+        }
+        if !boards.is_empty() {
+            for row in self.dialect.read(&statement::coordination::BOARD_TAILS, params![id_rows(boards)]).await? {
+                found.push((Stream::Board(row.uuid("id")?.into()), row.text("tenant")?, state(&row)?));
             }
         }
         Ok(found)

@@ -98,6 +98,7 @@ impl<D: Dialect> Retains for SqlStore<D> {
         if !ids.is_empty() {
             tx.execute(&statement::DELETE_EFFECTS, params![id_rows(ids.iter().copied())]).await?;
             tx.execute(&statement::DELETE_APPROVALS, params![id_rows(ids.iter().copied())]).await?;
+            tx.execute(&statement::coordination::DELETE_QUESTIONS, params![id_rows(ids.iter().copied())]).await?;
         }
         tx.commit().await?;
         Ok(Step { removed: ids.len() as u64, next })
@@ -108,6 +109,14 @@ impl<D: Dialect> Retains for SqlStore<D> {
         let dropped = attachment::drop_unnamed(&mut tx, before, limit).await?;
         tx.commit().await?;
         Ok(dropped)
+    }
+
+    async fn drop_board_events(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.drop_old_board_events(before, limit).await
+    }
+
+    async fn drop_activities(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.drop_old_activities(before, limit).await
     }
 }
 

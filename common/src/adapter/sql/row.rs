@@ -1,5 +1,7 @@
 //! Rows to domain values and back.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -12,7 +14,7 @@ use crate::{
     },
     port::{
         Ready, StoreError,
-        store::{Interruption, Queued},
+        store::{Interruption, Queued, Window},
     },
 };
 
@@ -43,6 +45,16 @@ pub(super) struct JobRow {
     pub parked_seq: Option<i64>,
     /// Until when the lease held as the last decision reached a holder that waited for it.
     pub waited_until: Option<Timestamp>,
+    /// What is told of its end: JSON of a `Told`.
+    pub told: Option<String>,
+    /// When that was written.
+    pub told_at: Option<Timestamp>,
+    /// How long its delivery may be tried.
+    pub window: Option<Window>,
+    /// For how long it was put off since its window began, in milliseconds.
+    pub window_put_off_ms: i64,
+    /// When it was first sent.
+    pub first_sent_at: Option<Timestamp>,
 }
 
 /// What may change of a job after it was made: the row of the `SAVE_JOBS` batch.
@@ -75,6 +87,12 @@ pub(super) struct SavedJob {
     parked_seq: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_until: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    told_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_put_off_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_sent_at: Option<i64>,
     old_version: i64,
     tail_seq: i64,
 }
@@ -105,6 +123,12 @@ pub(super) struct InsertedJob {
     expires_at: Option<i64>,
     deadline: Option<i64>,
     created_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    told: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_from_send: Option<u8>,
     #[serde(flatten)]
     saved: SavedJob,
 }
@@ -145,6 +169,9 @@ impl JobRow {
             pending_attachments: self.pending_attachments.clone(),
             parked_seq: self.parked_seq,
             waited_until: micros(self.waited_until),
+            told_at: micros(self.told_at),
+            window_put_off_ms: (self.window_put_off_ms > 0).then_some(self.window_put_off_ms),
+            first_sent_at: micros(self.first_sent_at),
             old_version: job.version,
             tail_seq: job.tail_seq,
         }
@@ -176,6 +203,9 @@ impl JobRow {
             expires_at: micros(job.expires_at),
             deadline: micros(job.deadline),
             created_at: job.created_at.micros(),
+            told: self.told.clone(),
+            window_ms: self.window.map(|window| i64::try_from(window.length.as_millis()).unwrap_or(i64::MAX)),
+            window_from_send: self.window.map(|window| window.from_send.into()),
             saved: self.saved(),
         }
     }
@@ -205,6 +235,22 @@ impl JobRow {
     /// Whether the holder of `fence` may write.
     pub(super) fn accepts(&self, fence: &Fence) -> bool {
         !self.job.state.is_terminal() && self.is_held_by(fence)
+    }
+
+    /// When the time to deliver it is over; `None`: it has no window, or was not sent yet.
+    pub(super) fn window_ends_at(&self) -> Option<Timestamp> {
+        let window = self.window?;
+        let begins = if window.from_send { self.first_sent_at? } else { self.job.created_at };
+        let put_off = Duration::from_millis(u64::try_from(self.window_put_off_ms).unwrap_or_default());
+        Some(begins.plus(window.length).plus(put_off))
+    }
+
+    /// It is put off until `run_at`: time that is not spent on its delivery.
+    pub(super) fn stop_window(&mut self, now: Timestamp, run_at: Timestamp) {
+        if self.window_ends_at().is_some() {
+            let pause = i64::try_from(run_at.since(now).as_millis()).unwrap_or(i64::MAX);
+            self.window_put_off_ms = self.window_put_off_ms.saturating_add(pause);
+        }
     }
 
     /// Ends the lease: nobody holds it any more.
@@ -337,6 +383,11 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         pending_attachments: row.opt_text("pending_attachments")?,
         parked_seq: row.opt_int("parked_seq")?,
         waited_until: opt_at(row, "waited_until")?,
+        told: row.opt_text("told")?,
+        told_at: opt_at(row, "told_at")?,
+        window: window(row)?,
+        window_put_off_ms: row.opt_int("window_put_off_ms")?.unwrap_or(0),
+        first_sent_at: opt_at(row, "first_sent_at")?,
         job,
     })
 }
@@ -349,6 +400,12 @@ pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
             tracing::error!(?job_id, %error, "the row of a job can't be read; the job is left alone");
         })
         .ok()
+}
+
+fn window(row: &impl SqlRow) -> Result<Option<Window>, StoreError> {
+    let Some(millis) = row.opt_int("window_ms")? else { return Ok(None) };
+    let length = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
+    Ok(Some(Window { length, from_send: row.opt_int("window_from_send")? == Some(1) }))
 }
 
 pub(super) fn state(row: &impl SqlRow) -> Result<JobState, StoreError> {
@@ -373,12 +430,27 @@ pub(super) fn ready(row: &impl SqlRow) -> Result<Ready, StoreError> {
 
 pub(super) fn event(row: &impl SqlRow) -> Result<Event, StoreError> {
     Ok(Event {
-        job_id: row.uuid("job_id")?.into(),
+        job_id: Some(row.uuid("job_id")?.into()),
+        board_id: None,
         seq: row.int("seq")?,
         session_id: row.opt_uuid("session_id")?.map(Into::into),
         session_seq: row.opt_int("session_seq")?,
         ts: at(row, "ts")?,
         attempt: number(row, "attempt")?,
+        kind: parse(row, "type")?,
+        data: lenient_json(row, "data")?.unwrap_or_default(),
+    })
+}
+
+pub(super) fn board_event(row: &impl SqlRow) -> Result<Event, StoreError> {
+    Ok(Event {
+        job_id: row.opt_uuid("job_id")?.map(Into::into),
+        board_id: Some(row.uuid("board_id")?.into()),
+        seq: row.int("seq")?,
+        session_id: None,
+        session_seq: None,
+        ts: at(row, "ts")?,
+        attempt: 0,
         kind: parse(row, "type")?,
         data: lenient_json(row, "data")?.unwrap_or_default(),
     })

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     SqlStore, approval,
+    coordination::provision,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect, engine_state,
     line::{self, Admission},
@@ -127,7 +128,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             })
             .collect();
         let mut rows: Vec<_> = rows.into_values().collect();
-        let written: BTreeSet<_> = unit.consequences.events.iter().map(|event| event.job_id).collect();
+        let written: BTreeSet<_> = unit.consequences.events.iter().filter_map(|event| event.job_id).collect();
         rows.retain(|row| written.contains(&row.job.id));
         unit.save_tails(&mut rows).await?;
         Ok((results, unit.commit().await?))
@@ -148,7 +149,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .collect();
         let mut spent = usage::keep(&mut unit, &reports).await?;
         let mut ended = Vec::with_capacity(entries.len());
-        let mut receipts = Vec::new();
+        let (mut receipts, mut agents) = (Vec::new(), Vec::new());
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
             let fence = entry.fence;
@@ -163,6 +164,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             }
             results.push(Ok(()));
             receipts.extend(effect::receipt_rows(row.job.id, entry.receipts, now));
+            agents.extend(entry.agent.map(|written| (row.job.id, row.job.tenant.clone(), written)));
             for event in entry.events.into_iter().chain(spent.remove(&fence.job_id)) {
                 unit.emit(&mut row, event);
             }
@@ -180,6 +182,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
         }
         unit.save(&mut ended).await?;
         effect::write_receipts(&mut unit, &receipts).await?;
+        provision::written(&mut unit, agents).await?;
         line::free_next(&mut unit, ended.iter().filter_map(|row| row.job.session_id).collect()).await?;
         Ok((results, unit.commit().await?))
     }
@@ -273,6 +276,8 @@ impl<D: Dialect> SqlStore<D> {
                     snoozed_since: row.snoozed_since,
                     cut_off_at: row.cut_off_at,
                     resumes: row.parked_seq.is_some(),
+                    window_ends_at: row.window_ends_at(),
+                    window: row.window,
                     job: row.job,
                     fence,
                 })
@@ -369,6 +374,14 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
             unit.end(row, Change::Complete);
         }
         Outcome::Failed { failure } => give_up(unit, row, failure, Change::Fail),
+        Outcome::AwaitingAnswer { result } => {
+            row.change(Change::AwaitAnswer).expect(HELD);
+            let data = json!({"state": row.job.state, "reason": "question"});
+            unit.emit(row, NewEvent::new(EventType::Queued, data));
+            row.job.result = Some(result);
+            row.job.failure = None;
+            unit.left.tell(row, unit.now);
+        }
         Outcome::Retry { failure, run_at } => {
             announce_retry(unit, row, failure, run_at, None);
             row.change(Change::Retry).expect(HELD);
@@ -397,6 +410,7 @@ fn put_off<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, run_at: Timestamp, 
     if row.job.started_at == row.claimed_at {
         row.job.started_at = None;
     }
+    row.stop_window(unit.now, run_at);
     row.job.run_at = run_at;
     let data = json!({"state": "scheduled", "reason": reason, "run_at": run_at});
     unit.emit(row, NewEvent::new(EventType::Queued, data));

@@ -1,4 +1,5 @@
-//! Every statement of the store, written once for both databases (see `dialect` for the words in braces).
+//! Every statement of the store, written once for both databases (see `dialect` for the words in braces); those about
+//! gateways, boards and agents in a file of their own.
 //!
 //! In `(column = $2 OR $2 IS NULL)` the comparison comes first: PostgreSQL takes the parameter's type from it.
 
@@ -7,8 +8,8 @@ use super::dialect::Sql;
 /// Statements by name, and the list of all for the test that prepares each on both databases.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $($text:expr),+;)+) => {
-        $($(#[$doc])* pub(super) static $name: Sql = Sql::new(concat!($($text),+));)+
-        pub(super) static ALL: &[(&str, &Sql)] = &[$((stringify!($name), &$name)),+];
+        $($(#[$doc])* pub(in crate::adapter::sql) static $name: Sql = Sql::new(concat!($($text),+));)+
+        pub(in crate::adapter::sql) static ALL: &[(&str, &Sql)] = &[$((stringify!($name), &$name)),+];
     };
 }
 
@@ -20,7 +21,7 @@ macro_rules! job_columns {
          dedup_key, claim, lease_token, lease_until, worker_id, run_at, expires_at, deadline, created_at, claimed_at, \
          started_at, finished_at, snoozed_since, cut_off_at, text_from, payload_version, \
          crashes, waits_for, user_id, engine, metered, interruption, pending_attachments, parked_seq, \
-         waited_until, version, tail_seq"
+         waited_until, told, told_at, window_ms, window_from_send, window_put_off_ms, first_sent_at, version, tail_seq"
     };
 }
 
@@ -121,10 +122,14 @@ macro_rules! usage_sums {
     };
 }
 
+pub(super) mod coordination;
+
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
     RENEW_EPOCH = "UPDATE meta SET value = $1 WHERE key = 'epoch'";
     NOW = "SELECT {now} AS now";
+    SEALING_KEY = "SELECT value FROM meta WHERE key = 'sealing_key'";
+    KEEP_SEALING_KEY = "INSERT INTO meta (key, value) VALUES ('sealing_key', $1) ON CONFLICT (key) DO NOTHING";
 
     // Jobs: lock, insert, save.
 
@@ -141,16 +146,21 @@ statements! {
     /// $1 rows of ids, as they are, without a lock.
     SEE_JOBS = "SELECT ", job_columns!(), ", NULL AS payload, {now} AS db_now FROM jobs \
         WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    /// $1 rows of ids.
+    PAYLOADS = "SELECT id, payload FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
-        retry_of, dedup_key, payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, claim, run_at, expires_at, deadline, created_at, started_at, version, tail_seq) \
+        retry_of, dedup_key, payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, told, window_ms, window_from_send, claim, run_at, \
+        expires_at, deadline, created_at, started_at, version, tail_seq) \
         SELECT id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, \
         timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, dedup_key, \
-        payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, 0, run_at, expires_at, deadline, created_at, started_at, 1, tail_seq \
+        payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, told, window_ms, window_from_send, 0, run_at, \
+        expires_at, deadline, created_at, started_at, 1, tail_seq \
         FROM {rows: id uuid, tenant text, kind text, queue text, state text, priority int, attempt int, max_attempts int, \
         backoff_base_ms int, backoff_cap_ms int, timeout_ms int, payload text, metadata text, session_id uuid, \
         on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, payload_version int, waits_for uuid, \
-        user_id text, engine text, metered int, interruption text, pending_attachments text, run_at int, expires_at int, deadline int, created_at int, started_at int, tail_seq int}";
+        user_id text, engine text, metered int, interruption text, pending_attachments text, told text, window_ms int, \
+        window_from_send int, run_at int, expires_at int, deadline int, created_at int, started_at int, tail_seq int}";
     /// Writes back what was loaded under a lock; `version` is the belt to those braces.
     SAVE_JOBS = "UPDATE jobs SET state = r.state, attempt = r.attempt, result = r.result, failure = r.failure, \
         progress = r.progress, position = r.position, pending_message = r.pending_message, claim = r.claim, \
@@ -158,10 +168,12 @@ statements! {
         claimed_at = r.claimed_at, started_at = r.started_at, finished_at = r.finished_at, \
         snoozed_since = r.snoozed_since, cut_off_at = r.cut_off_at, text_from = r.text_from, crashes = r.crashes, \
         waits_for = r.waits_for, pending_attachments = r.pending_attachments, parked_seq = r.parked_seq, waited_until = r.waited_until, \
+        told_at = r.told_at, window_put_off_ms = r.window_put_off_ms, first_sent_at = r.first_sent_at, \
         version = r.old_version + 1, tail_seq = r.tail_seq FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
         pending_message text, claim int, lease_token uuid, lease_until int, worker_id uuid, run_at int, claimed_at int, \
         started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, crashes int, waits_for uuid, \
-        pending_attachments text, parked_seq int, waited_until int, old_version int, tail_seq int} WHERE jobs.id = r.id AND jobs.version = r.old_version";
+        pending_attachments text, parked_seq int, waited_until int, told_at int, window_put_off_ms int, first_sent_at int, old_version int, tail_seq int} \
+        WHERE jobs.id = r.id AND jobs.version = r.old_version";
     /// The part of `SAVE_JOBS` that appending changes.
     SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \
         tail_seq = r.tail_seq FROM {rows: id uuid, progress text, text_from int, old_version int, tail_seq int} \

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     SqlStore, attachment,
+    coordination::{broadcast, question, repeat::Originals},
     dedup::{Judged, Keys},
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect,
@@ -25,10 +26,11 @@ use crate::{
             Refused, StoredAnswer, Submission, Submissions, Submitted,
         },
     },
+    wire::coordination::BROADCAST,
 };
 
 #[derive(Serialize)]
-pub(super) struct IdempotencyRow<'a> {
+struct IdempotencyRow<'a> {
     tenant: &'a str,
     owner: &'a str,
     key: &'a str,
@@ -41,7 +43,7 @@ pub(super) struct IdempotencyRow<'a> {
 }
 
 impl<'a> IdempotencyRow<'a> {
-    pub(super) fn new(record: &'a IdempotencyRecord, jobs: &[NewJob], now: Timestamp) -> Self {
+    fn new(record: &'a IdempotencyRecord, jobs: &[NewJob], now: Timestamp) -> Self {
         let job_ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
         Self {
             tenant: &record.tenant,
@@ -138,10 +140,21 @@ pub(super) fn stored_answer(row: &impl SqlRow) -> Result<StoredAnswer, StoreErro
     })
 }
 
-pub(super) async fn recall(
+/// Keeps the key of a request that makes no job, and its answer. `Some`: the key was used before, and that was the answer.
+pub(super) async fn used_before(
     tx: &mut impl SqlTx,
-    (tenant, owner, key): &Scope,
+    record: Option<&IdempotencyRecord>,
+    now: Timestamp,
 ) -> Result<Option<StoredAnswer>, StoreError> {
+    let Some(record) = record else { return Ok(None) };
+    let rows = [IdempotencyRow::new(record, &[], now)];
+    if !tx.fetch(&statement::INSERT_IDEMPOTENCY, params![batch(&rows)]).await?.is_empty() {
+        return Ok(None);
+    }
+    recall(tx, &scope(record)).await
+}
+
+async fn recall(tx: &mut impl SqlTx, (tenant, owner, key): &Scope) -> Result<Option<StoredAnswer>, StoreError> {
     let rows = tx.fetch(&statement::RECALL, params![tenant.as_str(), owner.as_str(), key.as_str()]).await?;
     rows.first().map(stored_answer).transpose()
 }
@@ -176,6 +189,7 @@ impl<D: Dialect> SqlStore<D> {
             .collect();
         unit.lock_sessions(wanted).await?;
         keys.load(&mut unit, open.iter().copied()).await?;
+        let originals = Originals::see(&mut unit, &open).await?;
 
         let mut results = Vec::with_capacity(part.len());
         let mut rows = Vec::new();
@@ -186,7 +200,7 @@ impl<D: Dialect> SqlStore<D> {
             }
             let mut made = Vec::with_capacity(submission.jobs.len());
             for job in &submission.jobs {
-                made.push(self.judge(&mut unit, job, &mut keys, &mut rows).await?);
+                made.push(self.judge(&mut unit, job, &mut keys, &originals, &mut rows).await?);
             }
             if let Some(record) = &submission.idempotency {
                 correct_key(&mut unit, record, &submission.jobs, &made).await?;
@@ -194,6 +208,7 @@ impl<D: Dialect> SqlStore<D> {
             results.push(Submitted::Done(made));
         }
         unit.insert(&rows).await?;
+        end_childless(&mut unit, &mut rows).await?;
         attachment::name(&mut unit, &open).await?;
         keys.save(&mut unit, &rows).await?;
         let repeated: Vec<_> = part
@@ -264,6 +279,7 @@ impl<D: Dialect> SqlStore<D> {
         unit: &mut Unit<D>,
         new: &NewJob,
         keys: &mut Keys,
+        originals: &Originals,
         rows: &mut Vec<JobRow>,
     ) -> Result<Result<Created, Refused>, StoreError> {
         let mut row = new_row(new, unit.now);
@@ -275,18 +291,30 @@ impl<D: Dialect> SqlStore<D> {
             }
             Judged::Make(None) => {}
         }
-        let created = match self.make(unit, new, row, keys, rows).await? {
+        let chosen = match new.coordination.as_ref().and_then(|given| given.broadcast.as_deref()) {
+            None => None,
+            Some(broadcast) => match broadcast::children(unit, new, broadcast).await? {
+                Ok(children) => {
+                    if let Some(payload) = row.job.payload.as_object_mut() {
+                        payload.insert("boards".to_owned(), children.len().into());
+                    }
+                    Some(children)
+                }
+                Err(refused) => return Ok(Err(refused)),
+            },
+        };
+        let created = match self.make(unit, new, row, keys, originals, rows).await? {
             Ok(created) => created,
             Err(refused) => return Ok(Err(refused)),
         };
-        for child in &new.children {
+        for child in chosen.as_ref().unwrap_or(&new.children) {
             let mut row = new_row(child, unit.now);
             row.job.parent_id = Some(new.id);
             row.job.expires_at = row.job.expires_at.or(new.expires_at);
             if row.on_busy == OnBusy::Reject {
                 row.on_busy = OnBusy::Enqueue;
             }
-            self.make(unit, child, row, keys, rows).await?.ok();
+            self.make(unit, child, row, keys, originals, rows).await?.ok();
         }
         Ok(Ok(created))
     }
@@ -299,6 +327,7 @@ impl<D: Dialect> SqlStore<D> {
         new: &NewJob,
         mut row: JobRow,
         keys: &mut Keys,
+        originals: &Originals,
         rows: &mut Vec<JobRow>,
     ) -> Result<Result<Created, Refused>, StoreError> {
         let mut joins_line = false;
@@ -318,14 +347,13 @@ impl<D: Dialect> SqlStore<D> {
                 }
             }
         }
-        match row.job.state {
-            JobState::Queued => unit.queue(&mut row),
-            JobState::Scheduled => {
-                let data = json!({"state": "scheduled", "run_at": row.job.run_at});
-                unit.emit(&mut row, NewEvent::new(EventType::Queued, data));
-                unit.consequences.ready.extend(row.ready());
-            }
-            state => unit.emit(&mut row, NewEvent::new(EventType::Queued, json!({"state": state.as_str()}))),
+        let asked = match new.coordination.as_ref().and_then(|given| given.question.clone()) {
+            Some(asked) => Some(asked),
+            None => originals.hand_down(new, &mut row, unit.now),
+        };
+        announce(unit, &mut row);
+        if let Some(asked) = asked {
+            question::open(unit, &mut row, asked);
         }
         if new.task.as_ref().is_some_and(|task| task.interruption != Interruption::Task) {
             // Who watches the session follows the new task from here on.
@@ -341,6 +369,40 @@ impl<D: Dialect> SqlStore<D> {
         }
         Ok(Ok(created))
     }
+}
+
+/// Says where a new job begins.
+fn announce<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow) {
+    match row.job.state {
+        JobState::Queued => unit.queue(row),
+        JobState::Scheduled => {
+            let data = json!({"state": "scheduled", "run_at": row.job.run_at});
+            unit.emit(row, NewEvent::new(EventType::Queued, data));
+            unit.consequences.ready.extend(row.ready());
+        }
+        state => unit.emit(row, NewEvent::new(EventType::Queued, json!({"state": state.as_str()}))),
+    }
+}
+
+/// Makes a job that belongs to no session, has neither children nor a dedup key, and asks nothing. The caller inserts the row.
+pub(super) fn make_plain<D: Dialect>(unit: &mut Unit<D>, new: &NewJob, parent: Option<JobId>) -> JobRow {
+    let mut row = new_row(new, unit.now);
+    row.job.parent_id = parent;
+    announce(unit, &mut row);
+    row
+}
+
+/// Ends broadcasts that nobody is there for.
+async fn end_childless<D: Dialect>(unit: &mut Unit<D>, rows: &mut [JobRow]) -> Result<(), StoreError> {
+    let parents: BTreeSet<JobId> = rows.iter().filter_map(|row| row.job.parent_id).collect();
+    // Children of a group may be written already, those of a broadcast never are.
+    let waits = |row: &JobRow| row.job.kind == BROADCAST && row.job.state == JobState::AwaitingChildren;
+    let is_childless = |row: &JobRow| waits(row) && !parents.contains(&row.job.id);
+    for row in rows.iter_mut().filter(|row| is_childless(row)) {
+        broadcast::end_empty(unit, row);
+        unit.save(std::slice::from_mut(row)).await?;
+    }
+    Ok(())
 }
 
 /// The session asked for, if it is there, active and the tenant's and user's own; else the fresh one.
@@ -389,7 +451,7 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         new.dedup.as_ref().filter(|dedup| dedup.mode == DedupMode::Debounce).map(|dedup| now.plus(dedup.ttl));
     let run_at = debounced.or(new.run_at).unwrap_or(now);
     let state = match run_at {
-        _ if !new.children.is_empty() => JobState::AwaitingChildren,
+        _ if !new.children.is_empty() || is_broadcast(new) => JobState::AwaitingChildren,
         later if later > now => JobState::Scheduled,
         _ => JobState::Queued,
     };
@@ -426,6 +488,7 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         dedup_key: new.dedup.as_ref().map(|dedup| dedup.key.clone()),
         tail_seq: 0,
     };
+    let told = new.coordination.as_ref().and_then(|given| given.told.as_ref());
     JobRow {
         job,
         on_busy: new.task.as_ref().map(|task| task.on_busy).unwrap_or_default(),
@@ -449,5 +512,14 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
             .map(|task| serde_json::to_string(&task.attachments).expect("names and hashes are plain data")),
         parked_seq: None,
         waited_until: None,
+        told: told.map(|told| serde_json::to_string(told).expect("ids and words are plain data")),
+        told_at: None,
+        window: new.coordination.as_ref().and_then(|given| given.window),
+        window_put_off_ms: 0,
+        first_sent_at: None,
     }
+}
+
+fn is_broadcast(new: &NewJob) -> bool {
+    new.coordination.as_ref().is_some_and(|given| given.broadcast.is_some())
 }

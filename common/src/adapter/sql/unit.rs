@@ -10,6 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
+    coordination::{self, LeftOver},
     dedup,
     dialect::{Dialect, Sql, SqlRow, SqlTx, batch, params},
     family::{self, EndedChild},
@@ -111,6 +112,8 @@ pub(super) struct Unit<D: Dialect> {
     pub ended_children: Vec<EndedChild>,
     /// Those of them for which a successor may wait.
     ended_keyed: Vec<JobId>,
+    /// What coordination has to write at the end.
+    pub left: LeftOver,
     events: Vec<EventRow>,
     messages: Vec<MessageRow>,
 }
@@ -131,6 +134,7 @@ impl<D: Dialect> Unit<D> {
             ended: BTreeSet::new(),
             ended_children: Vec::new(),
             ended_keyed: Vec::new(),
+            left: LeftOver::default(),
             events: Vec::new(),
             messages: Vec::new(),
         })
@@ -238,7 +242,8 @@ impl<D: Dialect> Unit<D> {
             data: event.data.to_string(),
         });
         self.consequences.events.push(Event {
-            job_id: row.job.id,
+            job_id: Some(row.job.id),
+            board_id: None,
             seq: row.job.tail_seq,
             session_id: row.job.session_id,
             session_seq,
@@ -293,6 +298,7 @@ impl<D: Dialect> Unit<D> {
         self.ended.insert(row.job.id);
         self.ended_children.extend(EndedChild::of(row));
         self.ended_keyed.extend(row.job.dedup_key.is_some().then_some(row.job.id));
+        self.left.job_ended(row, self.now);
         self.consequences.ended.push(Ended { kind: row.job.kind.clone(), outcome: row.job.state });
     }
 
@@ -337,11 +343,13 @@ impl<D: Dialect> Unit<D> {
         self.tx.execute(&statement::INSERT_JOBS, params![batch(&inserted)]).await.map(drop)
     }
 
-    /// Serves those that depend on jobs that ended here, writes sessions, messages and events, and commits.
+    /// Serves those that depend on jobs that ended here, writes what is left on boards and in the audit, then sessions, messages
+    /// and events, and commits.
     pub(super) async fn commit(mut self) -> Result<Consequences, StoreError> {
         let ended = std::mem::take(&mut self.ended_keyed);
         dedup::free_successors(&mut self, &ended).await?;
         family::settle(&mut self).await?;
+        coordination::settle(&mut self).await?;
         let at = self.now.micros();
         let (mut fresh, mut tails) = (Vec::new(), Vec::new());
         for (id, session) in std::mem::take(&mut self.sessions) {

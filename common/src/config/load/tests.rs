@@ -178,6 +178,8 @@ fn no_fault_shows_a_secret() {
         faults("[auth]\nbootstrap_key = \"hunter2\"", &[]),
         faults("[auth]\nbootstrap_key = [\"hunter2\"]", &[]),
         faults("[database]\nurl = \"postgres://u:hunter2@h", &[]),
+        faults("[secrets]\nkeys = [\"k1:hunter2\"]", &[]),
+        faults("[secrets]\nkeys = \"hunter2\"", &[]),
         faults("", &[("ERRAND_DATABASE_URL", "hunter2://x"), ("ERRAND_DATABASE_URLS", "hunter2")]),
     ]
     .concat()

@@ -120,7 +120,10 @@ mod tests {
             attempt: 1,
         };
         let line = told.line(JobState::Failed, Some(&failure), None).expect("told");
-        assert_eq!((line.event_type.as_str(), line.message.as_str()), ("agent.nudge.failed", "Nudge failed for Ada: refused"));
+        assert_eq!(
+            (line.event_type.as_str(), line.message.as_str()),
+            ("agent.nudge.failed", "Nudge failed for Ada: refused")
+        );
         assert_eq!(line.agent_id, told.agent_id);
         let silent = Told { failed: None, ..told };
         assert_eq!(silent.line(JobState::Failed, Some(&failure), None), None);
@@ -135,7 +138,8 @@ mod tests {
             done: Some(("x".to_owned(), "Broadcast question to {sent} board leads (failed: {failed}).".to_owned())),
             failed: None,
         };
-        let children = Children { by_state: vec![(JobState::Completed, 3), (JobState::Failed, 1), (JobState::Cancelled, 1)] };
+        let children =
+            Children { by_state: vec![(JobState::Completed, 3), (JobState::Failed, 1), (JobState::Cancelled, 1)] };
         for state in [JobState::Partial, JobState::Failed] {
             let line = told.line(state, None, Some(&children)).expect("told");
             assert_eq!(line.message, "Broadcast question to 3 board leads (failed: 2).");

@@ -154,7 +154,11 @@ pub fn worker_session(agent: AgentId) -> String {
 /// An agent's id in its gateway: the second part of its session's key, or what can be made of its name.
 fn key(session_key: &str, name: &str, id: AgentId) -> String {
     let named = session_key.strip_prefix("agent:").and_then(|rest| rest.split(':').next());
-    named.filter(|key| !key.is_empty()).map(str::to_owned).or_else(|| slug(name)).unwrap_or_else(|| id.uuid().simple().to_string())
+    named
+        .filter(|key| !key.is_empty())
+        .map(str::to_owned)
+        .or_else(|| slug(name))
+        .unwrap_or_else(|| id.uuid().simple().to_string())
 }
 
 /// A name as gateways and addresses write it: lower case, other runs as one hyphen. `None`: nothing is left of it.

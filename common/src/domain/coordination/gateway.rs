@@ -35,7 +35,8 @@ impl Gateway {
     /// The workspace of an agent: `{root}/workspace-{slug}`; that of the gateway's own agent goes without its `mc-`.
     #[must_use]
     pub fn workspace(&self, agent_key: &str) -> String {
-        let key = agent_key.strip_prefix("mc-gateway-").map_or_else(|| agent_key.to_owned(), |id| format!("gateway-{id}"));
+        let key =
+            agent_key.strip_prefix("mc-gateway-").map_or_else(|| agent_key.to_owned(), |id| format!("gateway-{id}"));
         let slug = super::agent::slug(&key).unwrap_or(key);
         format!("{}/workspace-{slug}", self.workspace_root.trim_end_matches('/'))
     }

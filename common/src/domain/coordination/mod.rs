@@ -2,6 +2,7 @@
 //!
 //! * `gateway`, `board`, `agent`: who is where; names and keys follow from ids.
 //! * `memory`, `question`, `activity`: what is left on boards, asked of people, and told of who did what.
+//! * `schema`: what an answer has to look like.
 //! * `text`: the messages that agents read.
 
 pub mod activity;
@@ -10,6 +11,7 @@ pub mod board;
 pub mod gateway;
 pub mod memory;
 pub mod question;
+pub mod schema;
 pub mod text;
 
 pub use activity::{Activity, NewActivity, Told};

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::schema::{self, Unfit};
 use crate::domain::{AgentId, BoardId, JobId, MemoryId, QuestionId, Timestamp, job::text_enum};
 
 text_enum! {
@@ -59,6 +60,24 @@ pub struct Question {
     pub created_at: Timestamp,
     /// When it was answered or given up.
     pub ended_at: Option<Timestamp>,
+}
+
+impl Question {
+    /// The answer as it is kept: what was said, if that follows the schema; or, of a text, the JSON that it is.
+    ///
+    /// # Errors
+    /// [`Unfit`], with the first place that does not follow the schema.
+    pub fn accept(&self, said: &Value) -> Result<Value, Unfit> {
+        let Some(schema) = &self.answer_schema else { return Ok(said.clone()) };
+        let unfit = match schema::judge(schema, said) {
+            Ok(()) => return Ok(said.clone()),
+            Err(unfit) => unfit,
+        };
+        match said.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+            Some(meant) => schema::judge(schema, &meant).map(|()| meant),
+            None => Err(unfit),
+        }
+    }
 }
 
 /// What an item of board memory says about the question it may answer.
@@ -133,16 +152,35 @@ mod tests {
     }
 
     #[test]
+    fn a_text_may_be_the_json_that_is_asked_for() {
+        use serde_json::json;
+        let plain = question(None);
+        assert_eq!(plain.accept(&json!("{\"a\": 1}")), Ok(json!("{\"a\": 1}")), "without a schema it is a text");
+        let asked = Question { answer_schema: Some(json!({"type": "integer"})), ..question(None) };
+        assert_eq!(asked.accept(&json!("7")), Ok(json!(7)));
+        assert_eq!(asked.accept(&json!(7)), Ok(json!(7)));
+        assert!(asked.accept(&json!("seven")).is_err() && asked.accept(&json!("\"7\"")).is_err());
+    }
+
+    #[test]
     fn a_reply_is_meant_for_the_question_it_names() {
         let open = [question(Some("a")), question(Some("b"))];
         let usual = tags(&["user_reply", "gateway_main"]);
-        let reply = Reply { question_id: None, correlation_id: None, tags: &usual, source: Some("user_via_gateway_main") };
+        let reply =
+            Reply { question_id: None, correlation_id: None, tags: &usual, source: Some("user_via_gateway_main") };
         assert_eq!(meant(&open, &reply), None, "either");
         assert_eq!(meant(&open[..1], &reply), Some(&open[0]));
         assert_eq!(meant(&open, &Reply { correlation_id: Some("b"), ..reply }), Some(&open[1]));
         assert_eq!(meant(&open, &Reply { correlation_id: Some("c"), ..reply }), None, "another's");
-        assert_eq!(meant(&open, &Reply { question_id: Some(open[0].id), correlation_id: Some("b"), ..reply }), Some(&open[0]));
-        assert_eq!(meant(&open, &Reply { question_id: Some(QuestionId::new()), ..reply }), None, "one that is not open");
+        assert_eq!(
+            meant(&open, &Reply { question_id: Some(open[0].id), correlation_id: Some("b"), ..reply }),
+            Some(&open[0])
+        );
+        assert_eq!(
+            meant(&open, &Reply { question_id: Some(QuestionId::new()), ..reply }),
+            None,
+            "one that is not open"
+        );
         let by_tag = tags(&[&open[1].id.to_string()]);
         assert_eq!(meant(&open, &Reply { tags: &by_tag, source: None, ..reply }), Some(&open[1]));
         assert_eq!(meant(&open[..1], &Reply { source: Some("else"), ..reply }), None);

@@ -1,7 +1,9 @@
 //! The messages that agents read, byte for byte as the agents of existing fleets know them.
 
+use serde_json::Value;
+
 use super::Board;
-use crate::domain::job::text_enum;
+use crate::domain::{JobId, QuestionId, job::text_enum};
 
 /// Where replies are posted if no public URL is configured.
 pub const LOCAL_URL: &str = "http://localhost:8000";
@@ -103,6 +105,55 @@ impl Frame<'_> {
     }
 }
 
+/// Longest part of a chat item that others are sent, in characters.
+const SNIPPET_CHARS: usize = 800;
+
+/// What an agent is told of an item in its board's chat.
+#[must_use]
+pub fn board_chat(base_url: &str, board: &Board, from: &str, content: &str, mentioned: bool) -> String {
+    let header = if mentioned { "BOARD CHAT MENTION" } else { "BOARD CHAT" };
+    let mut snippet = content.trim().to_owned();
+    if let Some((cut, _)) = snippet.char_indices().nth(SNIPPET_CHARS) {
+        snippet.truncate(cut);
+        snippet.push('…');
+    }
+    format!(
+        "{header}\nBoard: {}\nBoard ID: {}\nFrom: {from}\n\n{snippet}\n\n\
+         Reply in the board's chat:\n\
+         POST {base_url}/api/v1/agent/boards/{}/memory\n\
+         Body: {{\"content\":\"...\",\"tags\":[\"chat\"]}}",
+        board.name, board.id, board.id
+    )
+}
+
+/// What an agent is told of the answer to its question.
+#[must_use]
+pub fn user_answer(board: &Board, question: QuestionId, correlation_id: Option<&str>, answer: &Value) -> String {
+    let correlation = correlation_id.map(str::trim).filter(|id| !id.is_empty());
+    let correlation = correlation.map(|id| format!("Correlation ID: {id}\n")).unwrap_or_default();
+    let answer = answer.as_str().map_or_else(|| answer.to_string(), |text| text.trim().to_owned());
+    format!(
+        "USER ANSWER\nBoard: {}\nBoard ID: {}\nQuestion ID: {question}\n{correlation}\n{answer}",
+        board.name, board.id
+    )
+}
+
+/// A message once more.
+#[must_use]
+pub fn reminder(message: &str) -> String {
+    format!("REMINDER\n{message}")
+}
+
+/// What joins a job to logs: the sender's own mark, or `{prefix}:` and twelve hexadecimal digits.
+#[must_use]
+pub fn trace_id(prefix: &str, correlation_id: Option<&str>, job: JobId) -> String {
+    match correlation_id.map(str::trim).filter(|id| !id.is_empty()) {
+        Some(id) => id.to_owned(),
+        // The random end of the id.
+        None => format!("{prefix}:{}", &job.uuid().simple().to_string()[20..]),
+    }
+}
+
 /// A JSON array with a space after each comma, and everything that is not ASCII escaped.
 fn spaced(tags: &[String]) -> String {
     let tags: Vec<String> = tags.iter().map(|tag| ascii(tag)).collect();
@@ -170,6 +221,31 @@ mod tests {
         let handoff = without.to_lead(LeadMessageKind::Handoff, "x");
         assert!(handoff.starts_with("GATEWAY MAIN HANDOFF\nBoard: Ops\n"));
         assert!(handoff.contains("From agent: Main\n\nx\n\nReply"));
+    }
+
+    #[test]
+    fn an_answer_and_a_reminder() {
+        let id = "0193a5f0-0000-7000-8000-000000000002";
+        let question = id.parse().expect("an id");
+        let expected = "USER ANSWER\nBoard: Ops\nBoard ID: 0193a5f0-0000-7000-8000-000000000001\n\
+            Question ID: 0193a5f0-0000-7000-8000-000000000002\nCorrelation ID: c-1\n\nblue";
+        assert_eq!(user_answer(&board(), question, Some(" c-1"), &Value::from(" blue\n")), expected);
+        assert!(user_answer(&board(), question, None, &serde_json::json!({"a": 1})).ends_with("2\n\n{\"a\":1}"));
+        assert_eq!(reminder("hi"), "REMINDER\nhi");
+        assert_eq!(trace_id("coord.nudge", Some(" c "), JobId::new()), "c");
+        let made = trace_id("coord.nudge", Some(" "), id.parse().expect("an id"));
+        assert_eq!(made, "coord.nudge:000000000002");
+    }
+
+    #[test]
+    fn chat_is_told_with_its_beginning_and_the_way_to_reply() {
+        let expected = "BOARD CHAT MENTION\nBoard: Ops\nBoard ID: 0193a5f0-0000-7000-8000-000000000001\nFrom: Ada\n\n\
+            @lead look\n\nReply in the board's chat:\n\
+            POST http://localhost:8000/api/v1/agent/boards/0193a5f0-0000-7000-8000-000000000001/memory\n\
+            Body: {\"content\":\"...\",\"tags\":[\"chat\"]}";
+        assert_eq!(board_chat(LOCAL_URL, &board(), "Ada", " @lead look\n", true), expected);
+        let long = board_chat(LOCAL_URL, &board(), "Ada", &"ä".repeat(801), false);
+        assert!(long.starts_with("BOARD CHAT\n") && long.contains(&format!("\n{}…\n", "ä".repeat(800))));
     }
 
     #[test]

@@ -7,8 +7,10 @@
 //! * Writes of a run carry its [`crate::domain::Fence`]; a stale one is refused with [`Stale`] and changes nothing.
 //! * Leases are set and judged by the database's own clock; every other time is an argument.
 //! * Batches lock rows in a fixed order (keys, sessions, jobs, then parents, each by id; a job locked later than that belongs to
-//!   a session, or waits for a job, locked before) and give one result per entry.
-//! * Whoever ends a job also frees its successor, tells its parent and, if it was the last child, ends the parent.
+//!   a session, or waits for a job, locked before; then gateways, boards, agents; boards whose streams go on come last, by id)
+//!   and give one result per entry. A question is changed under the lock of its job alone.
+//! * Whoever ends a job also frees its successor, tells its parent and, if it was the last child, ends the parent; withdraws the
+//!   question it asks; and writes its line of the audit.
 //!
 //! What must be told to the rest of the fleet after the commit is returned as [`Consequences`];
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
@@ -27,6 +29,7 @@ mod restore;
 mod retain;
 mod retry;
 mod run;
+mod sealing;
 mod submit;
 mod sweep;
 mod usage;
@@ -43,10 +46,11 @@ pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
 pub use retain::{Passed, Retains, Step};
 pub use retry::{Retried, Retries, Unsuccessful, UnsuccessfulFilter};
-pub use run::{Append, Claimed, Claims, Finish, Outcome, Release, Runs, Stale};
+pub use run::{AgentWritten, Append, Claimed, Claims, Finish, Outcome, Release, Runs, Stale};
+pub use sealing::SealingKey;
 pub use submit::{
-    CancelRequest, CancelResult, Created, IdempotencyRecord, Interruption, NewJob, NewTask, Refused, StoredAnswer,
-    Submission, Submissions, Submitted,
+    BroadcastMessage, CancelRequest, CancelResult, Created, IdempotencyRecord, Interruption, NewBroadcast,
+    NewCoordination, NewJob, NewTask, Refused, StoredAnswer, Submission, Submissions, Submitted, Window,
 };
 pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
 pub use usage::{Spent, SpentBy, UsageFilter, UsageGroup, UsageReads, UsageSum};
@@ -134,6 +138,8 @@ pub trait Store:
     + Effects
     + Control
     + Restore
+    + SealingKey
+    + coordination::Coordination
 {
 }
 
@@ -153,7 +159,9 @@ impl<
         + Fleet
         + Effects
         + Control
-        + Restore,
+        + Restore
+        + SealingKey
+        + coordination::Coordination,
 > Store for T
 {
 }

@@ -30,7 +30,7 @@ pub trait Retains: Send + Sync {
     /// the first event of a job that is not as old.
     async fn drop_events(&self, before: Timestamp, after: Option<Passed>, limit: u32) -> Result<Step, StoreError>;
 
-    /// Deletes jobs that finished before `before`, with their effects and dedup keys, once their events are gone and nothing
+    /// Deletes jobs that finished before `before`, with their effects, questions and dedup keys, once their events are gone and nothing
     /// refers to them: no retry, no child, no dedup key that still holds at `now`; and no child before its parent may go.
     /// Sessions, their messages and usage stay; an approval for a session ends with the job it was given in.
     async fn delete_jobs(
@@ -44,4 +44,11 @@ pub trait Retains: Send + Sync {
     /// Drops contents of attachments that were last sent before `before` and that no task came with, up to `limit`. Returns how
     /// many.
     async fn drop_attachments(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
+    /// Drops events of boards that are older than `before`, up to `limit`. A stream loses nothing but its beginning. Returns how
+    /// many.
+    async fn drop_board_events(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
+    /// Drops lines of the audit that are older than `before`, up to `limit`. Returns how many.
+    async fn drop_activities(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
 }

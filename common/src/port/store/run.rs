@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Consequences, EffectReceipt, EngineState, StoreError, coordination::Provisioned};
-use crate::domain::{AgentId, Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, UsageReport, WorkerId};
+use super::{Consequences, EffectReceipt, EngineState, StoreError, Window, coordination::Provisioned};
+use crate::domain::{
+    AgentId, Failure, Fence, Job, JobId, Message, NewEvent, SessionId, Timestamp, UsageReport, WorkerId,
+};
 
 /// The fence is no longer the job's: another claim was made, the job was cancelled, or its lease was ended.
 /// The holder must stop.
@@ -31,6 +33,8 @@ pub struct Claimed {
     pub resumes: bool,
     /// Of a job of coordination: when its time to be delivered is over. `None`: it has none, or was not sent yet.
     pub window_ends_at: Option<Timestamp>,
+    /// Of a job of coordination: how long it may be tried.
+    pub window: Option<Window>,
 }
 
 /// What a claim brought.

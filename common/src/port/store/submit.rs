@@ -7,11 +7,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Consequences, StoreError, coordination::NewQuestion};
-use crate::domain::{
-    AgentId, AttachmentRef, BoardId, Dedup, GatewayId, Job, JobId, JobState, OnBusy, Priority, RetryPolicy, SessionId,
-    Timestamp,
-    coordination::{Told, text::LeadMessageKind},
-    job::text_enum,
+use crate::{
+    domain::{
+        AgentId, AttachmentRef, BoardId, Dedup, DedupMode, GatewayId, Job, JobId, JobState, OnBusy, Priority,
+        RetryPolicy, SessionId, Timestamp,
+        coordination::{
+            Agent, Told,
+            text::{LeadMessageKind, trace_id},
+        },
+        job::text_enum,
+    },
+    wire::coordination::{PROVISION, ProvisionPayload, VERSION, provision_key},
 };
 
 /// One job to be made.
@@ -121,6 +127,49 @@ pub struct BroadcastMessage {
 }
 
 impl NewJob {
+    /// What makes an agent in its gateway, or makes it again. While one has not ended, further ones fall to it.
+    #[must_use]
+    pub fn provision(agent: &Agent, overwrite: bool, user_id: Option<String>) -> Self {
+        const QUEUE: &str = "default";
+        const WINDOW: Window = Window { length: Duration::from_secs(600), from_send: false };
+        let id = JobId::new();
+        let told = Told {
+            agent_id: Some(agent.id),
+            board_id: agent.board_id,
+            trace_id: trace_id("coord.provision", None, id),
+            done: Some(("agent.provisioned".to_owned(), format!("{} is ready in its gateway.", agent.name))),
+            failed: Some(("agent.provision.failed".to_owned(), format!("{} could not be provisioned: ", agent.name))),
+        };
+        let payload = ProvisionPayload { agent_id: agent.id, overwrite, if_needed: false };
+        Self {
+            id,
+            tenant: agent.tenant.clone(),
+            kind: PROVISION.to_owned(),
+            queue: QUEUE.to_owned(),
+            priority: Priority::default(),
+            // It always serialises: it has string keys only.
+            payload: serde_json::to_value(payload).unwrap_or_default(),
+            payload_version: VERSION,
+            retry: RetryPolicy::MESSAGE,
+            timeout_ms: None,
+            run_at: None,
+            expires_at: None,
+            deadline: None,
+            metadata: None,
+            retry_of: None,
+            user_id,
+            task: None,
+            dedup: Some(Dedup { key: provision_key(agent.id), mode: DedupMode::Drop, ttl: Duration::ZERO }),
+            children: Vec::new(),
+            coordination: Some(NewCoordination {
+                told: Some(told),
+                window: Some(WINDOW),
+                question: None,
+                broadcast: None,
+            }),
+        }
+    }
+
     /// Itself and its children.
     #[must_use]
     pub const fn rows(&self) -> usize {

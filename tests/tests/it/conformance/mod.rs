@@ -7,6 +7,7 @@ mod approval;
 mod attachment;
 mod bus;
 mod control;
+mod coordination;
 mod dedup;
 mod effect;
 mod engine_state;
@@ -26,6 +27,7 @@ mod submit;
 mod sweep;
 mod usage;
 mod user;
+mod vault;
 mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -131,6 +133,7 @@ pub(crate) fn plain_job() -> NewJob {
         task: None,
         dedup: None,
         children: Vec::new(),
+        coordination: None,
     }
 }
 

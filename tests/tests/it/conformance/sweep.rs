@@ -10,6 +10,7 @@ use errand_common::{
     backend::Backend,
     domain::{FailureClass, JobState, OnBusy, Stream, event::EventType},
     port::store::{CancelRequest, Outcome, RescueScope, Submission},
+    vault::{SealingKey, Vault},
 };
 use errand_tests::wait;
 
@@ -170,6 +171,7 @@ async fn a_job_for_a_far_day_is_left_to_the_sweep() {
         bus: Arc::new(MemoryBus::default()),
         gates: Arc::new(MemoryGates::default()),
         clock: Arc::new(SystemClock),
+        vault: Arc::new(Vault::new(SealingKey::parse(&SealingKey::generate()).unwrap(), vec![])),
     };
     let mut ids = Vec::new();
     for minutes in [5, 60] {

@@ -83,7 +83,7 @@ impl Handler for HttpHandler {
         let headers = headers(&payload, claimed.job.id)?;
         let call = HttpCall { handler: self, clients, payload, url, headers, limit };
         let result = effect::perform(context, &self.policies, 1, &call).await?;
-        Ok(Completion { result, message: None })
+        Ok(Completion::new(result))
     }
 }
 

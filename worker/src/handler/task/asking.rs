@@ -5,9 +5,12 @@ use std::future::Future;
 use errand_common::{domain::FailureClass, port::StoreError};
 
 use super::RunContext;
-use crate::{engine::TurnFailure, pace::Backoff};
+use crate::{
+    engine::TurnFailure,
+    handler::asking::{self, Unasked},
+};
 
-/// Asks the store, and waits while it is away: the lease bounds that. `what` names what is asked for, for people.
+/// As [`asking::ask`], with the code of a refusal.
 ///
 /// # Errors
 /// The run is to stop, or the store refuses for good.
@@ -21,23 +24,8 @@ where
     F: Future<Output = Result<T, StoreError>> + Send,
     T: Send,
 {
-    let patient = async {
-        let mut backoff = Backoff::new();
-        loop {
-            match question().await {
-                Ok(answer) => return Ok(answer),
-                Err(StoreError::Unavailable(_)) => tokio::time::sleep(backoff.pause()).await,
-                Err(error) => {
-                    tracing::error!(%error, what, "the store refuses a question of a task's run");
-                    let message = format!("the database refused {what}; the worker's log says why");
-                    return Err(TurnFailure::new(FailureClass::Fatal, code, message));
-                }
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        () = context.run.stop_token().cancelled() => Err(TurnFailure::stopped()),
-        answer = patient => answer,
-    }
+    asking::ask(context, what, question).await.map_err(|why| match why {
+        Unasked::Stopped => TurnFailure::stopped(),
+        Unasked::Refused { .. } => TurnFailure::new(FailureClass::Fatal, code, why.message()),
+    })
 }

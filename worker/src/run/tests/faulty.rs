@@ -12,10 +12,15 @@ use std::{
 use async_trait::async_trait;
 use errand_common::{
     domain::{
-        ApiKeyId, Approval, ApprovalId, AttachmentContent, AttachmentRef, Children, Decision, Effect, Event, Fence,
-        Job, JobId, Message, Session, SessionId, Stream, Timestamp, UsageRecord, WorkerId,
+        AgentId, ApiKeyId, Approval, ApprovalId, AttachmentContent, AttachmentRef, BoardId, Children, Decision, Effect,
+        Event, Fence, GatewayId, Job, JobId, MemoryId, Message, QuestionId, Session, SessionId, Stream, Timestamp,
+        UsageRecord, WorkerId,
+        coordination::{Activity, Agent, Board, Gateway, Memory, NewActivity, Question},
     },
-    port::{Ready, Store, StoreError, store::*},
+    port::{
+        Ready, Store, StoreError,
+        store::{coordination::*, *},
+    },
 };
 
 /// Delegates, unless it is away.
@@ -143,6 +148,66 @@ delegate! { Restore {
     renew_epoch() -> String;
 } }
 
+delegate! { SealingKey {
+    sealing_key(fresh: Option<&str>) -> Option<String>;
+} }
+
+delegate! { Gateways {
+    create_gateway(new: NewGateway, idempotency: Option<IdempotencyRecord>, now: Timestamp) -> Option<StoredAnswer>;
+    gateway(tenant: &str, id: GatewayId) -> Option<Gateway>;
+    gateways(tenant: &str, before: Option<GatewayId>, limit: u32) -> Vec<Gateway>;
+    all_gateways(limit: u32) -> Vec<Gateway>;
+    change_gateway(tenant: &str, id: GatewayId, change: GatewayChange, now: Timestamp) -> Option<Gateway>;
+    remove_gateway(tenant: &str, id: GatewayId) -> Removed;
+    keep_device(id: GatewayId, expected: Option<&str>, device: &str) -> Option<String>;
+} }
+
+delegate! { Boards {
+    create_board(
+        new: NewBoard, idempotency: Option<IdempotencyRecord>, now: Timestamp
+    ) -> Result<(), BoardRefused>;
+    board(tenant: &str, id: BoardId) -> Option<Board>;
+    boards(filter: &BoardFilter) -> Vec<Board>;
+    change_board(tenant: &str, id: BoardId, change: BoardChange, now: Timestamp) -> Result<Board, BoardRefused>;
+    remove_board(tenant: &str, id: BoardId) -> Removed;
+} }
+
+delegate! { Agents {
+    create_agent(
+        new: NewAgent, idempotency: Option<IdempotencyRecord>, now: Timestamp
+    ) -> Result<(), AgentRefused>;
+    agent(tenant: &str, id: AgentId) -> Option<Agent>;
+    agents(filter: &AgentFilter) -> Vec<Agent>;
+    agent_by_token(hash: &str) -> Option<Agent>;
+    main_agent(tenant: &str, gateway: GatewayId) -> Option<Agent>;
+    change_agent(tenant: &str, id: AgentId, change: AgentChange, now: Timestamp) -> Result<Agent, AgentRefused>;
+    remove_agent(tenant: &str, id: AgentId) -> Removed;
+    agent_seen(id: AgentId, heartbeat: bool, now: Timestamp) -> ();
+    ensure_lead(new: NewAgent, job: JobId, now: Timestamp) -> Option<EnsuredLead>;
+    begin_provisioning(
+        fence: Fence, id: AgentId, now: Timestamp
+    ) -> Result<Option<(Agent, Option<String>)>, Stale>;
+} }
+
+delegate! { Memories {
+    post_memory(new: NewMemory, now: Timestamp) -> (Posted, Consequences);
+    memory(tenant: &str, id: MemoryId) -> Option<Memory>;
+    memories(filter: &MemoryFilter) -> (Vec<Memory>, u64);
+} }
+
+delegate! { Questions {
+    question(tenant: &str, id: QuestionId) -> Option<Question>;
+    questions(filter: &QuestionFilter) -> Vec<Question>;
+    answer(answer: Answer) -> Option<(Answered, Consequences)>;
+    expire_questions(now: Timestamp, limit: u32) -> (usize, Consequences);
+    remind(every_seconds: u32, now: Timestamp, limit: u32) -> (usize, Consequences);
+} }
+
+delegate! { Activities {
+    activities(filter: &ActivityFilter) -> Vec<Activity>;
+    tell(tenant: &str, line: NewActivity, now: Timestamp) -> ();
+} }
+
 delegate! { Retries {
     unsuccessful(tenant: &str, filter: &UnsuccessfulFilter) -> Vec<Unsuccessful>;
     jobs_by_id(tenant: &str, ids: &[JobId]) -> Vec<Job>;
@@ -155,6 +220,8 @@ delegate! { Retains {
     drop_events(before: Timestamp, after: Option<Passed>, limit: u32) -> Step;
     delete_jobs(before: Timestamp, after: Option<Passed>, limit: u32, now: Timestamp) -> Step;
     drop_attachments(before: Timestamp, limit: u32) -> u64;
+    drop_board_events(before: Timestamp, limit: u32) -> u64;
+    drop_activities(before: Timestamp, limit: u32) -> u64;
 } }
 
 delegate! { Control {

@@ -261,6 +261,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         task: None,
         dedup: None,
         children: Vec::new(),
+        coordination: None,
     }
 }
 

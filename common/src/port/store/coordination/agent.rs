@@ -41,9 +41,10 @@ pub struct NewAgent {
 pub struct AgentChange {
     /// For people.
     pub name: Option<String>,
-    /// A new token: its hash, and itself sealed. The former is invalid at once.
+    /// A new token: its hash, and itself sealed. The former is invalid at once; the agent learns the new one by its next
+    /// provisioning, which a message to it brings about.
     pub token: Option<(String, String)>,
-    /// Bind it to a session that is there already.
+    /// Bind it to a session that is there already: it is never provisioned again.
     pub session_key: Option<String>,
 }
 
@@ -63,7 +64,7 @@ pub struct AgentFilter {
 }
 
 /// Why an agent can't be as asked.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum AgentRefused {
     /// The board has a lead, or the gateway its own agent.
     #[error("there is one already")]
@@ -149,16 +150,13 @@ pub trait Agents: Send + Sync {
     async fn agent_seen(&self, id: AgentId, heartbeat: bool, now: Timestamp) -> Result<(), StoreError>;
 
     /// The lead of a board of this gateway, made if there is none; `new` is what it is made of, for `job`. However many ask at
-    /// once, one is made. A lead that has a name keeps it. `None`: no such board, or it is another gateway's.
-    async fn ensure_lead(
-        &self,
-        new: NewAgent,
-        job: JobId,
-        now: Timestamp,
-    ) -> Result<Option<EnsuredLead>, StoreError>;
+    /// once, one is made. A lead that is there stays as it is, with its name. `None`: no such board, or it is another gateway's,
+    /// or the session of its lead is another agent's.
+    async fn ensure_lead(&self, new: NewAgent, job: JobId, now: Timestamp) -> Result<Option<EnsuredLead>, StoreError>;
 
     /// The run begins to provision an agent: `provisioning`, or `updating` if it was whole before, with a new generation unless this
     /// job had begun before. The sealed token is returned if it is still on its way. `Ok(None)`: no such agent, or it is bound.
+    /// What a provisioning says of its end counts as long as no other began since, and the agent has not got another token.
     async fn begin_provisioning(
         &self,
         fence: Fence,

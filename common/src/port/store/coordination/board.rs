@@ -1,7 +1,6 @@
-//! Boards and their streams.
+//! Boards. Their streams are read as all others are, by [`crate::port::store::Reads`].
 
 use async_trait::async_trait;
-use serde_json::Value;
 
 use super::Removed;
 use crate::{
@@ -49,7 +48,7 @@ pub struct BoardFilter {
 }
 
 /// Why a board can't be as asked.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum BoardRefused {
     /// Another board of the tenant has it.
     #[error("another board has this slug")]
@@ -63,30 +62,6 @@ pub enum BoardRefused {
     /// The key was used before; this was the answer.
     #[error("the key was used before")]
     Replayed(Box<StoredAnswer>),
-}
-
-/// An event of a board's stream.
-#[derive(Clone, PartialEq, Debug)]
-pub struct BoardEvent {
-    /// Which board.
-    pub board_id: BoardId,
-    /// Its number, gap-free from 1.
-    pub seq: i64,
-    /// When.
-    pub ts: Timestamp,
-    /// `memory`, `question_opened`, `question_answered`, `question_expired`.
-    pub kind: String,
-    /// What.
-    pub data: Value,
-}
-
-/// What can be read of a board's stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BoardState {
-    /// The first number that is still there; one more than the tail if none is.
-    pub first_seq: i64,
-    /// The last.
-    pub tail_seq: i64,
 }
 
 /// Boards.
@@ -117,13 +92,4 @@ pub trait Boards: Send + Sync {
 
     /// Removes one that has no agents, with its memory, its questions (which are cancelled first, by the caller) and its stream.
     async fn remove_board(&self, tenant: &str, id: BoardId) -> Result<Removed, StoreError>;
-
-    /// What can be read of its stream. `None`: no such board.
-    async fn board_state(&self, tenant: &str, id: BoardId) -> Result<Option<BoardState>, StoreError>;
-
-    /// Events of its stream after a number.
-    async fn board_events(&self, id: BoardId, after: i64, limit: u32) -> Result<Vec<BoardEvent>, StoreError>;
-
-    /// The tails of these boards' streams.
-    async fn board_tails(&self, ids: &[BoardId]) -> Result<Vec<(BoardId, i64)>, StoreError>;
 }

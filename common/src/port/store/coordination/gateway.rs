@@ -77,6 +77,9 @@ pub trait Gateways: Send + Sync {
     /// Those of a tenant, newest first, before `before`.
     async fn gateways(&self, tenant: &str, before: Option<GatewayId>, limit: u32) -> Result<Vec<Gateway>, StoreError>;
 
+    /// Those of all tenants, newest first: for the operator's own look.
+    async fn all_gateways(&self, limit: u32) -> Result<Vec<Gateway>, StoreError>;
+
     /// Changes one. How it is reached (url, token, switches) counts its `version` up; another url or token forgets the
     /// device's pairing, which belonged to the former. `None`: no such gateway.
     async fn change_gateway(

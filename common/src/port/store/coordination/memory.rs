@@ -48,6 +48,8 @@ pub enum Posted {
         memory: Box<Memory>,
         /// The question it answered, as it is now.
         answered: Option<Box<Question>>,
+        /// The question that it names, which had ended before, as it shows.
+        late: Option<Box<Question>>,
         /// It was meant for a question, but does not follow its schema: why.
         unfit: Option<String>,
     },
@@ -79,8 +81,11 @@ pub struct MemoryFilter {
 pub trait Memories: Send + Sync {
     /// Keeps an item: the item, its event in the board's stream, its notices, `/pause` and `/resume` on the board, and the answer it
     /// is to a question ([`crate::domain::coordination::question::meant`]), all in one transaction. Chat answers no question
-    /// unless it names one.
+    /// unless it names one by its id.
     async fn post_memory(&self, new: NewMemory, now: Timestamp) -> Result<(Posted, Consequences), StoreError>;
+
+    /// One.
+    async fn memory(&self, tenant: &str, id: MemoryId) -> Result<Option<Memory>, StoreError>;
 
     /// Items, newest first, and how many there are in all.
     async fn memories(&self, filter: &MemoryFilter) -> Result<(Vec<Memory>, u64), StoreError>;

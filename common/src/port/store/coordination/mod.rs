@@ -11,7 +11,7 @@ mod question;
 
 pub use activity::{Activities, ActivityFilter};
 pub use agent::{AgentChange, AgentFilter, AgentRefused, Agents, EnsuredLead, NewAgent, Provisioned};
-pub use board::{BoardChange, BoardEvent, BoardFilter, BoardRefused, BoardState, Boards, NewBoard};
+pub use board::{BoardChange, BoardFilter, BoardRefused, Boards, NewBoard};
 pub use gateway::{GatewayChange, Gateways, NewGateway, Removed};
 pub use memory::{Memories, MemoryFilter, NewMemory, Posted};
 pub use question::{Answer, Answered, NewQuestion, QuestionFilter, Questions};

@@ -99,5 +99,6 @@ pub trait Questions: Send + Sync {
     async fn expire_questions(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError>;
 
     /// Repeats the asking of questions that wait for long: a notice each, to whom the question went, and the time of the next.
-    async fn remind(&self, every_seconds: u32, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError>;
+    async fn remind(&self, every_seconds: u32, now: Timestamp, limit: u32)
+    -> Result<(usize, Consequences), StoreError>;
 }

@@ -1,0 +1,142 @@
+//! Lists of the server's as tables, page after page; and what several commands do with one thing of a kind.
+
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    arguments::ClientOptions,
+    client::{Client, Request},
+    exit::Usage,
+    screen::Screen,
+    table,
+};
+
+/// Pages that are read at most: a list that goes on needs a filter.
+const MOST_PAGES: usize = 50;
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+/// What a table shows: a column's header, and the field it is of.
+pub(super) type Columns = &'static [(&'static str, &'static str)];
+
+/// Prints a list.
+pub(super) async fn list(
+    path: &str,
+    filters: &[(&'static str, Option<&str>)],
+    columns: Columns,
+    options: &ClientOptions,
+    mut screen: Screen,
+) -> anyhow::Result<ExitCode> {
+    let client = Client::new(options)?;
+    let (mut rows, mut cursor): (Vec<Value>, Option<String>) = (Vec::new(), None);
+    for _ in 0..MOST_PAGES {
+        let mut request = Request::get(path).with("limit", "200");
+        for (name, value) in filters {
+            if let Some(value) = value {
+                request = request.with(name, *value);
+            }
+        }
+        if let Some(cursor) = cursor.take() {
+            request = request.with("cursor", cursor);
+        }
+        let answer = client.send(request).await?;
+        if options.json {
+            screen.line(answer.body.trim_end())?;
+        }
+        let page: Page = answer.read()?;
+        rows.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if !options.json {
+        screen.answer(&text(&screen, columns, &rows))?;
+        if cursor.is_some() {
+            screen.note("there are more")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(screen: &Screen, columns: Columns, rows: &[Value]) -> String {
+    let header: Vec<_> = columns.iter().map(|(header, _)| *header).collect();
+    let mut table = table::new(screen, &header);
+    for row in rows {
+        table.add_row(columns.iter().map(|(_, field)| cell(&row[field])));
+    }
+    table::text(table)
+}
+
+/// In one line.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Bool(truth) => if *truth { "yes" } else { "no" }.to_owned(),
+        Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// Asks for a change, and prints this field of the answer, or all of it for programs. `note` is for people.
+pub(super) async fn change(
+    request: Request<'_>,
+    field: &str,
+    note: &str,
+    options: &ClientOptions,
+    mut screen: Screen,
+) -> anyhow::Result<ExitCode> {
+    let answer = Client::new(options)?.send(request).await?;
+    if options.json {
+        screen.line(answer.body.trim_end())?;
+    } else {
+        let body: Value = answer.read()?;
+        screen.line(&cell(&body[field]))?;
+        if !note.is_empty() {
+            screen.note(note)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The path of one thing: its id is brought into its usual form first.
+pub(super) fn path_of(kind: &str, text: &str) -> anyhow::Result<String> {
+    match Uuid::parse_str(text) {
+        Ok(id) => Ok(format!("/api/v1/{kind}/{id}")),
+        Err(_) => Err(Usage(format!("{text:?} is no id; `errand {kind} list` shows the ids")).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::screen::tests::screen;
+
+    #[test]
+    fn a_row_is_one_line_whatever_is_in_it() {
+        let rows =
+            [json!({"id": "b-1", "content": "one\ntwo", "paused": true, "gateway_id": null, "answer": {"a": 1}})];
+        let columns: Columns =
+            &[("ID", "id"), ("PAUSED", "paused"), ("GATEWAY", "gateway_id"), ("ANSWER", "answer"), ("WHAT", "content")];
+        let (screen, ..) = screen(false);
+        let text = text(&screen, columns, &rows);
+        let last: Vec<_> = text.lines().last().expect("a row").split_whitespace().collect();
+        assert_eq!(last, ["b-1", "yes", "{\"a\":1}", "one", "two"]);
+    }
+
+    #[test]
+    fn an_id_does_not_lead_to_another_path() {
+        assert!(path_of("boards", "../keys").is_err());
+        let id = "0193a5f0-0000-7000-8000-000000000001";
+        assert_eq!(path_of("boards", &id.to_uppercase()).expect("an id"), format!("/api/v1/boards/{id}"));
+    }
+}

@@ -1,0 +1,166 @@
+//! Agents are made in their gateway once, whatever stands in the way.
+
+use std::time::Duration;
+
+use errand_common::{
+    domain::{
+        JobId,
+        coordination::{Agent, AgentRole, AgentStatus, agent},
+    },
+    port::store::coordination::NewAgent,
+    wire::{
+        coordination::{PROVISION, ProvisionPayload},
+        credential::hash_key,
+    },
+};
+use errand_tests::{
+    fake_gateway::{Fault, Options},
+    wait,
+};
+use serde_json::{Value, json};
+
+use super::{Place, World, everywhere, world};
+
+const ALL_FILES: [&str; 8] =
+    ["AGENTS.md", "BOOTSTRAP.md", "HEARTBEAT.md", "IDENTITY.md", "MEMORY.md", "SOUL.md", "TOOLS.md", "USER.md"];
+
+impl World {
+    async fn provision(&self, agent: &Agent) -> JobId {
+        let payload = ProvisionPayload { agent_id: agent.id, overwrite: false, if_needed: false };
+        self.submit(world::job(PROVISION, &payload, None)).await
+    }
+
+    /// The files that were written, in order.
+    fn written(&self) -> Vec<String> {
+        let name = |params: &Value| params["name"].as_str().unwrap_or_default().to_owned();
+        self.fake.requests("agents.files.set").iter().map(name).collect()
+    }
+
+    fn content(&self, name: &str) -> String {
+        let requests = self.fake.requests("agents.files.set");
+        let written = requests.iter().rfind(|params| params["name"] == name).expect("it was written");
+        written["content"].as_str().expect("text").to_owned()
+    }
+}
+
+everywhere! {
+    async fn a_lead_is_made_in_the_order_that_gateways_know(place: Place) {
+        let world = World::new(place).await;
+        let board = world.board("Ops").await;
+        let worker = world.worker();
+        let result = world.done(world.submit(world::lead_message(world.gateway, board, "how far?")).await).await;
+        assert_eq!(result["lead_created"], true);
+        let mut expected = vec!["agents.create", "agents.update", "config.get", "config.patch", "agents.files.list"];
+        expected.extend(ALL_FILES.map(|_| "agents.files.set"));
+        expected.extend(["sessions.patch", "chat.send", "sessions.patch", "chat.send"]);
+        assert_eq!(world.fake.calls(), expected);
+        assert_eq!(world.written(), ALL_FILES);
+        let key = format!("lead-{board}");
+        let workspace = format!("~/.openclaw/workspace-{key}");
+        assert_eq!(world.fake.requests("agents.create"), [json!({"name": key, "workspace": workspace})]);
+        let update = json!({"agentId": key, "name": "Lead Agent", "workspace": workspace});
+        assert_eq!(world.fake.requests("agents.update"), [update]);
+        let sends = world.fake.requests("chat.send");
+        assert_eq!((&sends[0]["deliver"], &sends[1]["deliver"]), (&json!(true), &json!(false)));
+        // Its token is in its hands now, and nowhere else in clear.
+        let tools = world.content("TOOLS.md");
+        let token = tools.split_whitespace().find(|word| word.starts_with("errand_agent_")).expect("a token");
+        let known = world.backend.store.agent_by_token(&hash_key(token)).await.expect("a store").expect("an agent");
+        assert_eq!((known.role, known.status), (AgentRole::Lead, AgentStatus::Online));
+        assert!(known.soul_hash.is_some());
+        // Again: what the agent changes itself stays, and its token too.
+        let before = world.written().len();
+        world.done(world.provision(&known).await).await;
+        assert_eq!(world.written()[before..], ["AGENTS.md", "HEARTBEAT.md", "IDENTITY.md", "SOUL.md"]);
+        assert_eq!(world.count("config.patch"), 1, "what is right stays as it is");
+        worker.stop().await;
+    }
+
+    async fn a_gateway_that_restarts_over_its_configuration_is_waited_for(place: Place) {
+        let options = Options { config_restarts: true, ..Options::default() };
+        let world = World::with(place, options, |_| {}).await;
+        let ada = world.unknown_agent(world.board("Ops").await, "Ada").await;
+        let worker = world.worker();
+        let id = world.nudge(&ada, "hello").await;
+        world.done(id).await;
+        assert_eq!((world.count("agents.create"), world.count("config.patch")), (1, 1));
+        assert_eq!(world.fake.said(&ada.session_key).len(), 2, "woken, and nudged");
+        assert_eq!(world.look(ada.id).await.status, AgentStatus::Online);
+        worker.stop().await;
+    }
+
+    async fn limits_of_writes_cost_time_and_no_attempt(place: Place) {
+        let world = World::new(place).await;
+        let ada = world.unknown_agent(world.board("Ops").await, "Ada").await;
+        for method in ["agents.create", "config.patch"] {
+            world.fake.fail(method, [Fault::rate_limit(method, Duration::from_secs(1))]);
+        }
+        let worker = world.worker();
+        let id = world.provision(&ada).await;
+        world.done(id).await;
+        assert_eq!(world.job(id).await.attempt, 1);
+        assert_eq!((world.count("agents.create"), world.count("config.patch")), (2, 2));
+        worker.stop().await;
+    }
+
+    async fn a_worker_may_die_in_any_step(place: Place) {
+        for method in ["agents.create", "agents.update", "config.patch", "agents.files.set", "chat.send"] {
+            let world = World::new(place).await;
+            let ada = world.unknown_agent(world.board("Ops").await, "Ada").await;
+            // Done, and never answered.
+            world.fake.fail(method, [Fault::HangAfter]);
+            let id = world.provision(&ada).await;
+            let worker = world.worker();
+            wait::until(format!("{method} is asked for"), || async { (world.count(method) > 0).then_some(()) }).await;
+            worker.kill().await;
+            let worker = world.worker();
+            world.done(id).await;
+            assert_eq!(world.look(ada.id).await.status, AgentStatus::Online, "{method}");
+            let woken = world.fake.said(&ada.session_key);
+            assert_eq!(woken.len(), 1, "woken once: {woken:?} after {method}");
+            assert!(world.count("agents.create") <= 2 && world.fake.turns_begun() == 1, "{method}");
+            worker.stop().await;
+        }
+    }
+
+    async fn what_failed_once_is_tried_again_by_the_next_message(place: Place) {
+        let world = World::new(place).await;
+        let board = world.board("Ops").await;
+        world.fake.fail("agents.create", [Fault::Refuse(json!({"code": "INVALID_REQUEST", "message": "no room"}))]);
+        let worker = world.worker();
+        let failure = world.failed(world.submit(world::lead_message(world.gateway, board, "one")).await).await;
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("GATEWAY_PROVISION_FAILED", "Gateway provision failed: no room"));
+        let result = world.done(world.submit(world::lead_message(world.gateway, board, "two")).await).await;
+        assert_eq!(result["lead_created"], false, "it was made for the first");
+        let said = world.fake.said(&agent::lead_session(board));
+        assert_eq!(said.last().map(|(_, text)| text.as_str()), Some("two"));
+        worker.stop().await;
+    }
+
+    async fn a_lead_that_has_a_name_keeps_it(place: Place) {
+        let world = World::new(place).await;
+        let board = world.board("Ops").await;
+        let made = world.unknown_agent(board, "Boss Lead").await;
+        // As an operator makes one.
+        let new = NewAgent {
+            id: errand_common::domain::AgentId::new(),
+            tenant: world::TENANT.to_owned(),
+            gateway_id: world.gateway,
+            board_id: Some(board),
+            name: "Boss Lead".to_owned(),
+            role: AgentRole::Lead,
+            session_key: "agent:main:boss".to_owned(),
+            bound: true,
+            token_hash: None,
+            token_sealed: None,
+        };
+        let id = new.id;
+        let now = world.backend.clock.now();
+        world.backend.store.create_agent(new, None, now).await.expect("a store").expect("made");
+        let worker = world.worker();
+        let result = world.done(world.submit(world::lead_message(world.gateway, board, "hi")).await).await;
+        assert_eq!((&result["lead_agent_id"], &result["lead_agent_name"]), (&json!(id), &json!("Boss Lead")));
+        assert_eq!((world.count("agents.create"), made.status), (0, AgentStatus::New), "bound, and never provisioned");
+        worker.stop().await;
+    }
+}

@@ -1,0 +1,198 @@
+//! Chats beside sending: what was said, stopping a run, waiting for one.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::params;
+use crate::gateway::{Gateway, Unanswered, frame, watch::message_text};
+
+/// How much longer than a wait itself its answer may take.
+const BESIDE_THE_WAIT: Duration = Duration::from_secs(10);
+
+/// Which part of a history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryRequest {
+    /// Most rows, up to 1,000.
+    pub limit: u32,
+    /// Rows to be left out, from the newest.
+    pub offset: u32,
+    /// Most characters of a text.
+    pub max_chars: Option<u32>,
+}
+
+/// A part of a session's history, oldest row first. That of an unknown session is empty.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HistoryPage {
+    /// As the gateway keeps them.
+    pub messages: Vec<Value>,
+    /// There are older ones.
+    #[serde(deserialize_with = "truth")]
+    pub has_more: bool,
+    /// The run that goes on now.
+    in_flight_run: Value,
+    /// Of the session; names all of its runs.
+    session_info: Value,
+    /// What waits to be said.
+    pending_inputs: Value,
+}
+
+fn truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(frame::lenient(deserializer)?.unwrap_or(false))
+}
+
+impl HistoryPage {
+    /// Whether the message with this key is here: said, being answered, or waiting to be said.
+    #[must_use]
+    pub fn has_message(&self, key: &str) -> bool {
+        let user = format!("{key}:user");
+        let said =
+            |row: &Value| [Some(user.as_str()), Some(key)].contains(&row.get("idempotencyKey").and_then(Value::as_str));
+        let of_run = |row: &Value| run_of(row) == Some(key);
+        let waiting = self.pending_inputs.get("items").and_then(Value::as_array).into_iter().flatten();
+        let mut active = self.session_info.get("activeRunIds").and_then(Value::as_array).into_iter().flatten();
+        self.messages.iter().any(|row| said(row) || of_run(row))
+            || self.running() == Some(key)
+            || active.any(|run| run.as_str() == Some(key))
+            || waiting.into_iter().any(|item| said(item) || of_run(item))
+    }
+
+    /// The run that goes on now.
+    #[must_use]
+    pub fn running(&self) -> Option<&str> {
+        self.in_flight_run.get("runId").and_then(Value::as_str)
+    }
+
+    /// What the agent answered last in this run.
+    #[must_use]
+    pub fn answer(&self, run_id: &str) -> Option<String> {
+        let is_answer =
+            |row: &&Value| row.get("role").and_then(Value::as_str) == Some("assistant") && run_of(row) == Some(run_id);
+        self.messages.iter().rev().find(is_answer).and_then(message_text)
+    }
+}
+
+fn run_of(row: &Value) -> Option<&str> {
+    row.pointer("/__openclaw/runId").or_else(|| row.get("runId")).and_then(Value::as_str)
+}
+
+/// What an abort did.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Aborted {
+    /// Something was stopped.
+    #[serde(deserialize_with = "truth")]
+    pub aborted: bool,
+    /// These runs.
+    pub run_ids: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunEnd {
+    /// In one word.
+    pub status: RunEndStatus,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+    /// What the agent said last, if it said something.
+    pub text: Option<String>,
+}
+
+/// How a run ended, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunEndStatus {
+    /// Well.
+    Ok,
+    /// Not well.
+    Error,
+    /// It is not known to have ended, or to have been.
+    Unknown,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawRunEnd {
+    #[serde(deserialize_with = "frame::text")]
+    status: String,
+    #[serde(deserialize_with = "frame::lenient")]
+    error: Option<String>,
+    terminal_reply: Value,
+}
+
+pub(in crate::gateway) fn history_params(session_key: &str, request: &HistoryRequest) -> Value {
+    params([
+        ("sessionKey", Some(json!(session_key))),
+        ("limit", Some(json!(request.limit))),
+        ("offset", (request.offset > 0).then(|| json!(request.offset))),
+        ("maxChars", request.max_chars.map(|chars| json!(chars))),
+    ])
+}
+
+impl Gateway {
+    /// What was said in a session.
+    ///
+    /// # Errors
+    /// No good answer.
+    pub async fn history(&self, session_key: &str, request: &HistoryRequest) -> Result<HistoryPage, Unanswered> {
+        self.call("chat.history", &history_params(session_key, request)).await
+    }
+
+    /// Stops a run, or whatever runs in the session. That nothing ran is no error.
+    ///
+    /// # Errors
+    /// No good answer.
+    pub async fn abort(&self, session_key: &str, run_id: Option<&str>) -> Result<Aborted, Unanswered> {
+        let fields = params([("sessionKey", Some(json!(session_key))), ("runId", run_id.map(|run| json!(run)))]);
+        self.call("chat.abort", &fields).await
+    }
+
+    /// Waits for the end of a run, for `limit` at most.
+    ///
+    /// # Errors
+    /// No good answer.
+    pub async fn wait_for_run(&self, run_id: &str, limit: Duration) -> Result<RunEnd, Unanswered> {
+        let fields = json!({"runId": run_id, "timeoutMs": u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)});
+        let raw: RawRunEnd = self.call_within("agent.wait", &fields, limit + BESIDE_THE_WAIT).await?;
+        let status = match raw.status.as_str() {
+            "ok" => RunEndStatus::Ok,
+            "error" => RunEndStatus::Error,
+            _ => RunEndStatus::Unknown,
+        };
+        let text = raw.terminal_reply.get("text").and_then(Value::as_str).map(str::to_owned);
+        Ok(RunEnd { status, error: raw.error, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(page: Value) -> HistoryPage {
+        serde_json::from_value(page).expect("a page")
+    }
+
+    #[test]
+    fn a_message_is_found_wherever_it_may_be() {
+        for found in [
+            json!({"messages": [{"role": "user", "content": "x", "idempotencyKey": "k:user"}]}),
+            json!({"messages": [{"role": "assistant", "content": [], "__openclaw": {"runId": "k"}}]}),
+            json!({"messages": [], "inFlightRun": {"runId": "k", "text": ""}}),
+            json!({"messages": [], "sessionInfo": {"hasActiveRun": true, "activeRunIds": ["a", "k"]}}),
+            json!({"messages": [], "pendingInputs": {"items": [{"runId": "k"}], "total": 1}}),
+        ] {
+            assert!(page(found.clone()).has_message("k"), "{found}");
+            assert!(!page(found.clone()).has_message("other"), "{found}");
+        }
+        assert!(!page(json!({"messages": [], "pendingInputs": null, "hasMore": "?"})).has_message("k"));
+    }
+
+    #[test]
+    fn the_answer_is_the_last_one_of_the_run() {
+        let row = |run: &str, text: &str| json!({"role": "assistant", "content": [{"type": "text", "text": text}], "__openclaw": {"runId": run}});
+        let page = page(json!({"messages": [row("a", "1"), row("b", "2"), row("b", "3"), row("c", "4")]}));
+        assert_eq!(page.answer("b").as_deref(), Some("3"));
+        assert_eq!(page.answer("d"), None);
+    }
+}
