@@ -172,7 +172,18 @@ async fn methods(gateway: &Gateway) {
         gateway.update_agent(&made.agent_id, &AgentChange { name: Some("Lead"), workspace: None }).await.ok()
     })
     .await;
-    gateway.delete_agent(&made.agent_id, false).await.expect("removed");
+    // On a loaded machine the gateway's own workers are late, and it says that it is not able to; that is no end.
+    wait::until("it is removed", || async {
+        match gateway.delete_agent(&made.agent_id, false).await {
+            Err(unanswered) if unanswered.failure().may_pass() => None,
+            Err(unanswered) => {
+                assert_eq!(unanswered.failure().code, UNKNOWN_AGENT);
+                Some(())
+            }
+            Ok(()) => Some(()),
+        }
+    })
+    .await;
     assert_eq!(code(gateway.delete_agent(&made.agent_id, false).await), UNKNOWN_AGENT);
     eprintln!("ok: methods");
 }
