@@ -14,8 +14,8 @@ WORKDIR /src
 COPY . .
 # The workspace with nothing in it: the result is the same, and what is built on it is kept, while manifests are.
 RUN find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock ! -name rust-toolchain.toml -delete \
-    && find . -name '*.rs' -exec sh -c 'for file; do : > "$file"; done' sh {} + \
-    && find . -name main.rs -exec sh -c 'for file; do echo "fn main() {}" > "$file"; done' sh {} +
+    && find . -name '*.rs' -exec truncate --size 0 {} + \
+    && for file in $(find . -name main.rs); do echo 'fn main() {}' > "$file"; done
 
 FROM ${RUST} AS build
 # SQLite and ring are compiled from C.
