@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .chart import PROJECT
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def errand() -> Path | None:
