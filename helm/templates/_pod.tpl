@@ -49,8 +49,10 @@ spec:
       {{- include "errand.selector" $names | nindent 6 }}
   template:
     metadata:
+      # No version of the chart: another chart with the same pods replaces none of them.
       labels:
-        {{- include "errand.labels" $names | nindent 8 }}
+        {{- include "errand.selector" $names | nindent 8 }}
+        app.kubernetes.io/part-of: errand
         {{- with $root.Values.podLabels }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
