@@ -35,6 +35,12 @@ class Rendering(unittest.TestCase):
                 for name, object in old.items():
                     self.assertEqual(object, new[name], pretty(name))
 
+    def test_a_pool_of_another_name_takes_the_place_of_the_default(self):
+        values = {**values_of(CASES[1]), "worker": {"pools": {"default": None, "calls": {"queues": ["calls"]}}}}
+        for render in (render_3, render_4):
+            names = [object["metadata"]["name"] for object in of_kind(render(values), "Deployment")]
+            self.assertEqual([name for name in names if "worker" in name], ["r-errand-worker-calls"], render.__name__)
+
     def test_a_cluster_that_is_too_old_is_refused(self):
         with self.assertRaisesRegex(Exception, "1.29"):
             render_3(values_of(CASES[0]), "1.29")
