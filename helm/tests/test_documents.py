@@ -2,11 +2,12 @@
 
 import json
 import re
+import subprocess
 import unittest
 
 import yaml
 
-from lib import readme
+from lib import readme, services
 from lib.chart import CHART, PROJECT
 
 OPERATIONS = PROJECT / "docs/operations.md"
@@ -69,6 +70,31 @@ class Alerts(unittest.TestCase):
             text = (CHART / file).read_text()
             used = {re.sub("_(bucket|count|sum)$", "", name) for name in re.findall(r"\berrand_[a-z_]+", text)}
             self.assertLessEqual(used, known, file)
+
+
+class Commands(unittest.TestCase):
+    @unittest.skipUnless(services.errand(), "no build of errand")
+    def test_every_command_that_a_document_names_is_there_with_its_options(self):
+        files = [OPERATIONS, CHART / "README.md", CHART / "templates/NOTES.txt"]
+        named = {words for file in files for words in re.findall(r"^\s*errand((?: [a-z]+)+(?: --[a-z-]+)?)", code(file.read_text()), re.M)}
+        self.assertGreater(len(named), 8)
+        for words in sorted(named):
+            parts = words.split()
+            option = parts.pop() if parts[-1].startswith("--") else ""
+            with self.subTest(words):
+                # The last word may be an argument.
+                for command in filter(None, (parts, parts[:-1])):
+                    done = subprocess.run([services.errand(), *command, "--help"], capture_output=True, text=True, timeout=20)
+                    if done.returncode == 0:
+                        break
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIn(option, done.stdout)
+
+
+def code(text: str) -> str:
+    """What stands in back quotes and in blocks of code."""
+    blocks = re.findall(r"```.*?```", text, re.DOTALL)
+    return "\n".join(blocks + re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
 
 
 class Dashboard(unittest.TestCase):
