@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use errand_common::telemetry::log;
 
 use crate::command::{
-    api, dev, doctor, engines, jobs, keys, migrate, queues, sessions, submit, usage, worker, workers,
+    api, dev, doctor, engines, jobs, keys, migrate, queues, sessions, submit, trial, usage, worker, workers,
 };
 
 /// Errand runs jobs for fleets of AI agents.
@@ -81,6 +81,8 @@ pub(crate) enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Run a small task, and watch it over a WebSocket from submission to end
+    Trial(trial::Trial),
     /// Check configuration, database, engines and server, and say what to do
     Doctor(doctor::Doctor),
     /// Bring a database's schema up to date

@@ -12,6 +12,7 @@ pub(crate) mod migrate;
 pub(crate) mod queues;
 pub(crate) mod sessions;
 pub(crate) mod submit;
+pub(crate) mod trial;
 pub(crate) mod usage;
 pub(crate) mod worker;
 pub(crate) mod workers;
@@ -42,6 +43,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Usage(usage) => usage.run(screen).await,
         Command::Queues(queues) => queues.run(screen).await,
         Command::Workers(workers) => workers.run(screen).await,
+        Command::Trial(trial) => trial.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,
         Command::Doctor(doctor) => doctor.run(&global, screen).await,
         Command::Migrate(migrate) => migrate.run(&global, screen).await,
