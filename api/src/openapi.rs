@@ -80,12 +80,15 @@ pub fn openapi() -> OpenApi {
 fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
     refuse(operation, "503", "The database is away, or too much waits; `Retry-After` says when to come again");
     refuse(operation, "431", "`headers_too_large`");
+    // Whatever takes parameters may be asked wrongly.
+    if path.starts_with("/api/") || operation.parameters.is_some() {
+        refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
+    }
     if !path.starts_with("/api/") {
         return;
     }
     let either = [API_KEY, USER_TOKEN].map(|scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []));
     operation.security = Some(either.into());
-    refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
     refuse(
         operation,
         "401",
