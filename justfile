@@ -16,6 +16,10 @@ test *arguments:
 check:
     .ci/run
 
+# Checks the chart, the image and their documents; installs its tools into a cache.
+chart *arguments:
+    helm/tests/run {{arguments}}
+
 # Measures; see --help for what.
 bench *arguments:
     cargo run --release -p errand-benches -- {{arguments}}

@@ -81,6 +81,10 @@ pub(crate) const ADDRESSES_COUNTED: usize = 16_384;
 pub(crate) const FLEET_MEMORY: Duration = Duration::from_secs(1);
 /// How long the database's epoch is remembered.
 pub(crate) const EPOCH_MEMORY: Duration = Duration::from_secs(10);
+/// Longest wait for the database in `/metrics` and `/scaling`; those who ask wait ten seconds as a rule.
+pub(crate) const SAMPLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the oldest due job may wait before `/scaling` calls it late, if the caller says nothing, in seconds.
+pub(crate) const LATE_SECONDS: u64 = 60;
 /// Longest wait for the database in `/readyz`.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// After how long a refused client may come again, in seconds.

@@ -93,17 +93,18 @@ pub fn openapi() -> OpenApi {
 fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
     refuse(operation, "503", "The database is away, or too much waits; `Retry-After` says when to come again");
     refuse(operation, "431", "`headers_too_large`");
+    // Whatever takes parameters may be asked wrongly.
+    if is_coordination(operation) {
+        refuse(operation, "400", "A header is wrong");
+        refuse(operation, "422", "Something in the request is wrong; `errors` says what, and what is allowed");
+    } else if path.starts_with("/api/") || operation.parameters.is_some() {
+        refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
+    }
     if !path.starts_with("/api/") {
         return;
     }
     let requirement = |scheme: &&str| SecurityRequirement::new::<_, [&str; 0], &str>(*scheme, []);
     operation.security = Some(credentials(operation).iter().map(requirement).collect());
-    if is_coordination(operation) {
-        refuse(operation, "400", "A header is wrong");
-        refuse(operation, "422", "Something in the request is wrong; `errors` says what, and what is allowed");
-    } else {
-        refuse(operation, "400", "Something in the request is wrong; `errors` says what, and what is allowed");
-    }
     refuse(
         operation,
         "401",

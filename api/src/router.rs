@@ -22,7 +22,7 @@ use crate::{
     state::App,
 };
 
-/// Every route that the OpenAPI document describes, but `/metrics`.
+/// Every route that the OpenAPI document describes, but `/metrics` and `/scaling`.
 pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::head()).merge(rest()).merge(relay()).merge(health())
 }
@@ -116,9 +116,9 @@ fn health() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(route::health::live)).routes(routes!(route::health::ready))
 }
 
-/// `/metrics`, which may have a listener of its own.
+/// `/metrics` and `/scaling`, which may have a listener of their own.
 pub(crate) fn described_metrics() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(route::metric::metrics))
+    OpenApiRouter::new().routes(routes!(route::metric::metrics)).routes(routes!(route::scaling::scaling))
 }
 
 /// The main listener's routes: those of the parts that are served here. Without `metrics` if those have a listener of
@@ -155,6 +155,7 @@ pub(crate) fn operations(app: Arc<App>) -> Router {
         .route("/livez", get(route::health::live))
         .route("/readyz", get(route::health::ready))
         .route("/metrics", get(route::metric::metrics))
+        .route("/scaling", get(route::scaling::scaling))
         .fallback(unknown_route);
     finish(router, &app.config.server.clone(), app)
 }

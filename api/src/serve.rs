@@ -122,6 +122,7 @@ fn build(
         watchers: App::watcher_permits(&config),
         metrics: render,
         depths: Cached::new(limit::FLEET_MEMORY),
+        scaling: Cached::new(limit::FLEET_MEMORY),
         epoch: Cached::new(limit::EPOCH_MEMORY),
         sockets: TaskTracker::new(),
         joined: Joined::default(),

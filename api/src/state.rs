@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::Authenticator, cached::Cached, engines::Engines, extract::Room, idempotency::Joined, limit, problem::Problem,
-    relay::hub::Hub, submit::Submitter, transcription::Transcriber,
+    relay::hub::Hub, route::scaling::FleetNumbers, submit::Submitter, transcription::Transcriber,
 };
 
 /// Renders the metrics of this process.
@@ -26,6 +26,7 @@ pub(crate) struct App {
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) metrics: Option<RenderMetrics>,
     pub(crate) depths: Cached<()>,
+    pub(crate) scaling: Cached<Arc<FleetNumbers>>,
     pub(crate) epoch: Cached<Arc<str>>,
     /// Open WebSockets, which outlive their request.
     pub(crate) sockets: TaskTracker,

@@ -7,7 +7,7 @@ use errand_common::telemetry::log;
 
 use crate::command::{
     agents, api, boards, dev, doctor, engines, gateways, jobs, keys, migrate, questions, queues, sessions, submit,
-    usage, worker, workers,
+    trial, usage, worker, workers,
 };
 
 /// Errand runs jobs for fleets of AI agents.
@@ -97,6 +97,8 @@ pub(crate) enum Command {
     /// Replace tokens
     #[command(subcommand)]
     Tokens(agents::Tokens),
+    /// Run a small task, and watch it over a WebSocket from submission to end
+    Trial(trial::Trial),
     /// Check configuration, database, engines, gateways and server, and say what to do
     Doctor(doctor::Doctor),
     /// Bring a database's schema up to date

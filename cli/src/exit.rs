@@ -45,6 +45,17 @@ pub(crate) fn of_state(state: &str) -> Option<ExitCode> {
     }
 }
 
+/// The state that an event of this type ends a job in; `None`: the job goes on.
+pub(crate) fn state_after(event_type: &str) -> Option<&'static str> {
+    match event_type {
+        "completed" => Some("completed"),
+        "error" => Some("failed"),
+        "cancelled" => Some("cancelled"),
+        "expired" => Some("expired"),
+        _ => None,
+    }
+}
+
 /// Tells the person what went wrong. A reader that has closed its pipe has seen enough: nothing is said.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(is_closed_pipe) {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use errand_common::{backend::Backend, config::Config, domain::WorkerId, port::store::WorkerInfo};
+use errand_common::{backend::Backend, config::Config, domain::WorkerId, port::store::WorkerInfo, telemetry::metric};
 use tokio::{
     sync::mpsc,
     task::{Id, JoinSet},
@@ -81,6 +81,7 @@ async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunEr
     let handlers = handler::table(engines.clone(), &directory, &config);
     let info = WorkerInfo { drainable, ..worker_info(&config, &engines, &handlers).await };
     tracing::info!(worker_id = %info.id, queues = ?info.queues, concurrency = info.concurrency, "worker starts");
+    announce_metrics();
     let keeper = Keeper {
         backend: backend.clone(),
         registry: Arc::default(),
@@ -99,6 +100,12 @@ async fn run_with(options: RunOptions, engines: EngineTable) -> Result<(), RunEr
         sweeper.rescue_all(&shutdown).await;
     }
     Parts::start(&backend, &config, handlers, keeper, sweeper).supervise(shutdown).await
+}
+
+/// Says from the start what may come in a burst: a counter that begins with it shows no increase to alert on.
+fn announce_metrics() {
+    metrics::counter!(metric::LEASES_LOST_TOTAL).increment(0);
+    metrics::counter!(metric::STALE_WRITES_REJECTED_TOTAL).increment(0);
 }
 
 async fn worker_info(config: &Config, engines: &EngineTable, handlers: &HandlerTable) -> WorkerInfo {

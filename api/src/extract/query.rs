@@ -42,6 +42,15 @@ impl Params {
         Some(text)
     }
 
+    /// The text of a parameter without which there is no answer.
+    pub(crate) fn required(&mut self, name: &str) -> String {
+        let text = self.text_or_empty(name).unwrap_or_default();
+        if text.is_empty() {
+            self.faults.add(format!("query:{name}"), "must be given, and not be empty");
+        }
+        text
+    }
+
     fn text_or_empty(&mut self, name: &str) -> Option<String> {
         let found = self.pairs.iter().position(|(key, _)| key == name)?;
         let (_, value) = self.pairs.remove(found);

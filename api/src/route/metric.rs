@@ -10,6 +10,7 @@ use axum::{
 use errand_common::{domain::JobState, port::StoreError, telemetry::metric};
 
 use crate::{
+    limit,
     problem::Problem,
     problem::chain,
     state::{App, AppState},
@@ -23,9 +24,18 @@ use crate::{
 pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
     let Some(render) = app.metrics.clone() else { return Err(Problem::not_found("metrics")) };
     // What can't be sampled now must not hide what was counted.
-    if let Err(error) = app.depths.get(sample(&app)).await {
-        tracing::warn!(error = chain(&error), "the queues' depths can't be read");
-    }
+    let sampled = match tokio::time::timeout(limit::SAMPLE_TIMEOUT, app.depths.get(sample(&app))).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(error = chain(&error), "the queues' depths can't be read");
+            false
+        }
+        Err(_) => {
+            tracing::warn!("the queues' depths can't be read: the database does not answer");
+            false
+        }
+    };
+    metrics::gauge!(metric::STORE_UP).set(if sampled { 1.0 } else { 0.0 });
     Ok(rendered(render()))
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod key_revoke;
 pub(crate) mod metric;
 pub(crate) mod queue_list;
 pub(crate) mod queue_pause;
+pub(crate) mod scaling;
 pub(crate) mod session_close;
 pub(crate) mod session_list;
 pub(crate) mod session_messages;

@@ -138,6 +138,11 @@ impl Client {
         &self.base
     }
 
+    /// The key it shows.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     fn url(&self, path: &str) -> anyhow::Result<Url> {
         let base = self.base.as_str().trim_end_matches('/');
         Url::parse(&format!("{base}{path}")).with_context(|| format!("{base}{path} is not a URL"))

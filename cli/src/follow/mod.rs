@@ -280,13 +280,7 @@ async fn ticking<F: Future>(view: &mut View, future: F) -> std::io::Result<F::Ou
 
 /// The state a job ended in by this event.
 fn outcome(event: &Value) -> Option<&'static str> {
-    match event.get("type").and_then(Value::as_str)? {
-        "completed" => Some("completed"),
-        "error" => Some("failed"),
-        "cancelled" => Some("cancelled"),
-        "expired" => Some("expired"),
-        _ => None,
-    }
+    exit::state_after(event.get("type").and_then(Value::as_str)?)
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub const GATEWAY_CONNECTIONS: &str = "errand_gateway_connections";
 pub const ENGINE_TOKENS_TOTAL: &str = "errand_engine_tokens_total";
 /// Workers: `{state}`.
 pub const WORKERS: &str = "errand_workers";
+/// Whether the database could be read for this very scrape: 1 or 0. Without it depths and workers would look alive.
+pub const STORE_UP: &str = "errand_store_up";
 
 /// How a metric behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +65,7 @@ const CATALOGUE: &[(&str, Shape, Unit, &str)] = &[
     (GATEWAY_CONNECTIONS, Gauge, Unit::Count, "Connections to gateways, by state"),
     (ENGINE_TOKENS_TOTAL, Counter, Unit::Count, "Tokens used, by engine and direction"),
     (WORKERS, Gauge, Unit::Count, "Workers, by state"),
+    (STORE_UP, Gauge, Unit::Count, "Whether the database could be read for this scrape"),
 ];
 
 /// From a pick-up within a millisecond to a wait of minutes.

@@ -42,6 +42,7 @@ mod redis_topology;
 mod retention;
 mod retry;
 mod roles;
+mod scaling;
 mod schedule;
 mod session;
 mod socket;

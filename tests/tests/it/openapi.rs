@@ -38,6 +38,8 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("get", "/api/v1/activity/stream", "200"),
     ("get", "/livez", "200"),
     ("get", "/readyz", "200"),
+    ("get", "/metrics", "200"),
+    ("get", "/scaling", "200"),
 ];
 
 both_modes! {
