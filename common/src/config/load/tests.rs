@@ -142,11 +142,11 @@ fn each_fault_names_the_setting_and_what_is_allowed() {
         ),
         (
             "[engines.x]\nqueue = \"a\"",
-            "engines.x has no type; add type = one of echo, command, openai_compatible, claude_api, claude_code_cli, claude_agent_sdk",
+            "engines.x has no type; add type = one of echo, command, openai_compatible, claude_api, claude_code_cli, claude_agent_sdk, openclaw",
         ),
         (
             "[engines.x]\ntype = \"eco\"",
-            "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible, claude_api, claude_code_cli, claude_agent_sdk",
+            "engines.x.type is \"eco\"; allowed: echo, command, openai_compatible, claude_api, claude_code_cli, claude_agent_sdk, openclaw",
         ),
         ("[engines.echo]\nqeue = \"a\"", "engines.echo.qeue is not a setting; did you mean queue?"),
         (
@@ -257,6 +257,7 @@ fn the_schema_names_exactly_the_settings_of_the_engines() {
         json!({"type": "claude_api", "model": "m"}),
         json!({"type": "claude_code_cli", "binary": "claude", "home": "/h"}),
         json!({"type": "claude_agent_sdk", "binary": "claude", "home": "/h"}),
+        json!({"type": "openclaw", "gateway": "0193a5f0-0000-7000-8000-000000000001", "agent": "main"}),
     ] {
         let engine: Engine = serde_json::from_value(sample).expect("its least settings");
         let shape = serde_json::to_value(&engine).expect("serialises");
@@ -267,7 +268,7 @@ fn the_schema_names_exactly_the_settings_of_the_engines() {
         of_schema.sort_unstable();
         assert_eq!(of_schema, of_struct);
     }
-    assert_eq!(schema::ENGINES.len(), 6);
+    assert_eq!(schema::ENGINES.len(), 7);
 }
 
 #[test]
