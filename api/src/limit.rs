@@ -123,9 +123,11 @@ pub(crate) const BROADCAST_BOARDS: usize = 1_000;
 pub(crate) const CHAT_AGENTS: u32 = 1_000;
 /// Entries of a page of board memory, if the client says nothing; and the most of one.
 pub(crate) const MEMORY_PAGE: u32 = 200;
-/// Most tags of an item of board memory.
+/// Longest text that an agent, or a person, is to read, in characters.
+pub(crate) const TEXT_CHARS: usize = 100_000;
+/// Most tags of an item of board memory, and of those that a reply shall carry.
 pub(crate) const MEMORY_TAGS: usize = 64;
-/// Longest tag, and longest source, of an item of board memory, in characters.
+/// Longest tag, source and correlation id, in characters.
 pub(crate) const TAG_CHARS: usize = 256;
 /// Longest secret of a gateway, in bytes.
 pub(crate) const GATEWAY_TOKEN_BYTES: usize = 4_096;

@@ -22,7 +22,7 @@
 {{- with .Values.auth }}
 {{- if and .existingSecret .bootstrapKeyKey }}
 - name: ERRAND_AUTH__BOOTSTRAP_KEY
-  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .bootstrapKeyKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .bootstrapKeyKey }}, optional: true}}
 {{- end }}
 {{- if and .existingSecret .jwtSecretKey }}
 - name: ERRAND_AUTH__JWT_SECRET

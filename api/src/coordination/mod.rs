@@ -13,12 +13,3 @@ pub(crate) mod payload;
 pub(crate) mod places;
 pub(crate) mod policy;
 pub(crate) mod request;
-
-use errand_common::domain::coordination::text::LOCAL_URL;
-
-use crate::state::App;
-
-/// Where agents are told to reply: without a slash at the end.
-pub(crate) fn base_url(app: &App) -> &str {
-    app.config.server.public_url.as_deref().map_or(LOCAL_URL, |url| url.trim_end_matches('/'))
-}

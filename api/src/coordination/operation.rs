@@ -24,10 +24,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    base_url,
     places::Places,
     request::{
-        AskUserRequest, BroadcastRequest, LeadMessageRequest, NudgeRequest, SoulRequest, or_usual, said, text_or_usual,
+        AskUserRequest, BroadcastRequest, LeadMessageRequest, NudgeRequest, SoulRequest, check_frame, check_text,
+        or_usual, said, text_or_usual,
     },
 };
 use crate::{
@@ -225,7 +225,7 @@ pub(crate) async fn ask_user(
     let reply_tags = or_usual(request.reply_tags, USER_REPLY_TAGS);
     let reply_source = text_or_usual(request.reply_source, USER_REPLY_SOURCE);
     let frame = Frame {
-        base_url: base_url(places.app),
+        base_url: places.app.config.server.base_url(),
         board,
         actor: &order.actor.name,
         correlation_id: request.correlation_id.as_deref(),
@@ -283,14 +283,17 @@ pub(crate) async fn lead_message(
     board: &Board,
     request: LeadMessageRequest,
 ) -> Result<NewJob, Problem> {
-    said("/content", &request.content)?;
+    let mut faults = Faults::default();
+    check_text("/content", &request.content, &mut faults);
+    check_frame(request.correlation_id.as_deref(), &request.reply_tags, request.reply_source.as_deref(), &mut faults);
+    faults.finish()?;
     let gateway = places.gateway_of(board).await?;
     let id = JobId::new();
     let trace_id = trace_id("coord.lead_message", request.correlation_id.as_deref(), id);
     let reply_tags = or_usual(request.reply_tags, LEAD_REPLY_TAGS);
     let reply_source = text_or_usual(request.reply_source, LEAD_REPLY_SOURCE);
     let frame = Frame {
-        base_url: base_url(places.app),
+        base_url: places.app.config.server.base_url(),
         board,
         actor: &order.actor.name,
         correlation_id: request.correlation_id.as_deref(),
@@ -330,7 +333,8 @@ pub(crate) fn broadcast(
     request: BroadcastRequest,
 ) -> Result<NewJob, Problem> {
     let mut faults = Faults::default();
-    super::request::check_text("/content", &request.content, &mut faults);
+    check_text("/content", &request.content, &mut faults);
+    check_frame(request.correlation_id.as_deref(), &request.reply_tags, request.reply_source.as_deref(), &mut faults);
     let board_ids = request.board_ids.unwrap_or_default();
     faults.check(board_ids.len() <= limit::BROADCAST_BOARDS, "/board_ids", || {
         format!("may name {} boards at most", limit::BROADCAST_BOARDS)
@@ -360,7 +364,7 @@ pub(crate) fn broadcast(
         correlation_id: request.correlation_id,
         reply_tags: or_usual(request.reply_tags, LEAD_REPLY_TAGS),
         reply_source: text_or_usual(request.reply_source, LEAD_REPLY_SOURCE),
-        base_url: base_url(places.app).to_owned(),
+        base_url: places.app.config.server.base_url().to_owned(),
         trace_id,
     };
     let window = order.window();

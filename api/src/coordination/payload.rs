@@ -114,8 +114,10 @@ const ASK_FIELDS: &[&str] = &[
 const LEAD_FIELDS: &[&str] = &["kind", "content", "correlation_id", "reply_tags", "reply_source"];
 const BROADCAST_FIELDS: &[&str] = &["kind", "content", "correlation_id", "reply_tags", "reply_source", "board_ids"];
 
-/// The job, with the faults of the request.
+/// The job, with the faults of the request. It speaks to a tenant's agents, perhaps in the name of one: a user's own token is not
+/// enough for that.
 pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Result<NewJob, Problem> {
+    intake.caller.require_whole_tenant()?;
     let mut faults = Faults::default();
     job::check_queue(request.queue.as_deref(), &mut faults);
     let ends = [("/expires_at", request.expires_at), ("/deadline", request.deadline)];

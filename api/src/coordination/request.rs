@@ -72,6 +72,7 @@ impl AskUserRequest {
     /// All that is wrong with it.
     pub(crate) fn check(&self, now: Timestamp, faults: &mut Faults) {
         check_text("/content", &self.content, faults);
+        check_frame(self.correlation_id.as_deref(), &self.reply_tags, self.reply_source.as_deref(), faults);
         if let Some(schema) = &self.answer_schema {
             let bytes = schema.to_string().len();
             if bytes > limit::ANSWER_SCHEMA_BYTES {
@@ -138,6 +139,26 @@ impl Wanted for BroadcastRequest {}
 /// A text that somebody is to read.
 pub(crate) fn check_text(pointer: &str, text: &str, faults: &mut Faults) {
     faults.check(!text.trim().is_empty(), pointer, || "must not be blank".to_owned());
+    let fits = text.chars().count() <= limit::TEXT_CHARS;
+    faults.check(fits, pointer, || format!("may take {} characters at most", limit::TEXT_CHARS));
+}
+
+/// What a message says beside its text, within the limits of what board memory takes: or nobody could reply as told.
+pub(crate) fn check_frame(
+    correlation_id: Option<&str>,
+    reply_tags: &[String],
+    reply_source: Option<&str>,
+    faults: &mut Faults,
+) {
+    let fits = |text: &str| text.chars().count() <= limit::TAG_CHARS;
+    let too_long = || format!("may take {} characters at most", limit::TAG_CHARS);
+    faults.check(correlation_id.is_none_or(fits), "/correlation_id", too_long);
+    faults.check(reply_source.is_none_or(fits), "/reply_source", too_long);
+    let too_many = || format!("may hold {} at most", limit::MEMORY_TAGS);
+    faults.check(reply_tags.len() <= limit::MEMORY_TAGS, "/reply_tags", too_many);
+    for (index, _) in reply_tags.iter().enumerate().filter(|(_, tag)| !fits(tag)) {
+        faults.add(format!("/reply_tags/{index}"), too_long());
+    }
 }
 
 /// A text that somebody is to read, without the white space around it.

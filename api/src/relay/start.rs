@@ -77,7 +77,7 @@ pub(crate) async fn start(
         None => Some(snapshot(app, tenant, stream, &epoch, &state).await?.ok_or_else(missing)?),
     };
     let after = after.unwrap_or(state.first_seq - 1);
-    let watch = Watch::new(stream, app.hub.log(), live, epoch.clone(), after, state.ended, filter);
+    let watch = Watch::new(stream, app.hub.log(), live, epoch.clone(), after, &state, filter);
     Ok(Started { watch, epoch, state, snapshot })
 }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use errand_common::domain::{EventType, Stream};
+use errand_common::{
+    domain::{Event, EventType, Stream},
+    port::store::StreamState,
+};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{
@@ -60,6 +63,9 @@ pub(crate) struct Watch {
     phase: Phase,
     /// The job has ended: what the log has is all there is.
     ended: bool,
+    /// The highest number that is known to have been in the log. One who reads the log to its end and doesn't reach it has
+    /// lost events to retention.
+    tail: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,14 +79,14 @@ enum Phase {
 }
 
 impl Watch {
-    /// `live` must have been watched before the log is read; `ended` as the stream's state says.
+    /// `live` must have been watched before the stream's state was read, and the log is read after both.
     pub(crate) fn new(
         stream: Stream,
         log: Arc<dyn Log>,
         live: broadcast::Receiver<Arc<Frame>>,
         epoch: Arc<str>,
         after: i64,
-        ended: bool,
+        state: &StreamState,
         filter: Filter,
     ) -> Self {
         Self {
@@ -93,7 +99,8 @@ impl Watch {
             delivered: after,
             page: VecDeque::new(),
             phase: Phase::Log,
-            ended,
+            ended: state.ended,
+            tail: state.tail_seq,
         }
     }
 
@@ -119,6 +126,7 @@ impl Watch {
                         if frame.seq == self.position + 1 {
                             self.page.push_back(frame);
                         } else if frame.seq > self.position {
+                            self.tail = frame.seq;
                             self.phase = Phase::Log;
                         }
                     }
@@ -151,15 +159,15 @@ impl Watch {
         for attempt in 1..=LOG_ATTEMPTS {
             match self.log.events(self.stream, self.position, limit::LOG_PAGE).await {
                 Ok(events) => {
-                    // What follows was dropped meanwhile: the watcher begins anew, and is told where.
-                    if events
-                        .first()
-                        .and_then(|event| event.seq_in(self.stream))
-                        .is_some_and(|seq| seq > self.position + 1)
-                    {
+                    let seq = |event: Option<&Event>| event.and_then(|event| event.seq_in(self.stream));
+                    let whole = events.len() < limit::LOG_PAGE as usize;
+                    let follows = seq(events.first()).is_none_or(|first| first == self.position + 1);
+                    let reaches = seq(events.last()).unwrap_or(self.position) >= self.tail;
+                    if !follows || (whole && !reaches) {
+                        // What follows was dropped meanwhile: the watcher begins anew, and is told where.
                         return Err(());
                     }
-                    if events.len() < limit::LOG_PAGE as usize {
+                    if whole {
                         self.phase = Phase::Joining;
                     }
                     let frames = events.into_iter().filter_map(|e| Frame::new(self.stream, self.epoch.clone(), e));
@@ -181,10 +189,7 @@ pub(crate) mod tests {
     use std::sync::Mutex;
 
     use async_trait::async_trait;
-    use errand_common::{
-        domain::{Event, JobId},
-        port::{StoreError, store::StreamState},
-    };
+    use errand_common::{domain::JobId, port::StoreError};
     use proptest::prelude::*;
 
     use super::*;
@@ -211,6 +216,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn state(tail_seq: i64) -> StreamState {
+        StreamState { first_seq: 1, tail_seq, ended: false }
+    }
+
     fn story(job: JobId, length: i64) -> Vec<Event> {
         (1..=length)
             .map(|seq| {
@@ -235,7 +244,7 @@ pub(crate) mod tests {
         }
         let kept = events.into_iter().filter(|event| event.seq <= logged).collect();
         let log = Arc::new(FakeLog(Mutex::new(kept)));
-        let mut watch = Watch::new(stream, log, live, "e".into(), after, false, filter);
+        let mut watch = Watch::new(stream, log, live, "e".into(), after, &state(logged), filter);
         let mut seen = Vec::new();
         loop {
             match watch.next().await {
@@ -288,7 +297,7 @@ pub(crate) mod tests {
         let seen = |stream: Stream| {
             let (_feed, live) = broadcast::channel(8);
             let log = Arc::new(FakeLog(Mutex::new(told.clone())));
-            let mut watch = Watch::new(stream, log, live, "e".into(), 0, false, Filter::default());
+            let mut watch = Watch::new(stream, log, live, "e".into(), 0, &state(5), Filter::default());
             let mut seen = Vec::new();
             run(async {
                 while let Step::Event(frame, prev) = watch.next().await {
@@ -313,10 +322,24 @@ pub(crate) mod tests {
             let frame = Frame::new(stream, "e".into(), event(job, seq, EventType::Text)).expect("of this stream");
             feed.send(Arc::new(frame)).expect("someone listens");
         };
-        let mut watch = Watch::new(stream, Arc::new(FakeLog::default()), live, "e".into(), 0, false, Filter::default());
+        let log = Arc::new(FakeLog::default());
+        let mut watch = Watch::new(stream, log, live, "e".into(), 0, &state(0), Filter::default());
         send(1);
         assert!(matches!(run(watch.next()), Step::Event(frame, None) if frame.seq == 1));
         (2..=5).for_each(send);
         assert!(matches!(run(watch.next()), Step::Slow));
+    }
+
+    #[test]
+    fn a_watcher_whose_events_are_dropped_while_it_begins_is_told_to_begin_anew() {
+        let job = JobId::new();
+        let stream = Stream::Job(job);
+        for kept in [vec![], story(job, 3).split_off(1)] {
+            let (_feed, live) = broadcast::channel(2);
+            let log = Arc::new(FakeLog(Mutex::new(kept)));
+            let ended = StreamState { ended: true, ..state(3) };
+            let mut watch = Watch::new(stream, log, live, "e".into(), 0, &ended, Filter::default());
+            assert!(matches!(run(watch.next()), Step::Failed));
+        }
     }
 }

@@ -98,11 +98,18 @@ impl Agents {
                 if let Some(board) = add.board {
                     body["board_id"] = board.into();
                 }
-                if let Some(session) = add.session {
-                    body["openclaw_session_id"] = session.into();
-                }
-                let note = "its token comes to it by its provisioning; `--json` shows it once";
-                listing::change(Request::post("/api/v1/agents", Some(body)), "id", note, &add.client, screen).await
+                // Nobody provisions an agent that is there already: its token has to be told to it.
+                let (field, note) = match add.session {
+                    Some(session) => {
+                        body["openclaw_session_id"] = session.into();
+                        (
+                            "token",
+                            "the agent's token: tell it, it is not shown again; `errand agents list` shows its id",
+                        )
+                    }
+                    None => ("id", "its token comes to it by its provisioning; `--json` shows it once"),
+                };
+                listing::change(Request::post("/api/v1/agents", Some(body)), field, note, &add.client, screen).await
             }
             Self::Provision(provision) => {
                 let path = format!("{}/provision", listing::path_of("agents", &provision.id)?);
@@ -121,7 +128,7 @@ impl Tokens {
     pub(crate) async fn run(self, screen: Screen) -> anyhow::Result<ExitCode> {
         let Self::Agent(one) = self;
         let path = format!("{}/token", listing::path_of("agents", &one.id)?);
-        let note = "it is not shown again; the agent learns it by its next provisioning";
+        let note = "it is not shown again; the agent learns it by its next provisioning, or from you if its session was there before";
         listing::change(Request::post(&path, None), "token", note, &one.client, screen).await
     }
 }

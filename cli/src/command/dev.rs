@@ -84,6 +84,7 @@ impl Dev {
         let listener = process::bind(config.server.listen, "--listen").await?;
         let operations = process::bind_operations(config.metrics.listen).await?;
         let address = listener.local_addr()?;
+        config.server.public_url.get_or_insert_with(|| dev::local_url(address));
         let absent = dev::detect(&mut config.engines, settings::variable).await;
         let configured = config.database.url.as_ref().map(|url| url.expose().to_owned());
         let database_url = configured.unwrap_or_else(|| data.database_url());

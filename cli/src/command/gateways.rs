@@ -9,6 +9,7 @@ use super::listing;
 use crate::{
     arguments::ClientOptions,
     client::{self, Request},
+    exit::Usage,
     screen::Screen,
 };
 
@@ -66,6 +67,12 @@ impl Gateways {
                 listing::list("/api/v1/gateways", &[], columns, &list.client, screen).await
             }
             Self::Add(add) => {
+                if add.token.as_deref().is_some_and(|token| token != "-" && !token.starts_with('@')) {
+                    // A secret in the arguments is one that everybody on the machine, and the shell's history, has.
+                    return Err(
+                        Usage("--token takes @FILE, or - for standard input; not the token itself".to_owned()).into()
+                    );
+                }
                 let token = add.token.as_deref().map(client::read_text_or_file).transpose()?;
                 let mut body = json!({
                     "name": add.name, "url": add.gateway_url, "disable_device_pairing": add.disable_device_pairing,

@@ -33,6 +33,9 @@ pub(crate) struct Usage {
 #[derive(Debug, Deserialize)]
 struct Sums {
     items: Vec<Sum>,
+    /// There are more groups than are shown.
+    #[serde(default)]
+    truncated: bool,
 }
 
 /// A sum as the server shows it.
@@ -67,6 +70,9 @@ impl Usage {
         screen.answer(&text(&screen, &self.group_by, &sums.items))?;
         if let Some(note) = note(&sums.items) {
             screen.note(&note)?;
+        }
+        if sums.truncated {
+            screen.note("there are more groups; ask for less time, or by less")?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -19,6 +19,8 @@ pub(crate) struct Renderer {
     answered: bool,
     /// The last thing said is that it will be tried again.
     retries: bool,
+    /// Why it was put off, if nothing has come of it since: to look again is not worth a line.
+    put_off: Option<String>,
 }
 
 /// A text field of an event.
@@ -35,11 +37,15 @@ impl Renderer {
             ticks: 0,
             answered: false,
             retries: false,
+            put_off: None,
         }
     }
 
     /// Shows one event.
     pub(crate) fn event(&mut self, event: &Value) -> io::Result<()> {
+        if !matches!(text(event, "type"), "queued" | "started") {
+            self.put_off = None;
+        }
         match text(event, "type") {
             "text" => {
                 self.answered = true;
@@ -79,6 +85,10 @@ impl Renderer {
     }
 
     fn queued(&mut self, event: &Value) -> io::Result<()> {
+        let reason = text(event, "reason");
+        if text(event, "state") == "scheduled" && !reason.is_empty() {
+            return self.put_off(reason);
+        }
         let note = match (text(event, "state"), text(event, "run_at")) {
             ("blocked", _) => "waits for its session".to_owned(),
             ("scheduled", run_at) if !run_at.is_empty() => format!("scheduled for {run_at}"),
@@ -87,11 +97,25 @@ impl Renderer {
         // That it waits was said by `retrying` already.
         let said = std::mem::take(&mut self.retries) && note == "queued";
         self.doing(note.clone());
-        if said { Ok(()) } else { self.screen.note(&note) }
+        if said || self.put_off.is_some() { Ok(()) } else { self.screen.note(&note) }
+    }
+
+    /// It waits for something, and looks again and again; that is said once.
+    fn put_off(&mut self, reason: &str) -> io::Result<()> {
+        let note = format!("waits: {}", reason.replace('_', " "));
+        self.doing(note.clone());
+        if self.put_off.as_deref() == Some(reason) {
+            return Ok(());
+        }
+        self.put_off = Some(reason.to_owned());
+        self.screen.note(&note)
     }
 
     fn started(&mut self, event: &Value) -> io::Result<()> {
         self.doing("working");
+        if self.put_off.is_some() {
+            return Ok(());
+        }
         match event.get("attempt").and_then(Value::as_u64) {
             Some(attempt) if attempt > 1 => self.screen.note(&format!("started, attempt {attempt}")),
             _ => self.screen.note("started"),
@@ -218,6 +242,18 @@ mod tests {
     fn an_answer_that_was_not_streamed_is_shown_at_the_end() {
         let (answer, _) = rendered(&[json!({"type": "completed", "summary": "all at once"})]);
         assert_eq!(answer, "all at once");
+    }
+
+    #[test]
+    fn what_is_put_off_again_and_again_for_one_reason_is_said_once() {
+        let put_off = json!({"type": "queued", "state": "scheduled", "reason": "destination_busy", "run_at": "2026-11-21T12:00:00Z"});
+        let (queued, started) = (json!({"type": "queued", "state": "queued"}), json!({"type": "started"}));
+        let again = [put_off.clone(), queued.clone(), started.clone()];
+        let mut events = vec![queued, started];
+        events.extend([again.clone(), again].concat());
+        events.push(json!({"type": "completed", "summary": ""}));
+        let (_, notes) = rendered(&events);
+        assert_eq!(notes, "queued\nstarted\nwaits: destination busy\ncompleted\n");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Tool {
     /// status than 0 tells the model that it failed.
     pub command: Vec<String>,
     /// Names of our environment variables that it may see; it sees no other.
-    #[serde(default = "super::default_command_env")]
+    #[serde(default = "super::engine::default_command_env")]
     pub env: Vec<String>,
     /// Its working directory; ours if unset.
     #[serde(default)]

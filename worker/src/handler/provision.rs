@@ -21,7 +21,7 @@ use errand_common::{
     config::Config,
     domain::{
         FailureClass,
-        coordination::{Agent, AgentRole, Board, text::LOCAL_URL},
+        coordination::{Agent, AgentRole, Board},
     },
     port::store::{AgentWritten, Claimed, coordination::Provisioned},
     vault::Purpose,
@@ -69,7 +69,7 @@ pub(crate) struct ProvisionHandler {
 
 impl ProvisionHandler {
     pub(crate) fn new(directory: Arc<Directory>, courier: Arc<Courier>, config: &Config) -> Self {
-        let base_url = config.server.public_url.as_deref().unwrap_or(LOCAL_URL).trim_end_matches('/').to_owned();
+        let base_url = config.server.base_url().to_owned();
         Self { recipients: Recipients::new(directory), courier, steps: Steps::new(config, ATTEMPT_LIMIT), base_url }
     }
 

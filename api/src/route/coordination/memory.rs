@@ -24,7 +24,6 @@ use utoipa::ToSchema;
 use crate::{
     auth::{AgentCaller, Caller, Look, Permit, Write},
     coordination::{
-        base_url,
         chat::{self, Writer},
         operation::name_of,
         places::Places,
@@ -240,7 +239,7 @@ async fn notices(app: &App, board: &Board, writer: Writer<'_>, content: &str) ->
         limit: limit::CHAT_AGENTS,
     };
     let agents = app.backend.store.agents(&filter).await?;
-    Ok(chat::notices(base_url(app), board, &agents, writer, content))
+    Ok(chat::notices(app.config.server.base_url(), board, &agents, writer, content))
 }
 
 /// Lists what was left on the caller's board, newest first. Unknown parameters are ignored.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use chrono::Utc;
 use clap::Args;
+use errand_common::domain::RetryPolicy;
 use serde::Deserialize;
 
 use crate::{
@@ -50,6 +51,16 @@ struct Row {
     max_attempts: u32,
     created_at: String,
     failure: Option<Failure>,
+}
+
+impl Row {
+    /// Which attempt, of how many; a message to an agent is bounded by time alone.
+    fn attempts(&self) -> String {
+        if self.max_attempts >= RetryPolicy::MESSAGE.max_attempts {
+            return self.attempt.to_string();
+        }
+        format!("{}/{}", self.attempt, self.max_attempts)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,7 +125,7 @@ fn text(screen: &Screen, rows: &[Row]) -> String {
             row.kind.clone(),
             row.state.clone(),
             row.queue.clone(),
-            format!("{}/{}", row.attempt, row.max_attempts),
+            row.attempts(),
             table::age(&row.created_at, now),
             failure.unwrap_or_default().chars().take(80).collect(),
         ]);
@@ -142,5 +153,11 @@ mod tests {
         assert_eq!(lines[0], ["ID", "KIND", "STATE", "QUEUE", "ATTEMPT", "AGE", "FAILURE"]);
         assert_eq!(lines[1], ["01", "task", "failed", "default", "3/3", "0s", "exit", "status", "3"]);
         assert_eq!(lines.len(), 2);
+        let row: Row = serde_json::from_value(json!({
+            "id": "02", "kind": "nudge", "state": "retrying", "queue": "default", "attempt": 4,
+            "max_attempts": RetryPolicy::MESSAGE.max_attempts, "created_at": Utc::now().to_rfc3339(),
+        }))
+        .expect("a row");
+        assert_eq!(row.attempts(), "4");
     }
 }
