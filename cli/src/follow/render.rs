@@ -248,7 +248,7 @@ mod tests {
     fn what_is_put_off_again_and_again_for_one_reason_is_said_once() {
         let put_off = json!({"type": "queued", "state": "scheduled", "reason": "destination_busy", "run_at": "2026-11-21T12:00:00Z"});
         let (queued, started) = (json!({"type": "queued", "state": "queued"}), json!({"type": "started"}));
-        let again = [put_off.clone(), queued.clone(), started.clone()];
+        let again = [put_off, queued.clone(), started.clone()];
         let mut events = vec![queued, started];
         events.extend([again.clone(), again].concat());
         events.push(json!({"type": "completed", "summary": ""}));
