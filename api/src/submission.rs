@@ -106,6 +106,10 @@ pub(crate) fn refusal(refused: &Refused) -> Problem {
         Refused::TooManyBoards { .. } => {
             too_many_boards(format!("{refused}: name fewer in board_ids, or send a shorter message"))
         }
+        Refused::QuestionGone => {
+            let detail = "the job asked a question on a board that was removed: ask on another board";
+            Problem::new(StatusCode::CONFLICT, "question_gone", detail)
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! keys that lie elsewhere, and each for one purpose: what was sealed for one thing opens for no other.
 //!
 //! A sealed text is `1.{key's id}.{nonce, ciphertext and tag in base64url}`, by ChaCha20-Poly1305. The first key seals and all open,
-//! so that a key can be replaced: put the new one first, and take the old one away once nothing names it any more.
+//! so that a key can be replaced: first every process gets the new one, last in its list; then it is put first, so that it seals; the
+//! old one is taken away once nothing names it any more.
 
 use std::fmt;
 

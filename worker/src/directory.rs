@@ -8,7 +8,7 @@ use errand_common::{
     config::{Config, Secret},
     domain::{FailureClass, GatewayId, coordination},
     port::StoreError,
-    vault::Purpose,
+    vault::{Purpose, VaultError},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -39,11 +39,20 @@ impl Directory {
     /// What is wrong with the row, or that this worker has as many connections as it may have.
     pub(crate) fn client(&self, row: &coordination::Gateway) -> Result<Gateway, GatewayFailure> {
         let token = row.token.as_deref().map(|sealed| self.backend.vault.open(Purpose::GatewayToken(row.id), sealed));
-        let token = token.transpose().map_err(|error| unusable("GATEWAY_SECRET", error.to_string()))?;
+        let token = token.transpose().map_err(|error| sealed(&error))?;
         let access = if row.disable_device_pairing { Access::ControlUi } else { Access::Device };
         let target = Target::new(row.id.uuid(), &row.url, token.map(Secret::new), access, row.allow_insecure_tls)
             .map_err(|fault| unusable("GATEWAY_URL", format!("the url of the gateway {fault}")))?;
         self.gateways.gateway(&target).map_err(|unanswered| unanswered.failure().clone())
+    }
+}
+
+/// What sealed it may be known to this worker soon: keys are replaced while workers run.
+fn sealed(error: &VaultError) -> GatewayFailure {
+    let failure = unusable("GATEWAY_SECRET", error.to_string());
+    match error {
+        VaultError::UnknownKey(_) => GatewayFailure { class: FailureClass::Transient, ..failure },
+        VaultError::Damaged => failure,
     }
 }
 
@@ -85,7 +94,7 @@ impl StoredDevices {
         let sealed = self.seal(gateway, device);
         let kept = self.backend.store.keep_device(gateway, expected, &sealed).await;
         let away = |error: &StoreError| DevicesAway(format!("the device kept for this gateway can't be read: {error}"));
-        kept.map_err(|error| away(&error))?.ok_or_else(|| DevicesAway("the gateway was removed".to_owned()))
+        kept.map_err(|error| away(&error))?.ok_or_else(|| DevicesAway("the gateway was removed, or moved".to_owned()))
     }
 }
 
@@ -97,13 +106,13 @@ impl Devices for StoredDevices {
         self.open(gateway, &kept)
     }
 
-    async fn keep_token(&self, gateway: Uuid, token: Option<Secret>) -> Result<(), DevicesAway> {
+    async fn keep_token(&self, gateway: Uuid, seed: &Secret, token: Option<Secret>) -> Result<(), DevicesAway> {
         let gateway = GatewayId::from(gateway);
         // There is one, as a rule: this only reads it.
         let mut kept = self.keep(gateway, None, &KeptDevice { seed: fresh_seed(), token: None }).await?;
         for _ in 0..TRIES {
             let device = self.open(gateway, &kept)?;
-            if device.token == token {
+            if device.token == token || device.seed != *seed {
                 return Ok(());
             }
             kept = self.keep(gateway, Some(&kept), &KeptDevice { token: token.clone(), ..device }).await?;

@@ -132,6 +132,7 @@ pub(crate) async fn submit_batch(
                     Some(Err(Refused::TooManyBoards { .. })) => {
                         BatchItem::refused(&submission::too_many_boards(TOO_MANY))
                     }
+                    Some(Err(refused @ Refused::QuestionGone)) => BatchItem::refused(&submission::refusal(&refused)),
                     None => BatchItem::refused(&Problem::internal()),
                 },
             });

@@ -441,7 +441,8 @@ impl Default for Auth {
 #[serde(default, deny_unknown_fields)]
 pub struct Secrets {
     /// The keys that seal what has to come back: tokens of gateways, the identity shown to them, agents' tokens on their way.
-    /// Each has a name; the first seals, all open. To replace one, put the new one before it. Unset: one is made once and
+    /// Each has a name; the first seals, all open. To replace one, name the new one last
+    /// in every process, then first, then take the old one away. Unset: one is made once and
     /// kept in the database, where whoever reads the database finds it beside what it seals.
     pub keys: Vec<Secret>,
 }

@@ -40,9 +40,27 @@ pub fn check_url(text: &str, allow: &[IpNet]) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Whether two URLs of gateways name the same scheme, host and port.
+#[must_use]
+pub fn is_same_place(one: &str, other: &str) -> bool {
+    let place = |url: &str| {
+        let url = Url::parse(url.trim()).ok()?;
+        Some((url.scheme().to_owned(), url.host_str()?.to_owned(), url.port_or_known_default()))
+    };
+    place(one).is_some_and(|one| place(other) == Some(one))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_scheme_host_and_port() {
+        assert!(is_same_place("wss://gw.example/a", "wss://gw.example:443/b"));
+        for other in ["ws://gw.example", "wss://other.example", "wss://gw.example:8443", "none"] {
+            assert!(!is_same_place("wss://gw.example", other), "{other}");
+        }
+    }
 
     #[test]
     fn gateways_are_reached_over_wss_or_within_networks_that_are_allowed() {

@@ -35,11 +35,12 @@ pub trait Devices: Send + Sync {
     /// If the place where it is kept is away.
     async fn device(&self, gateway: Uuid, fresh: Secret) -> Result<KeptDevice, DevicesAway>;
 
-    /// Keeps the gateway's token beside the key, or forgets it.
+    /// Keeps the gateway's token beside the key of `seed`, to which it was given, or forgets it. Nothing is written if another
+    /// key counts by now: a gateway that moved must not be shown what the former one gave.
     ///
     /// # Errors
     /// If the place where it is kept is away.
-    async fn keep_token(&self, gateway: Uuid, token: Option<Secret>) -> Result<(), DevicesAway>;
+    async fn keep_token(&self, gateway: Uuid, seed: &Secret, token: Option<Secret>) -> Result<(), DevicesAway>;
 }
 
 /// Identities that end with the process: for a look at a gateway, and for tests.
@@ -53,9 +54,9 @@ impl Devices for DevicesInMemory {
         Ok(kept.entry(gateway).or_insert(KeptDevice { seed: fresh, token: None }).clone())
     }
 
-    async fn keep_token(&self, gateway: Uuid, token: Option<Secret>) -> Result<(), DevicesAway> {
+    async fn keep_token(&self, gateway: Uuid, seed: &Secret, token: Option<Secret>) -> Result<(), DevicesAway> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(device) = kept.get_mut(&gateway) {
+        if let Some(device) = kept.get_mut(&gateway).filter(|device| device.seed == *seed) {
             device.token = token;
         }
         Ok(())
@@ -180,7 +181,8 @@ mod tests {
         let devices = DevicesInMemory::default();
         let (gateway, first, second) = (Uuid::from_u128(1), fresh_seed(), fresh_seed());
         devices.device(gateway, first.clone()).await.expect("kept");
-        devices.keep_token(gateway, Some(Secret::new("t".into()))).await.expect("kept");
+        devices.keep_token(gateway, &first, Some(Secret::new("t".into()))).await.expect("kept");
+        devices.keep_token(gateway, &second, Some(Secret::new("another's".into()))).await.expect("passed over");
         let kept = devices.device(gateway, second).await.expect("kept");
         assert_eq!((kept.seed.expose(), kept.token.expect("kept").expose()), (first.expose(), "t"));
     }

@@ -152,7 +152,7 @@ impl Gateway {
         let away = |error: super::DevicesAway| {
             GatewayFailure::new(FailureClass::Transient, code::NO_IDENTITY, error.to_string())
         };
-        let (device, kept_token) = match target.access() {
+        let (device, kept) = match target.access() {
             Access::ControlUi => (None, None),
             Access::Device => {
                 let kept = devices.device(target.gateway(), fresh_seed()).await.map_err(away)?;
@@ -160,9 +160,10 @@ impl Gateway {
                     let message = "the key kept for this gateway is none; delete it, and pair this installation anew";
                     GatewayFailure::new(FailureClass::Auth, code::AUTH, message)
                 })?;
-                (Some(device), kept.token)
+                (Some(device), Some(kept))
             }
         };
+        let kept_token = kept.as_ref().and_then(|kept| kept.token.clone());
         let mut token = match (target.token(), &kept_token) {
             (Some(shared), _) => Token::Shared(shared.clone()),
             (None, Some(kept)) => Token::OfDevice(kept.clone()),
@@ -175,10 +176,10 @@ impl Gateway {
                 Introduction { access: target.access(), device: device.as_ref(), form: state.form, token: &token };
             let refusal = match self.greet(&introduction).await {
                 Ok((socket, hello)) => {
-                    if let Some(given) = &hello.device_token
-                        && kept_token.as_ref() != Some(given)
+                    if let (Some(given), Some(kept)) = (&hello.device_token, &kept)
+                        && kept.token.as_ref() != Some(given)
                     {
-                        devices.keep_token(target.gateway(), Some(given.clone())).await.map_err(away)?;
+                        devices.keep_token(target.gateway(), &kept.seed, Some(given.clone())).await.map_err(away)?;
                     }
                     return Ok(Connection::start(socket, hello, settings, watchers.clone()));
                 }
@@ -194,7 +195,9 @@ impl Gateway {
                     kept_token.clone().map(Token::OfDevice)
                 }
                 ("AUTH_DEVICE_TOKEN_MISMATCH", Token::OfDevice(_)) => {
-                    devices.keep_token(target.gateway(), None).await.map_err(away)?;
+                    if let Some(kept) = &kept {
+                        devices.keep_token(target.gateway(), &kept.seed, None).await.map_err(away)?;
+                    }
                     None
                 }
                 _ => None,

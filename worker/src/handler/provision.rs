@@ -24,7 +24,7 @@ use errand_common::{
         coordination::{Agent, AgentRole, Board},
     },
     port::store::{AgentWritten, Claimed, coordination::Provisioned},
-    vault::Purpose,
+    vault::{Purpose, VaultError},
     wire::coordination::{PROVISION, ProvisionPayload, VERSION},
 };
 use serde::Deserialize;
@@ -83,8 +83,11 @@ impl ProvisionHandler {
         let (tenant, store, fence) = (claimed.job.tenant.as_str(), &context.backend.store, claimed.fence);
         let id = payload.agent_id;
         let known = ask(context, "an agent", || store.agent(tenant, id)).await?;
-        if payload.if_needed && known.is_some_and(|agent| !agent.needs_provisioning()) {
+        if payload.if_needed && known.as_ref().is_some_and(|agent| !agent.needs_provisioning()) {
             return Ok(json!({"ok": true, "agent_id": id, "created": false}));
+        }
+        if known.is_some() {
+            wanted::files(context, claimed, id).await?;
         }
         let now = context.backend.clock.now();
         let begun = ask(context, "an agent", || store.begin_provisioning(fence, id, now)).await?;
@@ -97,7 +100,11 @@ impl ProvisionHandler {
             ));
         };
         let token = sealed.map(|sealed| context.backend.vault.open(Purpose::AgentToken(id), &sealed)).transpose();
-        let token = token.map_err(|error| fault(FailureClass::Fatal, "AGENT_TOKEN_SEALED", &error.to_string()))?;
+        let token = token.map_err(|error| {
+            // A key that this worker lacks may be given to it soon: keys are replaced while workers run.
+            let class = if error == VaultError::Damaged { FailureClass::Fatal } else { FailureClass::Transient };
+            fault(class, "AGENT_TOKEN_SEALED", &error.to_string())
+        })?;
         let board = match agent.board_id {
             Some(board) => ask(context, "a board", || store.board(tenant, board)).await?,
             None => None,

@@ -17,6 +17,7 @@ use super::{
     Completion, Handler, HandlerFailure, RunContext,
     journal::{Journal, field},
     message::invalid,
+    provision::wanted,
     recipient::{Reached, Recipients, failed, gate_of, held_or_failed},
 };
 use crate::{
@@ -80,8 +81,12 @@ impl SoulHandler {
             let result = json!({"content": content, "hash": hash(&content)});
             return Ok(Completion::new(result));
         };
+        wanted::files(context, claimed, payload.agent_id).await?;
         let call = SoulCall { reached: &reached, content, expected_hash: payload.expected_hash.as_deref() };
-        effect::perform(context, &self.gates, 1, &call).await?;
+        // Each run writes, though an earlier one may have: another job may have come between, and what is kept with the end of
+        // this one must be what the gateway has.
+        let place = u32::try_from(claimed.fence.claim).unwrap_or(u32::MAX);
+        effect::perform(context, &self.gates, place, &call).await?;
         context.wrote_agent(AgentWritten::Soul {
             agent_id: payload.agent_id,
             content: content.clone(),

@@ -297,6 +297,11 @@ fn refusal(refused: &BoardRefused) -> Problem {
             let detail = "Board gateway_id is invalid";
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_gateway", detail).with("/gateway_id", detail)
         }
+        BoardRefused::HasAgents(agents) => {
+            let detail =
+                format!("{agents} agents of the board run in its gateway; remove them before it gets another one");
+            Problem::new(StatusCode::CONFLICT, "in_use", detail)
+        }
         BoardRefused::Unknown => missing(),
         BoardRefused::Replayed(_) => Problem::internal(),
     }

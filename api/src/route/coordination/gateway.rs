@@ -13,7 +13,10 @@ use errand_common::{
     },
     port::store::coordination::{GatewayChange, NewAgent, NewGateway, Removed},
     vault::Purpose,
-    wire::{credential, gateway::check_url},
+    wire::{
+        credential,
+        gateway::{check_url, is_same_place},
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -226,11 +229,20 @@ pub(crate) async fn change_gateway(
     let url = patch.url.as_deref().map(|url| kept_url(&app, url, &mut faults));
     check_token(patch.token.as_deref(), &mut faults);
     check_root(patch.workspace_root.as_deref(), &mut faults);
+    let former = app.backend.store.gateway(&caller.tenant, id).await?.ok_or_else(missing)?;
+    let moves = url.as_deref().is_some_and(|url| !is_same_place(url, &former.url));
+    if moves && former.token.is_some() && patch.token.is_none() {
+        // Else whoever may change a gateway, but not read its token, could have it sent to a place of their own.
+        faults.add("/token", "the gateway gets another address: say its token again, or \"\" for none");
+    }
     faults.finish()?;
+    // The same token is no other: a device that was paired with it stays paired.
+    let is_same = |token: &str| opened(&app, &former).as_deref() == Some(token.trim());
+    let token = patch.token.as_deref().filter(|token| !is_same(token));
     let change = GatewayChange {
         name: patch.name.map(|name| name.trim().to_owned()),
         url,
-        token: patch.token.as_deref().map(|token| sealed(&app, id, Some(token))),
+        token: token.map(|token| sealed(&app, id, Some(token))),
         workspace_root: patch.workspace_root.map(|root| root.trim().to_owned()),
         disable_device_pairing: patch.disable_device_pairing,
         allow_insecure_tls: patch.allow_insecure_tls,
@@ -275,6 +287,11 @@ fn missing() -> Problem {
 fn sealed(app: &App, id: GatewayId, token: Option<&str>) -> Option<String> {
     let token = token.map(str::trim).filter(|token| !token.is_empty())?;
     Some(app.backend.vault.seal(Purpose::GatewayToken(id), token))
+}
+
+/// The token that a gateway is shown; `None`: there is none, or it can't be opened here.
+fn opened(app: &App, gateway: &Gateway) -> Option<String> {
+    app.backend.vault.open(Purpose::GatewayToken(gateway.id), gateway.token.as_deref()?).ok()
 }
 
 /// Checks what people call something.

@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use super::{
     SqlStore, approval,
-    coordination::provision,
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect, engine_state,
     line::{self, Admission},
@@ -149,7 +148,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
             .collect();
         let mut spent = usage::keep(&mut unit, &reports).await?;
         let mut ended = Vec::with_capacity(entries.len());
-        let (mut receipts, mut agents) = (Vec::new(), Vec::new());
+        let mut receipts = Vec::new();
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
             let fence = entry.fence;
@@ -164,7 +163,9 @@ impl<D: Dialect> Runs for SqlStore<D> {
             }
             results.push(Ok(()));
             receipts.extend(effect::receipt_rows(row.job.id, entry.receipts, now));
-            agents.extend(entry.agent.map(|written| (row.job.id, row.job.tenant.clone(), written)));
+            if let Some(written) = entry.agent {
+                unit.left.wrote_agent(&row, written);
+            }
             for event in entry.events.into_iter().chain(spent.remove(&fence.job_id)) {
                 unit.emit(&mut row, event);
             }
@@ -182,7 +183,6 @@ impl<D: Dialect> Runs for SqlStore<D> {
         }
         unit.save(&mut ended).await?;
         effect::write_receipts(&mut unit, &receipts).await?;
-        provision::written(&mut unit, agents).await?;
         line::free_next(&mut unit, ended.iter().filter_map(|row| row.job.session_id).collect()).await?;
         Ok((results, unit.commit().await?))
     }

@@ -26,7 +26,7 @@ use crate::{
             Refused, StoredAnswer, Submission, Submissions, Submitted,
         },
     },
-    wire::coordination::BROADCAST,
+    wire::coordination::{BROADCAST, SOUL_WRITE},
 };
 
 #[derive(Serialize)]
@@ -221,7 +221,10 @@ impl<D: Dialect> SqlStore<D> {
             .flatten()
             .filter(|(job, made)| made.as_ref().is_ok_and(|created| created.id == job.id))
             .flat_map(|(job, _)| std::iter::once(job).chain(&job.children))
+            // A soul is written by each run anew: what was there before says nothing of what is there now.
+            .filter(|job| job.kind != SOUL_WRITE)
             .filter_map(|job| Some((job.id, job.retry_of?)))
+            .filter(|(_, original)| !originals.asks_anew(*original))
             .collect();
         effect::inherit(&mut unit, &repeated).await?;
         Ok((results, unit.commit().await?))
@@ -330,6 +333,9 @@ impl<D: Dialect> SqlStore<D> {
         originals: &Originals,
         rows: &mut Vec<JobRow>,
     ) -> Result<Result<Created, Refused>, StoreError> {
+        if originals.has_lost_question(new) {
+            return Ok(Err(Refused::QuestionGone));
+        }
         let mut joins_line = false;
         if let Some(task) = &new.task {
             let session_id = choose_session(unit, new, task);

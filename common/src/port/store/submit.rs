@@ -300,6 +300,9 @@ pub enum Refused {
         /// How many it may.
         limit: usize,
     },
+    /// It repeats a job whose question is known no more, as its board was removed.
+    #[error("its question is gone with its board")]
+    QuestionGone,
 }
 
 /// What became of a submission.

@@ -34,11 +34,11 @@ impl Fixture {
         answers.remove(0)
     }
 
-    async fn intend(&self, fence: Fence, ordinal: u32) -> Result<Intended, Stale> {
+    pub(super) async fn intend(&self, fence: Fence, ordinal: u32) -> Result<Intended, Stale> {
         self.intend_with(fence, vec![], effect(ordinal, "f")).await
     }
 
-    async fn finish_with(&self, claimed: &Claimed, receipts: Vec<EffectReceipt>, outcome: Outcome) -> bool {
+    pub(super) async fn finish_with(&self, claimed: &Claimed, receipts: Vec<EffectReceipt>, outcome: Outcome) -> bool {
         let entry = Finish { receipts, ..Finish::new(claimed.fence, outcome) };
         self.store.finish(vec![entry], now()).await.unwrap().0.remove(0).is_ok()
     }

@@ -67,4 +67,25 @@ everywhere! {
         }
         worker.stop().await;
     }
+
+    async fn of_many_written_at_once_the_last_is_in_both_places(place: Place) {
+        let world = World::new(place).await;
+        let ada = world.agent(world.board("Ops").await, "Ada").await;
+        let workers = [world.worker(), world.worker()];
+        let mut writing = Vec::new();
+        for number in 0..12 {
+            if number % 4 == 1 {
+                world.fake.fail("agents.files.set", [Fault::CutAfter]);
+            }
+            writing.push(world.write_soul(&ada, &format!("soul {number}")).await);
+        }
+        for id in writing {
+            world.done(id).await;
+        }
+        let kept = world.look(ada.id).await.soul;
+        assert_eq!(world.read_soul(&ada).await.as_str(), kept.as_deref(), "the database says what the gateway has");
+        for worker in workers {
+            worker.stop().await;
+        }
+    }
 }

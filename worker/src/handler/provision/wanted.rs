@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{
-        FailureClass, Priority,
+        AgentId, FailureClass, Priority,
         coordination::{Agent, AgentStatus},
     },
     port::store::{Claimed, NewJob, Submission, Window},
@@ -42,6 +42,25 @@ pub(crate) async fn provisioned(context: &RunContext, claimed: &Claimed, agent: 
     };
     ask(context, "a provisioning", submit).await?;
     Err(HandlerFailure::HeldBack { until: now.plus(LOOK), reason: "provisioning" })
+}
+
+/// The run alone writes the agent's files from here on.
+///
+/// # Errors
+/// Another does: the job is held back.
+pub(crate) async fn files(context: &RunContext, claimed: &Claimed, agent: AgentId) -> Result<(), HandlerFailure> {
+    let (store, now) = (&context.backend.store, context.backend.clock.now());
+    let taken = ask(context, "an agent's files", || store.take_files(claimed.fence, agent, now)).await?;
+    match taken {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(HandlerFailure::HeldBack { until: now.plus(LOOK), reason: "agent_busy" }),
+        Err(stale) => Err(HandlerFailure::Failed {
+            class: FailureClass::Transient,
+            code: "NOT_HELD",
+            message: stale.to_string(),
+            retry_after: None,
+        }),
+    }
 }
 
 fn in_vain(agent: &Agent, class: Option<FailureClass>) -> HandlerFailure {

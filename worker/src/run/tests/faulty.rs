@@ -184,6 +184,7 @@ delegate! { Agents {
     remove_agent(tenant: &str, id: AgentId) -> Removed;
     agent_seen(id: AgentId, heartbeat: bool, now: Timestamp) -> ();
     ensure_lead(new: NewAgent, job: JobId, now: Timestamp) -> Option<EnsuredLead>;
+    take_files(fence: Fence, id: AgentId, now: Timestamp) -> Result<bool, Stale>;
     begin_provisioning(
         fence: Fence, id: AgentId, now: Timestamp
     ) -> Result<Option<(Agent, Option<String>)>, Stale>;

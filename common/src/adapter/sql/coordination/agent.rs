@@ -11,7 +11,7 @@ use super::{
 use crate::{
     adapter::sql::{
         SqlStore,
-        dialect::{Dialect, Param, Sql, SqlRow, SqlTx, params},
+        dialect::{Dialect, Param, Sql, SqlRow, SqlTx, is_taken, params},
         read::before,
         row,
         statement::coordination as statement,
@@ -186,7 +186,11 @@ impl<D: Dialect> Agents for SqlStore<D> {
             }
         }
         row.agent.updated_at = now;
-        row.save(&mut tx).await?;
+        match row.save(&mut tx).await {
+            // By one that was made or changed in this very moment.
+            Err(error) if is_taken(&error) => return Ok(Err(AgentRefused::SessionTaken)),
+            saved => saved?,
+        }
         tx.commit().await?;
         Ok(Ok(row.agent))
     }
@@ -240,6 +244,16 @@ impl<D: Dialect> Agents for SqlStore<D> {
         let Some(row) = lead(&mut tx, board_id).await? else { return Ok(None) };
         tx.commit().await?;
         Ok(Some(EnsuredLead { created: row.made_by == Some(job), agent: row.agent }))
+    }
+
+    async fn take_files(&self, fence: Fence, id: AgentId, now: Timestamp) -> Result<Result<bool, Stale>, StoreError> {
+        let (mut unit, rows) = self.hold([fence], now).await?;
+        let Some(job) = rows.get(&fence.job_id).filter(|row| row.accepts(&fence)) else { return Ok(Err(Stale)) };
+        let values = params![job.job.tenant.as_str(), id.uuid(), fence.job_id.uuid(), fence.claim];
+        let taken = unit.tx.execute(&statement::TAKE_FILES, values).await? > 0;
+        // No event: it is no change of the job.
+        drop(unit.commit().await?);
+        Ok(Ok(taken))
     }
 
     async fn begin_provisioning(

@@ -52,6 +52,11 @@ pub(super) async fn resolve<D: Dialect>(
     let Some(mut row) = unit.lock_jobs([seen.job_id]).await?.pop() else { return Ok(Resolved::Late(seen)) };
     let found = unit.tx.fetch(&statement::QUESTION, params![seen.tenant.as_str(), seen.id.uuid()]).await?;
     let Some(mut question) = found.first().map(read).transpose()? else { return Ok(Resolved::Late(seen)) };
+    if question.state == QuestionState::Open && question.expires_at <= unit.now {
+        // The sweep is about to say so.
+        question.state = QuestionState::Expired;
+        return Ok(Resolved::Late(question));
+    }
     if question.state != QuestionState::Open || Change::Answer.apply(row.job.state).is_err() {
         return Ok(Resolved::Late(question));
     }

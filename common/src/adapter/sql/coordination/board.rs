@@ -8,14 +8,14 @@ use super::gateway;
 use crate::{
     adapter::sql::{
         SqlStore,
-        dialect::{Dialect, SqlRow, SqlTx, batch, params},
+        dialect::{Dialect, SqlRow, SqlTx, batch, is_taken, params},
         read::before,
         row,
         statement::coordination as statement,
         submit::used_before,
         unit::{Unit, id_rows},
     },
-    domain::{BoardId, Event, GatewayId, JobId, NewEvent, Timestamp, coordination::Board},
+    domain::{BoardId, Event, EventType, GatewayId, JobId, NewEvent, Timestamp, coordination::Board},
     port::{
         StoreError,
         store::{
@@ -87,6 +87,11 @@ pub(super) async fn publish<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreE
         }
         tails.push(TailRow { id: id.uuid(), tail_seq: seq, paused: said.paused.map(u8::from) });
     }
+    // The ends of what was asked on a board that is gone are nobody's to hear, but nothing new may be left on it.
+    let opens = |kind| matches!(kind, EventType::Memory | EventType::QuestionOpened);
+    if boards.values().flat_map(|said| &said.events).any(|(_, event)| opens(event.kind)) {
+        return Err(StoreError::Unavailable("a board was removed meanwhile".into()));
+    }
     unit.tx.execute(&statement::SAVE_BOARD_TAILS, params![batch(&tails)]).await?;
     if !events.is_empty() {
         unit.tx.execute(&statement::INSERT_BOARD_EVENTS, params![batch(&events)]).await?;
@@ -146,10 +151,18 @@ impl<D: Dialect> Boards for SqlStore<D> {
         board.gateway_id = change.gateway_id.unwrap_or(board.gateway_id);
         board.updated_at = now;
         let gateway = board.gateway_id.map(GatewayId::uuid);
-        let values = params![id.uuid(), board.name.as_str(), board.slug.as_str(), gateway, now];
-        if tx.execute(&statement::SAVE_BOARD, values).await? == 0 {
-            return Ok(Err(BoardRefused::SlugTaken));
+        let elsewhere = tx.fetch(&statement::AGENTS_ELSEWHERE, params![id.uuid(), gateway]).await?;
+        let elsewhere = elsewhere.first().map(|row| row.int("found")).transpose()?.unwrap_or(0);
+        if elsewhere > 0 {
+            return Ok(Err(BoardRefused::HasAgents(elsewhere.unsigned_abs())));
         }
+        let values = params![id.uuid(), board.name.as_str(), board.slug.as_str(), gateway, now];
+        match tx.execute(&statement::SAVE_BOARD, values).await {
+            Ok(0) => return Ok(Err(BoardRefused::SlugTaken)),
+            // By one that was made or changed in this very moment.
+            Err(error) if is_taken(&error) => return Ok(Err(BoardRefused::SlugTaken)),
+            saved => saved?,
+        };
         tx.commit().await?;
         Ok(Ok(board))
     }

@@ -143,7 +143,7 @@ impl<D: Dialect> Gateways for SqlStore<D> {
         let rows = tx.fetch(&statement::LOCK_DEVICE, params![id.uuid()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let kept = row.opt_text("device")?;
-        if kept.is_some() && kept.as_deref() != expected {
+        if kept.as_deref() != expected {
             return Ok(kept);
         }
         tx.execute(&statement::SAVE_DEVICE, params![id.uuid(), device]).await?;

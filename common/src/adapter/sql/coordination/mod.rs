@@ -11,7 +11,7 @@ mod board;
 pub(super) mod broadcast;
 mod gateway;
 mod memory;
-pub(super) mod provision;
+mod provision;
 pub(super) mod question;
 pub(super) mod repeat;
 mod retain;
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use super::{dialect::Dialect, row::JobRow, unit::Unit};
 use crate::{
     domain::{BoardId, Failure, JobId, JobState, NewEvent, Timestamp},
-    port::StoreError,
+    port::{StoreError, store::AgentWritten},
     wire::coordination::{ASK_USER, PROVISION},
 };
 
@@ -34,6 +34,8 @@ pub(super) struct LeftOver {
     askers: Vec<JobId>,
     /// Jobs that ended and did not provision what they should have, with why.
     failed_provisions: Vec<(JobId, Option<Failure>)>,
+    /// What runs did to agents.
+    written: Vec<(JobId, String, AgentWritten)>,
     questions: Vec<question::QuestionRow>,
     boards: BTreeMap<BoardId, board::Said>,
 }
@@ -51,6 +53,11 @@ impl LeftOver {
         self.tell(row, now);
     }
 
+    /// What the run of a job did to an agent of its tenant.
+    pub(super) fn wrote_agent(&mut self, row: &JobRow, written: AgentWritten) {
+        self.written.push((row.job.id, row.job.tenant.clone(), written));
+    }
+
     /// Something to be said in the stream of a board.
     fn say(&mut self, board: BoardId, job: Option<JobId>, event: NewEvent) {
         self.boards.entry(board).or_default().events.push((job, event));
@@ -61,6 +68,7 @@ impl LeftOver {
 pub(super) async fn settle<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreError> {
     question::keep(unit).await?;
     question::withdraw(unit).await?;
+    provision::written(unit).await?;
     provision::give_up_provisions(unit).await?;
     told::write(unit).await?;
     board::publish(unit).await

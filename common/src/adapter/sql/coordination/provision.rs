@@ -10,7 +10,7 @@ use crate::{
         statement::coordination as statement,
         unit::Unit,
     },
-    domain::{JobId, coordination::AgentStatus},
+    domain::coordination::AgentStatus,
     port::{
         StoreError,
         store::{AgentWritten, coordination::Provisioned},
@@ -18,11 +18,8 @@ use crate::{
 };
 
 /// Writes what runs did to agents; their fences were accepted, and they hold their jobs.
-pub(in crate::adapter::sql) async fn written<D: Dialect>(
-    unit: &mut Unit<D>,
-    done: Vec<(JobId, String, AgentWritten)>,
-) -> Result<(), StoreError> {
-    let mut done = done;
+pub(super) async fn written<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreError> {
+    let mut done = std::mem::take(&mut unit.left.written);
     let id_of = |written: &AgentWritten| match written {
         AgentWritten::Soul { agent_id, .. } | AgentWritten::Provisioned { agent_id, .. } => *agent_id,
     };

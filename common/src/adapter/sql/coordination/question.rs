@@ -229,8 +229,10 @@ impl<D: Dialect> SqlStore<D> {
         }
         let mut unit = Unit::begin(&self.dialect, now).await?;
         unit.lock_sessions_of(&ids).await?;
-        let mut rows = unit.lock_free_jobs(&ids).await?;
-        rows.retain(|row| !row.job.state.is_terminal());
+        let (ended, rows): (Vec<_>, Vec<_>) =
+            unit.lock_free_jobs(&ids).await?.into_iter().partition(|row| row.job.state.is_terminal());
+        // Ended by a process that knows nothing of questions.
+        unit.left.askers.extend(ended.iter().map(|row| row.job.id));
         let held = id_rows(rows.iter().map(|row| row.job.id.uuid()));
         let mut questions = BTreeMap::new();
         for row in unit.tx.fetch(&statement::QUESTIONS_OF_JOBS, params![held]).await? {

@@ -17,7 +17,7 @@ use crate::{
         StoreError,
         store::{NewJob, coordination::NewQuestion},
     },
-    wire::coordination::KINDS,
+    wire::coordination::{ASK_USER, KINDS},
 };
 
 /// What new jobs take over, by the job they repeat.
@@ -52,6 +52,17 @@ impl Originals {
             rows: rows.into_iter().map(|row| (row.job.id, row)).collect(),
             questions: questions.into_iter().map(|question| (question.job_id, question)).collect(),
         })
+    }
+
+    /// Whether a repeated job asks anew, though its question was delivered: whoever answers has to see the new one.
+    pub(in crate::adapter::sql) fn asks_anew(&self, original: JobId) -> bool {
+        self.questions.contains_key(&original)
+    }
+
+    /// Whether a new job is to ask what its original asked, and that is known no more: its board was removed.
+    pub(in crate::adapter::sql) fn has_lost_question(&self, new: &NewJob) -> bool {
+        let repeats = new.kind == ASK_USER && new.coordination.is_none();
+        repeats && new.retry_of.is_some_and(|original| !self.questions.contains_key(&original))
     }
 
     /// Gives a new job what its original had. A question is asked anew, under another id and for as long as the first.

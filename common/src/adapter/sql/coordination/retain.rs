@@ -8,8 +8,8 @@ use crate::{
     adapter::sql::{
         SqlStore,
         dialect::{Dialect, SqlRow, SqlTx, params},
+        row,
         statement::coordination as statement,
-        unit::id_rows,
     },
     domain::Timestamp,
     port::StoreError,
@@ -26,8 +26,22 @@ impl<D: Dialect> SqlStore<D> {
         if boards.is_empty() {
             return Ok(0);
         }
-        let mut tx = self.dialect.begin().await?;
-        let dropped = tx.execute(&statement::DROP_BOARD_EVENTS, params![id_rows(boards), before, limit]).await?;
+        let (mut tx, mut dropped) = (self.dialect.begin().await?, 0);
+        for board in boards {
+            let left = u64::from(limit).saturating_sub(dropped);
+            if left == 0 {
+                break;
+            }
+            let first = tx.fetch(&statement::FIRST_BOARD_EVENTS, params![board, left]).await?;
+            let mut stays = 0;
+            for row in first {
+                if row::at(&row, "ts")? >= before {
+                    break;
+                }
+                stays = row.int("seq")? + 1;
+            }
+            dropped += tx.execute(&statement::DROP_BOARD_EVENTS, params![board, stays]).await?;
+        }
         tx.commit().await?;
         Ok(dropped)
     }

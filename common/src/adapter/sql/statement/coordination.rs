@@ -87,6 +87,8 @@ statements! {
     /// Nothing is written if another board has the slug.
     SAVE_BOARD = "UPDATE boards SET name = $2, slug = $3, gateway_id = $4, updated_at = $5 WHERE id = $1 \
         AND NOT EXISTS (SELECT 1 FROM boards o WHERE o.tenant = boards.tenant AND o.slug = $3 AND o.id <> $1)";
+    /// $1 board, $2 gateway or null: what runs in another.
+    AGENTS_ELSEWHERE = "SELECT count(*) AS found FROM agents WHERE board_id = $1 AND (gateway_id <> $2 OR $2 IS NULL)";
     /// What keeps a board.
     BELONGINGS = "SELECT (SELECT count(*) FROM agents WHERE board_id = $1) \
         + (SELECT count(*) FROM questions WHERE board_id = $1 AND state = 'open') AS found";
@@ -113,11 +115,10 @@ statements! {
         WHERE b.id IN (SELECT r.id FROM {rows: id uuid})";
     /// $1 before, $2 limit.
     BOARDS_WITH_OLD_EVENTS = "SELECT board_id FROM board_events WHERE ts < $1 ORDER BY ts LIMIT $2";
-    /// $1 rows of boards, $2 before, $3 limit: of each, what is before the first that is young.
-    DROP_BOARD_EVENTS = "DELETE FROM board_events WHERE (board_id, seq) IN (SELECT e.board_id, e.seq \
-        FROM {rows: id uuid} JOIN board_events e ON e.board_id = r.id AND e.ts < $2 \
-        AND NOT EXISTS (SELECT 1 FROM board_events y WHERE y.board_id = e.board_id AND y.seq < e.seq AND y.ts >= $2) \
-        ORDER BY e.board_id, e.seq LIMIT $3)";
+    /// $1 board, $2 limit: the beginning of its stream.
+    FIRST_BOARD_EVENTS = "SELECT seq, ts FROM board_events WHERE board_id = $1 ORDER BY seq LIMIT $2";
+    /// $1 board, $2 the first that stays.
+    DROP_BOARD_EVENTS = "DELETE FROM board_events WHERE board_id = $1 AND seq < $2";
 
     // Agents.
 
@@ -139,6 +140,11 @@ statements! {
     SAVE_AGENT = "UPDATE agents SET name = $2, session_key = $3, bound = $4, status = $5, soul = $6, soul_hash = $7, \
         token_hash = $8, token_sealed = $9, generation = $10, provision_job = $11, provision_error = $12, \
         provisioned_at = $13, updated_at = $14 WHERE id = $1";
+    /// $1 tenant, $2 id, $3 job, $4 claim.
+    TAKE_FILES = "UPDATE agents SET files_job = $3, files_claim = $4 WHERE tenant = $1 AND id = $2 \
+        AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = agents.files_job AND j.id <> $3 AND j.claim = agents.files_claim \
+        AND j.lease_token IS NOT NULL) \
+        AND (provision_job IS NULL OR provision_job = $3 OR status NOT IN ('provisioning', 'updating'))";
     /// $1 rows of jobs that ended, with why, $2 now.
     GIVE_UP_PROVISIONS = "UPDATE agents SET status = 'failed', provision_error = r.error, updated_at = $2 \
         FROM {rows: id uuid, error text} WHERE agents.provision_job = r.id AND agents.status IN ('provisioning', 'updating')";
@@ -173,8 +179,10 @@ statements! {
     QUESTIONS = "SELECT ", question_columns!(), " FROM questions WHERE tenant = $1 AND (board_id = $2 OR $2 IS NULL) \
         AND (state = $3 OR $3 IS NULL) AND id < $4 ORDER BY id DESC LIMIT $5";
     /// $1 board, $2 limit.
-    OPEN_QUESTIONS = "SELECT ", question_columns!(), " FROM questions WHERE board_id = $1 AND state = 'open' \
-        ORDER BY id DESC LIMIT $2";
+    /// Only what a reply is held against: neither texts nor schemas.
+    OPEN_QUESTIONS = "SELECT id, tenant, board_id, job_id, agent_id, '' AS content, correlation_id, reply_tags, reply_source, \
+        NULL AS answer_schema, state, NULL AS answer, NULL AS answered_by, NULL AS memory_id, reminders, remind_at, expires_at, \
+        created_at, ended_at FROM questions WHERE board_id = $1 AND state = 'open' ORDER BY id DESC LIMIT $2";
     /// $1 rows of ids, $2 board.
     NAMED_QUESTIONS = "SELECT ", question_columns!(), " FROM questions WHERE board_id = $2 \
         AND id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id";

@@ -154,6 +154,10 @@ pub trait Agents: Send + Sync {
     /// or the session of its lead is another agent's.
     async fn ensure_lead(&self, new: NewAgent, job: JobId, now: Timestamp) -> Result<Option<EnsuredLead>, StoreError>;
 
+    /// The run is the only one that writes the agent's files, for as long as it has its lease. `Ok(false)`: another is, or the
+    /// agent is being provisioned by another job, which then goes first. Of an agent that is gone nobody writes files.
+    async fn take_files(&self, fence: Fence, id: AgentId, now: Timestamp) -> Result<Result<bool, Stale>, StoreError>;
+
     /// The run begins to provision an agent: `provisioning`, or `updating` if it was whole before, with a new generation unless this
     /// job had begun before. The sealed token is returned if it is still on its way. `Ok(None)`: no such agent, or it is bound.
     /// What a provisioning says of its end counts as long as no other began since, and the agent has not got another token.

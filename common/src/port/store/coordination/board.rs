@@ -53,6 +53,9 @@ pub enum BoardRefused {
     /// Another board of the tenant has it.
     #[error("another board has this slug")]
     SlugTaken,
+    /// Agents of it run in the gateway it has.
+    #[error("{0} agents of the board run in its gateway")]
+    HasAgents(u64),
     /// The tenant has no such gateway.
     #[error("Board gateway_id is invalid")]
     GatewayUnknown,

@@ -94,7 +94,8 @@ pub trait Gateways: Send + Sync {
     async fn remove_gateway(&self, tenant: &str, id: GatewayId) -> Result<Removed, StoreError>;
 
     /// Keeps the sealed device that was made for, or paired with, a gateway, unless another process was first: the one that
-    /// counts is returned. `expected` is the one it replaces. `None`: no such gateway.
+    /// counts is returned. `expected` is the one it replaces. `None`: no such gateway, or it is reached elsewhere since and has
+    /// no device there yet.
     async fn keep_device(
         &self,
         id: GatewayId,

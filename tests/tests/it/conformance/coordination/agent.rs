@@ -206,4 +206,27 @@ on_both! {
         assert_eq!(heartbeats, vec![("agent.heartbeat".to_owned(), "Heartbeat received from the lead.".to_owned()); 2]);
         assert_ne!(worker_session(world.lead), fixture.agent(world.lead).await.session_key);
     }
+
+    async fn one_run_at_a_time_writes_an_agents_files(fixture: Fixture) {
+        let world = fixture.world().await;
+        let run = async || {
+            let id = fixture.submit(nudge(&world, None)).await.unwrap().id;
+            fixture.claim(id, LEASE).await
+        };
+        let take = async |run: &Claimed| fixture.store.take_files(run.fence, world.lead, now()).await.unwrap();
+        let (first, second) = (run().await, run().await);
+        assert_eq!((take(&first).await, take(&first).await), (Ok(true), Ok(true)), "the same run may ask again");
+        assert_eq!(take(&second).await, Ok(false));
+        let later = Outcome::Retry { failure: failure(FailureClass::Transient), run_at: now() };
+        assert!(fixture.finish(&first, later).await);
+        assert_eq!(take(&second).await, Ok(true), "the first has let go");
+        assert_eq!(take(&first).await, Err(Stale));
+        drop(fixture.store.promote(&[first.job.id], now()).await.unwrap());
+        let again = fixture.claim(first.job.id, LEASE).await;
+        assert_eq!(take(&again).await, Ok(false));
+        assert!(fixture.complete(&second, "ok").await);
+        assert_eq!(take(&again).await, Ok(true));
+        let other = fixture.provisioning(world.lead).await;
+        assert_eq!(take(&other).await, Ok(false), "a provisioning waits for it, too");
+    }
 }

@@ -177,4 +177,25 @@ on_both! {
         assert_eq!(fixture.question(question).await.state, QuestionState::Open);
         assert_eq!(fixture.events(Stream::Board(world.board)).await, before, "nothing was written");
     }
+
+    async fn a_board_keeps_its_gateway_as_long_as_agents_of_it_run_there(fixture: Fixture) {
+        let world = fixture.world().await;
+        let other = fixture.gateway().await;
+        let to = |gateway| BoardChange { gateway_id: Some(gateway), ..BoardChange::default() };
+        let change = async |gateway| fixture.store.change_board(TENANT, world.board, to(gateway), now()).await.unwrap();
+        assert_eq!(change(Some(other)).await.unwrap_err(), BoardRefused::HasAgents(1));
+        assert_eq!(change(None).await.unwrap_err(), BoardRefused::HasAgents(1));
+        fixture.store.remove_agent(TENANT, world.lead).await.unwrap();
+        assert_eq!(change(Some(other)).await.unwrap().gateway_id, Some(other));
+    }
+
+    async fn a_token_of_a_gateway_that_moved_is_not_kept(fixture: Fixture) {
+        let id = fixture.gateway().await;
+        fixture.store.keep_device(id, None, "of the first place").await.unwrap();
+        let moved = GatewayChange { url: Some("wss://elsewhere".to_owned()), ..GatewayChange::default() };
+        fixture.store.change_gateway(TENANT, id, moved, now()).await.unwrap().unwrap();
+        let late = fixture.store.keep_device(id, Some("of the first place"), "with its token").await.unwrap();
+        assert_eq!(late, None);
+        assert_eq!(fixture.store.gateway(TENANT, id).await.unwrap().unwrap().device, None);
+    }
 }

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{
-        FailureClass, JobState, Stream,
+        FailureClass, Job, JobState, Receipt, Stream,
         coordination::QuestionState,
         event::EventType::{
             Completed, Error, QuestionAnswered, QuestionCancelled, QuestionExpired, QuestionOpened, Queued, Started,
         },
     },
     port::store::{
-        Consequences, JobFilter, NewJob, Outcome,
-        coordination::{Answered, QuestionFilter},
+        Consequences, EffectReceipt, Intended, JobFilter, NewJob, Outcome, Refused,
+        coordination::{Answer, Answered, QuestionFilter, Removed},
     },
     wire::coordination::{MessagePayload, NOTICE, Recipient},
 };
 use serde_json::json;
 
-use super::{DAY, Fixture, LEASE, TENANT, ask, cancel, far, now, question_in};
+use super::{DAY, Fixture, LEASE, TENANT, answer, ask, cancel, far, now, question_in};
 use crate::conformance::{failure, on_both, plain_job};
 
 impl Fixture {
@@ -26,10 +26,15 @@ impl Fixture {
         self.store.remind(3_600, at, 10).await.unwrap()
     }
 
-    pub(super) async fn jobs_of_kind(&self, kind: &str) -> Vec<errand_common::domain::Job> {
+    pub(super) async fn jobs_of_kind(&self, kind: &str) -> Vec<Job> {
         let filter = JobFilter { kind: Some(kind.to_owned()), limit: 100, ..JobFilter::default() };
         self.store.jobs(TENANT, &filter).await.unwrap()
     }
+}
+
+/// The same job once more.
+fn again(job: Job) -> NewJob {
+    NewJob { payload: job.payload, retry_of: Some(job.id), kind: job.kind, ..plain_job() }
 }
 
 on_both! {
@@ -145,9 +150,7 @@ on_both! {
         let original = ask(&world);
         let (job, first) = fixture.asked(original.clone()).await;
         let (_, _) = fixture.store.cancel(cancel(job)).await.unwrap().unwrap();
-        let before = fixture.job(job).await;
-        let repeated = NewJob { payload: before.payload, retry_of: Some(job), coordination: None, kind: before.kind, ..plain_job() };
-        let repeated = fixture.submit(repeated).await.unwrap().id;
+        let repeated = fixture.submit(again(fixture.job(job).await)).await.unwrap().id;
         let asked: MessagePayload = serde_json::from_value(fixture.job(repeated).await.payload).unwrap();
         let second = fixture.question(asked.question_id.unwrap()).await;
         assert_ne!(second.id, first);
@@ -159,5 +162,49 @@ on_both! {
         let told = fixture.audit().await;
         assert_eq!(told.last().unwrap().0, "gateway.lead.ask_user.sent", "what is told of it was handed down: {told:?}");
         assert_eq!(fixture.events(Stream::Job(repeated)).await, [Queued, QuestionOpened, Started, Queued, QuestionAnswered, Completed]);
+    }
+
+    async fn a_retry_of_what_was_delivered_is_delivered_too(fixture: Fixture) {
+        let world = fixture.world().await;
+        let (job, _) = fixture.asked(ask(&world)).await;
+        let run = fixture.claim(job, LEASE).await;
+        fixture.intend(run.fence, 1).await.unwrap();
+        let sent = EffectReceipt { ordinal: 1, receipt: Receipt::Done(json!({"ok": true})) };
+        assert!(fixture.finish_with(&run, vec![sent], Outcome::AwaitingAnswer { result: json!({"ok": true}) }).await);
+        assert_eq!(fixture.store.expire_questions(far(), 10).await.unwrap().0, 1);
+        let repeated = fixture.submit(again(fixture.job(job).await)).await.unwrap().id;
+        let run = fixture.claim(repeated, LEASE).await;
+        let intended = fixture.intend(run.fence, 1).await.unwrap();
+        assert!(matches!(intended, Intended::Fresh { .. }), "nobody has seen the new question: {intended:?}");
+    }
+
+    async fn what_was_asked_on_a_board_that_is_gone_is_not_asked_again(fixture: Fixture) {
+        let world = fixture.world().await;
+        let (job, id) = fixture.asked(ask(&world)).await;
+        let (_, _) = fixture.store.cancel(cancel(job)).await.unwrap().unwrap();
+        let board = fixture.question(id).await.board_id;
+        fixture.store.remove_agent(TENANT, world.lead).await.unwrap();
+        assert_eq!(fixture.store.remove_board(TENANT, board).await.unwrap(), Removed::Done);
+        let refused = fixture.submit(again(fixture.job(job).await)).await;
+        assert_eq!(refused.unwrap_err(), Refused::QuestionGone);
+    }
+
+    async fn what_an_older_process_left_open_is_withdrawn(fixture: Fixture) {
+        let world = fixture.world().await;
+        let (job, id) = fixture.asked(ask(&world)).await;
+        let (_, _) = fixture.store.cancel(cancel(job)).await.unwrap().unwrap();
+        fixture.tamper("UPDATE questions SET state = 'open', ended_at = NULL").await;
+        assert_eq!(fixture.store.expire_questions(far(), 10).await.unwrap().0, 0, "its job has ended");
+        assert_eq!(fixture.question(id).await.state, QuestionState::Cancelled);
+    }
+
+    async fn an_answer_after_the_time_is_late_though_nobody_has_said_so_yet(fixture: Fixture) {
+        let world = fixture.world().await;
+        let (_, id) = fixture.asked(ask(&world)).await;
+        let late = Answer { now: far(), ..answer(id, json!("blue"), "key-1") };
+        let (answered, _) = fixture.store.answer(late).await.unwrap().unwrap();
+        let Answered::Late(question) = answered else { panic!("{answered:?}") };
+        assert_eq!(question.state, QuestionState::Expired);
+        assert_eq!(fixture.question(id).await.state, QuestionState::Open, "the sweep ends it with its job");
     }
 }
