@@ -3,6 +3,7 @@
 The tests follow each other in the order of their numbers, as an installation's life does.
 """
 
+import base64
 import json
 import subprocess
 import tempfile
@@ -41,6 +42,7 @@ class Live(unittest.TestCase):
             "errand-database": {"url": cls.services.database_url},
             "errand-redis": {"url": cls.services.redis_url},
             "errand-auth": {"bootstrap-key": KEY},
+            "errand-sealing": {"list": json.dumps([f"trial:{base64.b64encode(bytes(32)).decode()}"])},
         }
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
@@ -184,7 +186,7 @@ class Live(unittest.TestCase):
             wait_until(f"{pod.name} is not ready", lambda: pod.probe("readiness") == 503, 30)
         self.assertEqual({name: pod.probe("liveness") for name, pod in self.running.items()}, dict.fromkeys(self.running, 200))
         self.assertIn("errand_store_up 0", fetch(api.url("metrics") + "/metrics")[1])
-        self.assertEqual(fetch(self.namespace.resolved("http://r-errand-api.fleet.svc:9090/scaling?queues=default"))[0], 503)
+        self.assertEqual(fetch(self.namespace.resolved("http://r-errand-api-metrics.fleet.svc:9090/scaling?queues=default"))[0], 503)
         self.services.start_postgres()
         for pod in self.running.values():
             wait_until(f"{pod.name} is ready again", lambda: pod.probe("readiness") == 200, 60)
