@@ -123,6 +123,8 @@ pub(crate) const BROADCAST_BOARDS: usize = 1_000;
 pub(crate) const CHAT_AGENTS: u32 = 1_000;
 /// Entries of a page of board memory, if the client says nothing; and the most of one.
 pub(crate) const MEMORY_PAGE: u32 = 200;
+/// Most entries of board memory that a page leaves out first: each is read to be left out.
+pub(crate) const MEMORY_OFFSET: u32 = 100_000;
 /// Longest text that an agent, or a person, is to read, in characters.
 pub(crate) const TEXT_CHARS: usize = 100_000;
 /// Most tags of an item of board memory, and of those that a reply shall carry.
@@ -139,5 +141,5 @@ pub(crate) const WITHDRAWN_AT_ONCE: u32 = 200;
 pub(crate) const ACTIVITY_POLL: Duration = Duration::from_secs(1);
 /// Lines of the audit that are read at once on behalf of a watcher.
 pub(crate) const ACTIVITY_PAGE: u32 = 200;
-/// A line of the audit is committed at most so long after it got its id.
-pub(crate) const ACTIVITY_OVERLAP: Duration = Duration::from_secs(5);
+/// How far the clocks of two processes may be apart.
+pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(5);

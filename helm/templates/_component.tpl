@@ -1,6 +1,6 @@
 {{/* What stands beside a Deployment. */}}
 
-{{/* A Service. Takes a dict: root, component, settings, http. Without http it is headless: metrics alone. */}}
+{{/* The Service for callers. Takes a dict: root, component, settings. */}}
 {{- define "errand.service" -}}
 {{- $names := list .root .component "" -}}
 apiVersion: v1
@@ -10,26 +10,39 @@ metadata:
   namespace: {{ .root.Release.Namespace }}
   labels:
     {{- include "errand.labels" $names | nindent 4 }}
-  {{- if .http }}
   {{- with .settings.service.annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- end }}
 spec:
-  {{- if .http }}
   type: {{ .settings.service.type }}
-  {{- else }}
-  clusterIP: None
-  # A worker that is not ready has metrics too.
-  publishNotReadyAddresses: true
-  {{- end }}
   selector:
     {{- include "errand.selector" $names | nindent 4 }}
   ports:
-    {{- if .http }}
     - {name: http, port: {{ int .settings.service.port }}, targetPort: http}
-    {{- end }}
+{{- end -}}
+
+{{/*
+The headless Service for metrics, apart from that for callers: no type of it leads out of the cluster. Takes (root, component).
+*/}}
+{{- define "errand.metricsService" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $names := list $root $component "" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ include "errand.fullname" $root }}-{{ $component }}-metrics
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "errand.labels" $names | nindent 4 }}
+spec:
+  clusterIP: None
+  # What is not ready has metrics too, and they say why.
+  publishNotReadyAddresses: true
+  selector:
+    {{- include "errand.selector" $names | nindent 4 }}
+  ports:
     - {name: metrics, port: 9090, targetPort: metrics}
 {{- end -}}
 

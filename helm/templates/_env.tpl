@@ -6,6 +6,10 @@
   value: {{ int .Values.database.connectionsPerProcess | quote }}
 - name: ERRAND_REDIS_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.redis.existingSecret }}, key: {{ .Values.redis.urlKey }}}}
+{{- with .Values.sealing.existingSecret }}
+- name: ERRAND_SECRETS__KEYS
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.sealing.keysKey }}}}
+{{- end }}
 {{- end -}}
 
 {{- define "errand.env.log" -}}

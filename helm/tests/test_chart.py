@@ -110,7 +110,7 @@ class Restricted(unittest.TestCase):
                 found.append("has no limit of memory")
             found += [f"hostPort {port['hostPort']}" for port in container.get("ports", []) if "hostPort" in port]
             for variable in container.get("env", []):
-                if re.search("(URL|KEY|TOKEN|SECRET|PASSWORD)$", variable["name"]) and "valueFrom" not in variable:
+                if re.search("(URL|KEYS?|TOKEN|SECRET|PASSWORD)$", variable["name"]) and "valueFrom" not in variable:
                     if not re.fullmatch("ERRAND_(PUBLIC_|RELAY_)?URL", variable["name"]):
                         found.append(f"{variable['name']} is no reference")
         return found
@@ -150,21 +150,33 @@ class Consistency(unittest.TestCase):
                     selected = found(service["spec"]["selector"])
                     self.assertTrue(selected)
                     for pod in selected:
-                        self.assertTrue(pod[1].startswith(service["metadata"]["name"]), pod)
+                        self.assertTrue(pod[1].startswith(service["metadata"]["name"].removesuffix("-metrics")), pod)
                 guarded = set()
                 for policy in of_kind(objects, "NetworkPolicy"):
                     guarded |= found(policy["spec"]["podSelector"]["matchLabels"])
                 if of_kind(objects, "NetworkPolicy"):
                     self.assertEqual(guarded, set(pods), "a policy guards every pod")
 
-    def test_every_service_is_found_by_the_monitor(self):
+    def test_the_monitor_scrapes_every_pod_once_by_services_that_lead_nowhere_else(self):
         for name, objects in rendered():
+            services = of_kind(objects, "Service")
+            for service in services:
+                ports = [port["name"] for port in service["spec"]["ports"]]
+                headless = service["spec"].get("clusterIP") == "None"
+                with self.subTest(case=name, service=service["metadata"]["name"]):
+                    self.assertEqual(ports, ["metrics"] if headless else ["http"])
             for monitor in of_kind(objects, "ServiceMonitor"):
                 wanted = monitor["spec"]["selector"]["matchLabels"]
                 ports = {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]}
-                for service in of_kind(objects, "Service"):
-                    self.assertLessEqual(wanted.items(), service["metadata"]["labels"].items())
-                    self.assertLessEqual(ports, {port["name"] for port in service["spec"]["ports"]})
+                scraped = [
+                    service["spec"]["selector"] for service in services
+                    if wanted.items() <= service["metadata"]["labels"].items()
+                    and ports <= {port["name"] for port in service["spec"]["ports"]}
+                ]
+                for deployment in of_kind(objects, "Deployment"):
+                    labels = pod_of(deployment)["metadata"]["labels"]
+                    found = [selector for selector in scraped if selector.items() <= labels.items()]
+                    self.assertEqual(len(found), 1, deployment["metadata"]["name"])
 
     def test_an_autoscaler_owns_the_number_or_the_deployment_does(self):
         for name, objects in rendered():
@@ -246,6 +258,14 @@ class Consistency(unittest.TestCase):
         for tag in ("1", "2", "2"):
             names.add(of_kind(render_4({**values, "image": {"tag": tag}}), "Job")[0]["metadata"]["name"])
         self.assertEqual(len(names), 2, "another image is another Job, the same image the same")
+
+    def test_every_process_of_the_fleet_has_the_keys_that_seal_and_the_migration_has_not(self):
+        objects = render_4(values_of(next(case for case in CASES if case.name == "everything-values.yaml")))
+        for object in of_kind(objects, "Deployment"):
+            sealing = environment(pod_of(object)["spec"]["containers"][0])["ERRAND_SECRETS__KEYS"]
+            self.assertEqual(sealing["valueFrom"]["secretKeyRef"], {"name": "errand-sealing", "key": "keys"})
+        (job,) = of_kind(objects, "Job")
+        self.assertNotIn("ERRAND_SECRETS__KEYS", environment(pod_of(job)["spec"]["containers"][0]))
 
     def test_the_direct_url_is_the_migrations_alone(self):
         objects = render_4(values_of(next(case for case in CASES if case.name == "everything-values.yaml")))

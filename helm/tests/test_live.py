@@ -3,6 +3,7 @@
 The tests follow each other in the order of their numbers, as an installation's life does.
 """
 
+import base64
 import json
 import subprocess
 import tempfile
@@ -36,11 +37,12 @@ class Live(unittest.TestCase):
             f'[outbound]\nallow = ["127.0.0.0/8"]\n[engines]\ndefault = "echo"\n[engines.echo]\nword_delay_ms = 20\n'
             f'[engines.model]\ntype = "openai_compatible"\nbase_url = "{cls.far}/v1"\nmodel = "m"\n'
         )
-        values["worker"]["pools"]["default"] = {"autoscaling": {"enabled": True, "lateSeconds": 1}}
+        values["worker"]["pools"]["default"] = {"autoscaling": {"enabled": True, "maxReplicas": 4, "lateSeconds": 1}}
         secrets = {
             "errand-database": {"url": cls.services.database_url},
             "errand-redis": {"url": cls.services.redis_url},
             "errand-auth": {"bootstrap-key": KEY},
+            "errand-sealing": {"list": json.dumps([f"trial:{base64.b64encode(bytes(32)).decode()}"])},
         }
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
@@ -57,6 +59,14 @@ class Live(unittest.TestCase):
         status, body = self.call("/agent/tasks", {"prompt": "word " * words, "engineType": engine})
         self.assertEqual(status, 202, body)
         return body["taskId"]
+
+    def knock(self, port: int) -> str:
+        """Has a worker look for a gateway where nobody listens."""
+        status, gateway = self.call("/gateways", {"name": "away", "url": f"ws://127.0.0.1:{port}"})
+        self.assertEqual(status, 200, gateway)
+        status, job = self.call(f"/agents/{gateway['main_agent_id']}/provision", {})
+        self.assertEqual(status, 202, job)
+        return job["job_id"]
 
     def ended(self, job: str) -> dict:
         return wait_until(f"{job} ends", lambda: (found := self.call(f"/jobs/{job}")[1]).get("finished_at") and found, 60)
@@ -142,6 +152,7 @@ class Live(unittest.TestCase):
             return ask(f"query?query={quote(text)}")
 
         wait_until("Prometheus has seen every pod", lambda: (up := query("sum(up)")) and up["result"] and up["result"][0]["value"][1] == str(len(targets)), 30)
+        knocking = self.knock(services.free_port())
         ended = [self.task(3), self.task(3, "model")]
         for path in ("/fine", "/missing"):
             body = {"kind": "http", "payload": {"method": "GET", "url": self.far + path}}
@@ -166,6 +177,7 @@ class Live(unittest.TestCase):
         rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
         self.assertGreater(len(rules), 5)
         self.assertEqual([rule["name"] for rule in rules if rule["health"] != "ok"], [])
+        self.assertEqual(self.call(f"/jobs/{knocking}/cancel", {})[0], 200)
         firing = [rule["name"] for rule in rules if rule["state"] == "firing"]
         self.assertEqual(firing, [], "an installation that is well is quiet")
 
@@ -184,7 +196,7 @@ class Live(unittest.TestCase):
             wait_until(f"{pod.name} is not ready", lambda: pod.probe("readiness") == 503, 30)
         self.assertEqual({name: pod.probe("liveness") for name, pod in self.running.items()}, dict.fromkeys(self.running, 200))
         self.assertIn("errand_store_up 0", fetch(api.url("metrics") + "/metrics")[1])
-        self.assertEqual(fetch(self.namespace.resolved("http://r-errand-api.fleet.svc:9090/scaling?queues=default"))[0], 503)
+        self.assertEqual(fetch(self.namespace.resolved("http://r-errand-api-metrics.fleet.svc:9090/scaling?queues=default"))[0], 503)
         self.services.start_postgres()
         for pod in self.running.values():
             wait_until(f"{pod.name} is ready again", lambda: pod.probe("readiness") == 200, 60)

@@ -30,6 +30,7 @@ BY_SCHEMA = [
     ("podSecurity.runAsUser", 0, "runAsUser"),
     ("metrics.serviceMonitor.interval", "often", "interval"),
     ("database.url", "postgres://u:p@h/d", "url"),
+    ("sealing.keys", ["a:b"], "keys"),
     ("networkPolicy.database.ports", [70000], "ports"),
 ]
 
@@ -50,7 +51,9 @@ BY_CHECKS = [
     ("config", '[database]\nurl = "postgres://u:p@h/d"\n', "config: it becomes a ConfigMap"),
     ("config", '[worker]\nlease_seconds = 5\n', "config: the chart sets listen, lease_seconds"),
     ("worker.pools.default.env", [{"name": "OPENAI_API_KEY", "value": "sk-1"}], "worker.pools.default.env: OPENAI_API_KEY looks like a secret"),
-    ("database.connectionLimit", 100, "database.connectionLimit: all processes at their most"),
+    # (9 apis + 10 relays) × 8 and (20 + 10 workers) × 10, and as many that still drain.
+    ("database.connectionLimit", 903, "may open 904 connections, and PostgreSQL has 903"),
+    ("config", '[secrets]\nkeys = ["a:b"]\n', "name their Secrets in database, redis, auth and sealing"),
     ("ingress.host", "", "ingress.host: say under which name"),
     ("networkPolicy.database.to", [], "networkPolicy.database.to: say where PostgreSQL is"),
     ("networkPolicy.redis.to", [], "networkPolicy.redis.to: say where Redis is"),

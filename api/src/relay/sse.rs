@@ -16,6 +16,13 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Interval},
 };
+use utoipa::{
+    IntoParams,
+    openapi::{
+        KnownFormat, ObjectBuilder, Required, SchemaFormat, Type,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+    },
+};
 
 use super::{
     start::{Position, Started, start},
@@ -53,6 +60,36 @@ impl<S: Send + Sync> FromRequestParts<S> for From {
         let position = header.transpose()?.or(by_id.and_then(|(position, _)| position)).or(after);
         Ok(Self { position, filter: Filter { types } })
     }
+}
+
+/// Where an event source was, as the document says it: what is read is [`From`], which also asks for types.
+pub(crate) struct Place;
+
+impl IntoParams for Place {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let number =
+            ObjectBuilder::new().schema_type(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        vec![
+            parameter("Last-Event-ID", ParameterIn::Header, "`<epoch>:<seq>`: go on after it; beats the query", text()),
+            parameter("last_event_id", ParameterIn::Query, "the same; beats `after`", text()),
+            parameter("after", ParameterIn::Query, "go on after this number", number.minimum(Some(0))),
+        ]
+    }
+}
+
+impl IntoParams for From {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let types = "only these types of events, comma-separated; each then carries `prev`";
+        let mut all = Place::into_params(place);
+        all.push(parameter("types", ParameterIn::Query, types, ObjectBuilder::new().schema_type(Type::String)));
+        all
+    }
+}
+
+fn parameter(name: &str, place: ParameterIn, description: &str, schema: ObjectBuilder) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(Required::False);
+    parameter.description(Some(description)).schema(Some(schema)).build()
 }
 
 impl From {

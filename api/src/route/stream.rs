@@ -25,13 +25,7 @@ const SOCKET_READ_BUFFER: usize = 4 * 1024;
 /// `event: end`, once the job has ended and all was sent.
 #[utoipa::path(
     get, path = "/api/v1/jobs/{id}/events", tag = "streams",
-    params(
-        ("id" = uuid::Uuid, Path),
-        ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
-        ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
-        ("after" = Option<i64>, Query, minimum = 0, description = "go on after this number"),
-        ("types" = Option<String>, Query, description = "only these types of events, comma-separated; each then carries `prev`"),
-    ),
+    params(("id" = uuid::Uuid, Path), sse::From),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
 )]
 pub(crate) async fn watch_job(
@@ -46,13 +40,7 @@ pub(crate) async fn watch_job(
 /// Watches a conversation over all its tasks, as server-sent events. It never ends by itself.
 #[utoipa::path(
     get, path = "/api/v1/agent/sessions/{id}/events", tag = "streams",
-    params(
-        ("id" = uuid::Uuid, Path),
-        ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
-        ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
-        ("after" = Option<i64>, Query, minimum = 0, description = "go on after this number"),
-        ("types" = Option<String>, Query, description = "only these types of events, comma-separated; each then carries `prev`"),
-    ),
+    params(("id" = uuid::Uuid, Path), sse::From),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
 )]
 pub(crate) async fn watch_session(

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -18,9 +18,69 @@ use crate::{
 const MOST_PAGES: usize = 50;
 
 #[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Value>,
+struct Page<T> {
+    items: Vec<T>,
     next_cursor: Option<String>,
+}
+
+/// Which pages of a list are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pages {
+    First,
+    Most(usize),
+    All,
+}
+
+impl Pages {
+    /// As `--all-pages` says.
+    pub(super) const fn all(all: bool) -> Self {
+        if all { Self::All } else { Self::First }
+    }
+
+    const fn is_over(self, read: usize) -> bool {
+        match self {
+            Self::First => true,
+            Self::Most(most) => read >= most,
+            Self::All => false,
+        }
+    }
+}
+
+/// What was read of a list.
+pub(super) struct Rows<T> {
+    pub(super) rows: Vec<T>,
+    /// Whether there are more.
+    pub(super) more: bool,
+}
+
+/// Reads a list page by page. Programs get each page as it comes; for people nothing is printed yet.
+pub(super) async fn rows<T: DeserializeOwned>(
+    path: &str,
+    parameters: &[(&'static str, Option<&str>)],
+    pages: Pages,
+    options: &ClientOptions,
+    screen: &mut Screen,
+) -> anyhow::Result<Rows<T>> {
+    let client = Client::new(options)?;
+    let (mut rows, mut read) = (Vec::new(), 0);
+    let mut cursor: Option<String> = None;
+    loop {
+        let given = parameters.iter().filter_map(|&(name, value)| Some((name, value?.to_owned())));
+        let request = given
+            .chain(cursor.map(|cursor| ("cursor", cursor)))
+            .fold(Request::get(path), |request, (name, value)| request.with(name, value));
+        let answer = client.send(request).await?;
+        if options.json {
+            screen.line(answer.body.trim_end())?;
+        }
+        let page: Page<T> = answer.read()?;
+        rows.extend(page.items);
+        read += 1;
+        cursor = page.next_cursor;
+        if cursor.is_none() || pages.is_over(read) {
+            return Ok(Rows { rows, more: cursor.is_some() });
+        }
+    }
 }
 
 /// What a table shows: a column's header, and the field it is of.
@@ -34,32 +94,11 @@ pub(super) async fn list(
     options: &ClientOptions,
     mut screen: Screen,
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::new(options)?;
-    let (mut rows, mut cursor): (Vec<Value>, Option<String>) = (Vec::new(), None);
-    for _ in 0..MOST_PAGES {
-        let mut request = Request::get(path).with("limit", "200");
-        for (name, value) in filters {
-            if let Some(value) = value {
-                request = request.with(name, *value);
-            }
-        }
-        if let Some(cursor) = cursor.take() {
-            request = request.with("cursor", cursor);
-        }
-        let answer = client.send(request).await?;
-        if options.json {
-            screen.line(answer.body.trim_end())?;
-        }
-        let page: Page = answer.read()?;
-        rows.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let parameters: Vec<_> = [("limit", Some("200"))].into_iter().chain(filters.iter().copied()).collect();
+    let Rows { rows, more } = rows(path, &parameters, Pages::Most(MOST_PAGES), options, &mut screen).await?;
     if !options.json {
         screen.answer(&text(&screen, columns, &rows))?;
-        if cursor.is_some() {
+        if more {
             screen.note("there are more")?;
         }
     }

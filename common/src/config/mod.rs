@@ -164,7 +164,8 @@ impl Part {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Unset: `/metrics` is on the main listener, and a worker opens none. Set: `/metrics`, `/livez` and `/readyz` are there.
+    /// Unset: `/metrics` and `/scaling`, which ask for no key, are on the main listener, for whoever reaches it; a worker opens
+    /// none. Set: they are there instead, with `/livez` and `/readyz`; a worker has no `/scaling`.
     pub listen: Option<SocketAddr>,
 }
 

@@ -29,7 +29,8 @@ pub const STREAM_RECOVERIES_TOTAL: &str = "errand_stream_recoveries_total";
 pub const WS_CONNECTIONS: &str = "errand_ws_connections";
 /// WebSockets closed because their reader was too slow.
 pub const WS_SLOW_CLOSED_TOTAL: &str = "errand_ws_slow_closed_total";
-/// Connections to gateways: `{state}`.
+/// Gateways that workers have to do with, each counted by each worker: `{state}` is `open` (connected), `waiting` (away, tried
+/// again) or `refused` (left alone until somebody may have corrected what was refused).
 pub const GATEWAY_CONNECTIONS: &str = "errand_gateway_connections";
 /// Tokens: `{engine, direction}`.
 pub const ENGINE_TOKENS_TOTAL: &str = "errand_engine_tokens_total";
@@ -62,7 +63,12 @@ const CATALOGUE: &[(&str, Shape, Unit, &str)] = &[
     (STREAM_RECOVERIES_TOTAL, Counter, Unit::Count, "Watchers that came back with a position, by whether it was known"),
     (WS_CONNECTIONS, Gauge, Unit::Count, "Open WebSockets"),
     (WS_SLOW_CLOSED_TOTAL, Counter, Unit::Count, "WebSockets closed because their reader was too slow"),
-    (GATEWAY_CONNECTIONS, Gauge, Unit::Count, "Connections to gateways, by state"),
+    (
+        GATEWAY_CONNECTIONS,
+        Gauge,
+        Unit::Count,
+        "Gateways that workers are connected to (open), wait for (waiting) or are refused by (refused)",
+    ),
     (ENGINE_TOKENS_TOTAL, Counter, Unit::Count, "Tokens used, by engine and direction"),
     (WORKERS, Gauge, Unit::Count, "Workers, by state"),
     (STORE_UP, Gauge, Unit::Count, "Whether the database could be read for this scrape"),

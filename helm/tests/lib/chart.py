@@ -23,6 +23,7 @@ CASES = sorted((CHART / "ci").glob("*-values.yaml"))
 RELEASE, NAMESPACE = "r", "fleet"
 
 needs_helm = unittest.skipUnless(HELM.exists(), "Helm 3 is not installed")
+needs_checkov = unittest.skipUnless((TOOLS / "checkov/bin/checkov").exists(), "checkov is not installed")
 needs_prometheus = unittest.skipUnless((PROMETHEUS / "promtool").exists(), "Prometheus is not installed")
 
 

@@ -48,6 +48,7 @@ mod session;
 mod socket;
 mod stream;
 mod submit;
+mod upgrade;
 mod usage;
 mod usage_exactness;
 mod voice;

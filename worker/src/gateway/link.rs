@@ -7,10 +7,7 @@ use std::{sync::Arc, time::Duration};
 use errand_common::{config::Secret, domain::FailureClass};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Mutex, time::timeout};
 
 use state::State;
 
@@ -119,10 +116,10 @@ impl Gateway {
             state.connection = None;
             state.lost(end, lasted, &self.0.settings);
         }
-        if let Some((until, why)) = &state.wait {
-            let left = until.saturating_duration_since(Instant::now());
+        if let Some(wait) = &state.wait {
+            let left = wait.left();
             if !left.is_zero() {
-                return Err(why.clone().after(left));
+                return Err(wait.why.clone().after(left));
             }
         }
         match self.dial(&mut state).await {
@@ -228,7 +225,7 @@ impl Gateway {
 
     /// Whether it is left alone now: it must be remembered until that is over.
     pub(super) fn is_left_alone(&self) -> bool {
-        self.0.state.try_lock().is_ok_and(|state| state.wait.as_ref().is_some_and(|(until, _)| *until > Instant::now()))
+        self.0.state.try_lock().is_ok_and(|state| state.wait.as_ref().is_some_and(|wait| !wait.left().is_zero()))
     }
 
     /// Ends its connection, if it has one; the next request makes another.

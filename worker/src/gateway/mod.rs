@@ -17,6 +17,7 @@
 //! Frames are encoded strictly and decoded leniently: gateways refuse fields they don't know, and send some that we don't.
 
 mod connection;
+mod counted;
 mod device;
 pub mod failure;
 mod frame;

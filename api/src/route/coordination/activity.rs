@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -125,7 +126,7 @@ pub(crate) async fn watch_activity(
 }
 
 /// A watcher of the audit. A line has its id before it is committed, so another one with a later id may be seen first: each look
-/// begins some seconds before the last line, and what was sent of those seconds is remembered.
+/// goes back by as long as a commit may take, and what was sent of that time is remembered.
 struct Watch {
     app: Arc<App>,
     caller: Arc<Caller>,
@@ -134,6 +135,8 @@ struct Watch {
     from: Timestamp,
     /// Those of them that were sent.
     sent: BTreeSet<ActivityId>,
+    /// A line is committed at most so long after it got its id.
+    overlap: Duration,
     waiting: VecDeque<Activity>,
     poll: Interval,
     comment: Interval,
@@ -150,13 +153,14 @@ impl Watch {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let now = app.now();
-        let from = after.map_or(now, |id| made_at(id).unwrap_or(now).minus(limit::ACTIVITY_OVERLAP));
+        let overlap = limit::CLOCKS_APART + Duration::from_secs(app.config.database.answer_timeout_seconds.into());
+        let from = after.map_or(now, |id| made_at(id).unwrap_or(now).minus(overlap));
         let mut poll = tokio::time::interval(limit::ACTIVITY_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let comment = tokio::time::interval_at(Instant::now() + limit::SSE_COMMENT, limit::SSE_COMMENT);
         let sent = after.into_iter().collect();
         let waiting = VecDeque::new();
-        Self { app, caller, filter, from, sent, waiting, poll, comment, done: false, _permit: permit }
+        Self { app, caller, filter, from, sent, overlap, waiting, poll, comment, done: false, _permit: permit }
     }
 
     /// `None`: the response is over. Who was cut off comes again with `Last-Event-ID`.
@@ -186,25 +190,29 @@ impl Watch {
 
     /// Takes up what is new, oldest first.
     async fn look(&mut self) -> Result<(), StoreError> {
+        let began = self.app.now();
         let mut after = first_id_at(self.from);
-        loop {
+        let seen_up_to = loop {
             let filter = ActivityFilter { after: Some(after), ..self.filter.clone() };
             let lines = self.app.backend.store.activities(&filter).await?;
             let is_all = lines.len() < limit::ACTIVITY_PAGE as usize;
-            let Some(last) = lines.last().map(|line| line.id) else { break };
-            after = last;
+            after = lines.last().map_or(after, |line| line.id);
             for line in lines {
                 if self.sent.insert(line.id) {
                     self.waiting.push_back(line);
                 }
             }
-            // What waits to be sent is bounded; the rest is looked at next.
-            if is_all || self.waiting.len() >= limit::ACTIVITY_PAGE as usize {
-                break;
+            // Also where nothing was found: a filter that few lines pass must not look at ever more of them.
+            if is_all {
+                break began;
             }
-        }
-        let settled = self.sent.last().and_then(|&id| made_at(id)).map(|at| at.minus(limit::ACTIVITY_OVERLAP));
-        self.from = self.from.max(settled.unwrap_or(self.from));
+            // What waits to be sent is bounded; the rest is looked at next.
+            if self.waiting.len() >= limit::ACTIVITY_PAGE as usize {
+                // An id by a clock that goes ahead says nothing of what was made before now.
+                break made_at(after).map_or(began, |at| at.min(began));
+            }
+        };
+        self.from = self.from.max(seen_up_to.minus(self.overlap));
         self.sent = self.sent.split_off(&first_id_at(self.from));
         Ok(())
     }
@@ -239,6 +247,6 @@ mod tests {
     fn ids_are_found_by_their_time() {
         let id = ActivityId::new();
         let at = made_at(id).expect("a time");
-        assert!(first_id_at(at) <= id && first_id_at(at.plus(std::time::Duration::from_millis(1))) > id);
+        assert!(first_id_at(at) <= id && first_id_at(at.plus(Duration::from_millis(1))) > id);
     }
 }

@@ -1,5 +1,7 @@
 //! `POST|GET|PATCH|DELETE /gateways`
 
+use std::collections::HashMap;
+
 use axum::{
     Json,
     extract::State,
@@ -189,11 +191,13 @@ pub(crate) async fn list_gateways(
     query.finish()?;
     let mut gateways = app.backend.store.gateways(&caller.tenant, page.after, page.probe()).await?;
     let next_cursor = page.cut(&mut gateways, |gateway| gateway.id);
-    let mut items = Vec::with_capacity(gateways.len());
-    for gateway in gateways {
-        items.push(shown(&app, gateway).await?);
-    }
-    Ok(Json(List { items, next_cursor }))
+    let ids: Vec<GatewayId> = gateways.iter().map(|gateway| gateway.id).collect();
+    let mains: HashMap<_, _> = app.backend.store.main_agents(&caller.tenant, &ids).await?.into_iter().collect();
+    let items = gateways.into_iter().map(|gateway| {
+        let main = mains.get(&gateway.id).copied();
+        GatewayView::new(gateway, main)
+    });
+    Ok(Json(List { items: items.collect(), next_cursor }))
 }
 
 /// Shows a gateway.

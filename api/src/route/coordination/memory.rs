@@ -251,7 +251,7 @@ async fn notices(app: &App, board: &Board, writer: Writer<'_>, content: &str) ->
         ("is_chat" = Option<bool>, Query, description = "of the chat only, or not of it"),
         ("since" = Option<String>, Query, description = "left at or after, RFC 3339"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 200 if absent"),
-        ("offset" = Option<u32>, Query, minimum = 0, description = "leave out so many first"),
+        ("offset" = Option<u32>, Query, minimum = 0, maximum = 100_000, description = "leave out so many first"),
     ),
     responses((status = 200, body = MemoryPage))
 )]
@@ -273,7 +273,7 @@ pub(crate) async fn list_memory_as_agent(
         ("is_chat" = Option<bool>, Query, description = "of the chat only, or not of it"),
         ("since" = Option<String>, Query, description = "left at or after, RFC 3339"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "entries of a page; 200 if absent"),
-        ("offset" = Option<u32>, Query, minimum = 0, description = "leave out so many first"),
+        ("offset" = Option<u32>, Query, minimum = 0, maximum = 100_000, description = "leave out so many first"),
     ),
     responses((status = 200, body = MemoryPage))
 )]
@@ -292,7 +292,7 @@ async fn list(app: &App, caller: &Caller, board_id: BoardId, mut query: Params) 
     let since = query.parse::<DateTime<Utc>>("since", "an RFC 3339 time such as 2026-11-21T07:30:00Z");
     let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
     let limit = number(query.number("limit", 1..=i64::from(limit::MEMORY_PAGE))).unwrap_or(limit::MEMORY_PAGE);
-    let offset = number(query.number("offset", 0..=i64::from(u32::MAX))).unwrap_or_default();
+    let offset = number(query.number("offset", 0..=i64::from(limit::MEMORY_OFFSET))).unwrap_or_default();
     query.finish_ignoring_unknown()?;
     let tenant = caller.tenant.clone();
     let filter = MemoryFilter { tenant, board_id, is_chat, since: since.map(Into::into), offset, limit };

@@ -16,12 +16,7 @@ use crate::{
 #[utoipa::path(
     get, path = "/api/v1/agent/boards/{board_id}/memory/stream", tags = ["coordination", "agent-lead", "agent-worker", "agent-main"],
     operation_id = "agent_board_memory_stream",
-    params(
-        ("board_id" = uuid::Uuid, Path),
-        ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
-        ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
-        ("after" = Option<i64>, Query, minimum = 0, description = "go on after this number"),
-    ),
+    params(("board_id" = uuid::Uuid, Path), sse::Place),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
 )]
 pub(crate) async fn watch_memory_as_agent(
@@ -37,12 +32,7 @@ pub(crate) async fn watch_memory_as_agent(
 /// Watches what is left on a board, as server-sent events of type `memory`.
 #[utoipa::path(
     get, path = "/api/v1/boards/{id}/memory/stream", tag = "boards",
-    params(
-        ("id" = uuid::Uuid, Path),
-        ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
-        ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
-        ("after" = Option<i64>, Query, minimum = 0, description = "go on after this number"),
-    ),
+    params(("id" = uuid::Uuid, Path), sse::Place),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
 )]
 pub(crate) async fn watch_memory(
@@ -57,13 +47,7 @@ pub(crate) async fn watch_memory(
 /// Watches a board: what is left on it, and what becomes of its questions. It never ends by itself.
 #[utoipa::path(
     get, path = "/api/v1/boards/{id}/events", tag = "streams",
-    params(
-        ("id" = uuid::Uuid, Path),
-        ("Last-Event-ID" = Option<String>, Header, description = "`<epoch>:<seq>`: go on after it; beats the query"),
-        ("last_event_id" = Option<String>, Query, description = "the same; beats `after`"),
-        ("after" = Option<i64>, Query, minimum = 0, description = "go on after this number"),
-        ("types" = Option<String>, Query, description = "only these types of events, comma-separated; each then carries `prev`"),
-    ),
+    params(("id" = uuid::Uuid, Path), sse::From),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"))
 )]
 pub(crate) async fn watch_board(

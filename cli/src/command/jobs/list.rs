@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     arguments::ClientOptions,
-    client::{Client, Request},
+    command::listing::{self, Pages, Rows},
     screen::Screen,
     table,
 };
@@ -33,12 +33,6 @@ pub(crate) struct List {
     all_pages: bool,
     #[command(flatten)]
     client: ClientOptions,
-}
-
-#[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Row>,
-    next_cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,45 +64,24 @@ struct Failure {
 
 impl List {
     pub(crate) async fn run(self, mut screen: Screen) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.client)?;
-        let mut cursor = None;
-        let mut rows = Vec::new();
-        loop {
-            let answer = client.send(self.request(cursor)).await?;
-            let page: Page = answer.read()?;
-            if self.client.json {
-                screen.line(answer.body.trim_end())?;
-            }
-            rows.extend(page.items);
-            cursor = page.next_cursor;
-            if cursor.is_none() || !self.all_pages {
-                break;
-            }
-        }
+        let limit = self.limit.map(|limit| limit.to_string());
+        let filters = [
+            ("state", self.state.as_deref()),
+            ("kind", self.kind.as_deref()),
+            ("queue", self.queue.as_deref()),
+            ("limit", limit.as_deref()),
+        ];
+        let pages = Pages::all(self.all_pages);
+        let Rows { rows, more } = listing::rows("/api/v1/jobs", &filters, pages, &self.client, &mut screen).await?;
         if !self.client.json {
             screen.answer(&text(&screen, &rows))?;
             if rows.is_empty() {
                 screen.note("no jobs")?;
-            } else if cursor.is_some() {
+            } else if more {
                 screen.note("there are more; --all-pages shows them")?;
             }
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn request(&self, cursor: Option<String>) -> Request<'static> {
-        let limit = self.limit.map(|limit| limit.to_string());
-        let filters = [
-            ("state", self.state.clone()),
-            ("kind", self.kind.clone()),
-            ("queue", self.queue.clone()),
-            ("limit", limit),
-            ("cursor", cursor),
-        ];
-        filters.into_iter().fold(Request::get("/api/v1/jobs"), |request, (name, value)| match value {
-            Some(value) => request.with(name, value),
-            None => request,
-        })
     }
 }
 

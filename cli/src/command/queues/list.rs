@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     arguments::ClientOptions,
-    client::{Client, Request},
+    command::listing::{self, Pages, Rows},
     screen::Screen,
     table,
 };
@@ -16,12 +16,6 @@ use crate::{
 pub(crate) struct List {
     #[command(flatten)]
     client: ClientOptions,
-}
-
-#[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Row>,
-    next_cursor: Option<String>,
 }
 
 /// A queue as the server shows it.
@@ -41,26 +35,7 @@ pub(super) struct Row {
 
 impl List {
     pub(crate) async fn run(self, mut screen: Screen) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.client)?;
-        let mut rows = Vec::new();
-        let mut cursor: Option<String> = None;
-        loop {
-            let request = Request::get("/api/v1/queues");
-            let request = match cursor {
-                Some(cursor) => request.with("cursor", cursor),
-                None => request,
-            };
-            let answer = client.send(request).await?;
-            if self.client.json {
-                screen.line(answer.body.trim_end())?;
-            }
-            let page: Page = answer.read()?;
-            rows.extend(page.items);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let Rows { rows, .. } = listing::rows("/api/v1/queues", &[], Pages::All, &self.client, &mut screen).await?;
         if !self.client.json {
             screen.answer(&text(&screen, &rows))?;
         }

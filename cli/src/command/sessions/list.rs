@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     arguments::ClientOptions,
-    client::{Client, Request},
+    command::listing::{self, Pages, Rows},
     screen::Screen,
     table,
 };
@@ -26,12 +26,6 @@ pub(crate) struct List {
     client: ClientOptions,
 }
 
-#[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Row>,
-    next_cursor: Option<String>,
-}
-
 /// A session as the server shows it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,30 +39,15 @@ struct Row {
 
 impl List {
     pub(crate) async fn run(self, mut screen: Screen) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.client)?;
-        let mut cursor: Option<String> = None;
-        let mut rows = Vec::new();
-        loop {
-            let limit = self.limit.map(|limit| ("limit", limit.to_string()));
-            let parameters = limit.into_iter().chain(cursor.map(|cursor| ("cursor", cursor)));
-            let request = parameters
-                .fold(Request::get("/api/v1/agent/sessions"), |request, (name, value)| request.with(name, value));
-            let answer = client.send(request).await?;
-            if self.client.json {
-                screen.line(answer.body.trim_end())?;
-            }
-            let page: Page = answer.read()?;
-            rows.extend(page.items);
-            cursor = page.next_cursor;
-            if cursor.is_none() || !self.all_pages {
-                break;
-            }
-        }
+        let limit = self.limit.map(|limit| limit.to_string());
+        let (path, limit, pages) =
+            ("/api/v1/agent/sessions", [("limit", limit.as_deref())], Pages::all(self.all_pages));
+        let Rows { rows, more } = listing::rows(path, &limit, pages, &self.client, &mut screen).await?;
         if !self.client.json {
             screen.answer(&text(&screen, &rows))?;
             if rows.is_empty() {
                 screen.note("no sessions")?;
-            } else if cursor.is_some() {
+            } else if more {
                 screen.note("there are more; --all-pages shows them")?;
             }
         }

@@ -11,7 +11,7 @@ use sqlx::{
 
 use super::{
     SqlStore,
-    dialect::{Dialect, SqlRow, params},
+    dialect::{Dialect, Sql, SqlRow, params},
     inspect::{Schema, inspect},
     patience::Patience,
     postgres::PostgresDialect,
@@ -121,6 +121,8 @@ fn is_passing(error: &sqlx::Error) -> bool {
 pub trait SchemaCheck: Send + Sync {
     /// Prepares every statement; the names and errors of those that fail.
     async fn refused_statements(&self) -> Vec<String>;
+    /// The same with statements of another version of the program, one a line: its name, a tab, its text as in the source.
+    async fn refused_of(&self, statements: &str) -> Vec<String>;
     /// `table.column not null`, sorted.
     async fn columns(&self) -> Result<Vec<String>, StoreError>;
 }
@@ -280,14 +282,27 @@ async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenE
     Ok(SqliteDialect { writer, readers })
 }
 
+/// Its name and error, if it can't be prepared.
+async fn refusal(dialect: &impl Dialect, name: &str, sql: &'static Sql) -> Option<String> {
+    dialect.prepare(sql).await.err().map(|error| format!("{name}: {error:?}"))
+}
+
 #[async_trait::async_trait]
 impl<D: Dialect> SchemaCheck for SqlStore<D> {
     async fn refused_statements(&self) -> Vec<String> {
         let mut refused = Vec::new();
         for (name, sql) in statement::ALL.iter().chain(statement::coordination::ALL) {
-            if let Err(error) = self.dialect.prepare(sql).await {
-                refused.push(format!("{name}: {error:?}"));
-            }
+            refused.extend(refusal(&self.dialect, name, sql).await);
+        }
+        refused
+    }
+
+    async fn refused_of(&self, statements: &str) -> Vec<String> {
+        let mut refused = Vec::new();
+        for (name, text) in statements.lines().filter_map(|line| line.split_once('\t')) {
+            // Statements live as long as the program does; this one is a test.
+            let sql: &'static Sql = Box::leak(Box::new(Sql::new(text.to_owned().leak())));
+            refused.extend(refusal(&self.dialect, name, sql).await);
         }
         refused
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use errand_common::{domain::FailureClass, telemetry::metric};
+use errand_common::domain::FailureClass;
 use futures::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{
 use super::{CLOSE_LIMIT, Outgoing};
 use crate::gateway::{
     GatewayFailure,
+    counted::{self, Counted},
     failure::{self, code},
     frame::{self, Event, Incoming},
     requests::Requests,
@@ -45,22 +46,6 @@ impl Pulse {
     }
 }
 
-/// Counts open connections.
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        metrics::gauge!(metric::GATEWAY_CONNECTIONS, "state" => "open").increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::gauge!(metric::GATEWAY_CONNECTIONS, "state" => "open").decrement(1.0);
-    }
-}
-
 /// Ends what is in flight, also when the task itself is ended.
 struct End(Arc<Requests>);
 
@@ -78,7 +63,7 @@ pub(super) async fn drive(
     watchers: Arc<Watchers>,
     pulse: Pulse,
 ) {
-    let _counted = Counted::new();
+    let _counted = Counted::new(counted::State::Open);
     let _end = End(requests.clone());
     let (sink, stream) = socket.split();
     let failure = tokio::select! {

@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 use errand_common::domain::FailureClass;
 use tokio::time::Instant;
 
-use crate::gateway::{GatewayFailure, Settings, Target, connection::Connection, device::Form};
+use crate::gateway::{
+    GatewayFailure, Settings, Target,
+    connection::Connection,
+    counted::{self, Counted},
+    device::Form,
+};
 
 /// The first pause after a failure; it doubles from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -15,12 +20,32 @@ pub(super) struct State {
     pub(super) connection: Option<Arc<Connection>>,
     /// Attempts that failed, and connections that ended soon, since one lasted.
     failures: u32,
-    /// Until when it is left alone, and why.
-    pub(super) wait: Option<(Instant, GatewayFailure)>,
+    /// Whether it is left alone for a while.
+    pub(super) wait: Option<Wait>,
     /// The form of signature that it understood last.
     pub(super) form: Form,
     /// Which run of the gateway was met last.
     boot_id: Option<String>,
+}
+
+/// Why a gateway is left alone, and for how long.
+pub(super) struct Wait {
+    until: Instant,
+    pub(super) why: GatewayFailure,
+    _counted: Option<Counted>,
+}
+
+impl Wait {
+    fn new(pause: Duration, why: GatewayFailure) -> Self {
+        let state = if why.may_pass() { counted::State::Waiting } else { counted::State::Refused };
+        // Without a pause it is only not connected, as one that was never wanted.
+        let counted = (!pause.is_zero()).then(|| Counted::new(state));
+        Self { until: Instant::now() + pause, why, _counted: counted }
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
 }
 
 impl State {
@@ -35,7 +60,7 @@ impl State {
             0 | 1 => Duration::ZERO,
             more => backoff(more - 1, settings.reconnect_max),
         };
-        self.wait = Some((Instant::now() + end.retry_after.unwrap_or(pause), end));
+        self.wait = Some(Wait::new(end.retry_after.unwrap_or(pause), end));
     }
 
     /// No connection could be made: when the next attempt may be.
@@ -47,7 +72,7 @@ impl State {
             _ => settings.refused,
         };
         let pause = failure.retry_after.map_or(pause, |asked| asked.max(pause.min(settings.reconnect_max)));
-        self.wait = Some((Instant::now() + pause, failure.clone()));
+        self.wait = Some(Wait::new(pause, failure.clone()));
         failure.after(pause)
     }
 
@@ -68,6 +93,7 @@ fn backoff(failures: u32, longest: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use errand_common::config::Config;
+    use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
     use crate::gateway::failure::code;
@@ -81,7 +107,7 @@ mod tests {
     }
 
     fn left(state: &State) -> Duration {
-        state.wait.as_ref().expect("a wait").0.saturating_duration_since(Instant::now())
+        state.wait.as_ref().expect("a wait").left()
     }
 
     #[tokio::test(start_paused = true)]
@@ -106,6 +132,30 @@ mod tests {
         let asked = Duration::from_secs(300);
         state.failed(failure(FailureClass::RateLimited).after(asked), &settings);
         assert_eq!(left(&state), asked);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_left_alone_is_counted_by_why_and_no_longer() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let says = |line: &str| {
+            let text = handle.render();
+            assert!(text.contains(&format!("errand_gateway_connections{{{line}\n")), "{line} is not in:\n{text}");
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let (mut state, settings) = state();
+            state.lost(failure(FailureClass::Transient), true, &settings);
+            assert_eq!(handle.render(), "", "it is made again at once");
+            state.failed(failure(FailureClass::Transient), &settings);
+            says("state=\"waiting\"} 1");
+            state.failed(failure(FailureClass::Transient), &settings);
+            says("state=\"waiting\"} 1");
+            state.failed(failure(FailureClass::Auth), &settings);
+            says("state=\"waiting\"} 0");
+            says("state=\"refused\"} 1");
+            drop(state);
+            says("state=\"refused\"} 0");
+        });
     }
 
     #[tokio::test(start_paused = true)]

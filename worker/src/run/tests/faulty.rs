@@ -180,6 +180,7 @@ delegate! { Agents {
     agents(filter: &AgentFilter) -> Vec<Agent>;
     agent_by_token(hash: &str) -> Option<Agent>;
     main_agent(tenant: &str, gateway: GatewayId) -> Option<Agent>;
+    main_agents(tenant: &str, gateways: &[GatewayId]) -> Vec<(GatewayId, AgentId)>;
     change_agent(tenant: &str, id: AgentId, change: AgentChange, now: Timestamp) -> Result<Agent, AgentRefused>;
     remove_agent(tenant: &str, id: AgentId) -> Removed;
     agent_seen(id: AgentId, heartbeat: bool, now: Timestamp) -> ();

@@ -16,6 +16,7 @@ use crate::{
         row,
         statement::coordination as statement,
         submit::used_before,
+        unit::id_rows,
     },
     domain::{
         AgentId, BoardId, Fence, GatewayId, JobId, Timestamp,
@@ -148,6 +149,12 @@ impl<D: Dialect> Agents for SqlStore<D> {
 
     async fn main_agent(&self, tenant: &str, gateway: GatewayId) -> Result<Option<Agent>, StoreError> {
         self.one(&statement::MAIN_AGENT, params![tenant, gateway.uuid()]).await
+    }
+
+    async fn main_agents(&self, tenant: &str, gateways: &[GatewayId]) -> Result<Vec<(GatewayId, AgentId)>, StoreError> {
+        let ids = id_rows(gateways.iter().map(|id| id.uuid()));
+        let rows = self.dialect.read(&statement::MAIN_AGENTS, params![ids, tenant]).await?;
+        rows.iter().map(|row| Ok((row.uuid("gateway_id")?.into(), row.uuid("id")?.into()))).collect()
     }
 
     async fn change_agent(

@@ -130,6 +130,9 @@ statements! {
     LOCK_AGENT = "SELECT ", agent_columns!(), " FROM agents WHERE tenant = $1 AND id = $2 {for update}";
     AGENT_BY_TOKEN = "SELECT ", agent_columns!(), " FROM agents WHERE token_hash = $1";
     MAIN_AGENT = "SELECT ", agent_columns!(), " FROM agents WHERE tenant = $1 AND gateway_id = $2 AND role = 'main'";
+    /// $1 rows of gateways' ids, $2 tenant.
+    MAIN_AGENTS = "SELECT a.gateway_id, a.id FROM {rows: id uuid} JOIN agents a ON a.gateway_id = r.id \
+        WHERE a.tenant = $2 AND a.role = 'main'";
     /// $1 board.
     LEAD = "SELECT ", agent_columns!(), " FROM agents WHERE board_id = $1 AND role = 'lead'";
     /// $1 gateway, $2 session, $3 this one aside.

@@ -133,6 +133,9 @@ pub trait Agents: Send + Sync {
     /// The gateway's own agent.
     async fn main_agent(&self, tenant: &str, gateway: GatewayId) -> Result<Option<Agent>, StoreError>;
 
+    /// Which agent is each of these gateways' own.
+    async fn main_agents(&self, tenant: &str, gateways: &[GatewayId]) -> Result<Vec<(GatewayId, AgentId)>, StoreError>;
+
     /// Changes one.
     async fn change_agent(
         &self,

@@ -33,6 +33,11 @@ on_both! {
         assert_eq!(fixture.store.gateways(TENANT, None, 10).await.unwrap().len(), 1, "the second was not made");
         let agent = fixture.store.main_agent(TENANT, id).await.unwrap().unwrap();
         assert_eq!((agent.id, agent.role, agent.status), (main, AgentRole::Main, AgentStatus::New));
+        let other = fixture.gateway().await;
+        let mains = fixture.store.main_agents(TENANT, &[id]).await.unwrap();
+        assert_eq!(mains, [(id, main)], "of those that were asked for");
+        assert_eq!(fixture.store.main_agents("another", &[id, other]).await.unwrap(), []);
+        assert_eq!(fixture.store.main_agents(TENANT, &[id, other]).await.unwrap().len(), 2);
         assert_eq!(fixture.store.remove_agent(TENANT, main).await.unwrap(), Removed::InUse(1), "it goes with its gateway");
 
         let board = fixture.board(id, "ops").await;
