@@ -106,6 +106,12 @@ impl RealGateway {
         format!("ws://127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps what it keeps.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Ends it as an operator does, and starts it again.
     ///
     /// # Panics

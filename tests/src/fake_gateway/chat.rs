@@ -1,12 +1,12 @@
 //! Sessions of the fake: what is said, turns, and keys that it has seen.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
-    Shared,
+    Options, Shared,
     fault::{detailed, invalid},
     serve::Order,
     world::{World, text},
@@ -17,6 +17,14 @@ use super::{
 pub enum Turn {
     /// With this answer.
     Answer(String),
+    /// With `answer`, after the agent said `first` and used a tool. Meanwhile the session has a newer run beside it, and names
+    /// that one as the run that goes on.
+    Work {
+        /// What it says before it uses the tool.
+        first: String,
+        /// What it says in the end.
+        answer: String,
+    },
     /// With a failure; the message stands in the history.
     Fail(String),
     /// With a failure before the message was written.
@@ -33,7 +41,8 @@ pub(super) struct Known {
 #[derive(Clone, Debug)]
 enum KeyState {
     Running,
-    Done,
+    /// With this last text.
+    Done(String),
     Aborted,
     Failed(String),
 }
@@ -45,6 +54,8 @@ pub(super) struct Session {
     label: Option<String>,
     rows: Vec<Value>,
     running: Option<Run>,
+    /// Messages that wait for the end of the run, each with its row.
+    waiting: VecDeque<(Run, Value)>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +68,8 @@ struct Run {
 
 impl Default for Session {
     fn default() -> Self {
-        Self { id: Uuid::new_v4().to_string(), label: None, rows: Vec::new(), running: None }
+        let id = Uuid::new_v4().to_string();
+        Self { id, label: None, rows: Vec::new(), running: None, waiting: VecDeque::new() }
     }
 }
 
@@ -77,11 +89,30 @@ impl Session {
 
     pub(super) fn lose_run(&mut self) {
         self.running = None;
+        self.waiting.clear();
+    }
+
+    fn begin(&mut self, run: Run) {
+        if let Turn::Work { first, .. } = &run.turn {
+            self.rows.push(assistant_row(&run.key, first, "toolUse"));
+        }
+        self.running = Some(run);
     }
 
     fn has_said(&self, key: &str) -> bool {
         self.said().iter().any(|(said, _)| said == key)
     }
+}
+
+fn assistant(text: &str) -> Value {
+    json!({"role": "assistant", "content": [{"type": "text", "text": text}]})
+}
+
+fn assistant_row(key: &str, text: &str, stop_reason: &str) -> Value {
+    let mut row = assistant(text);
+    row["__openclaw"] = json!({"runId": key});
+    row["stopReason"] = json!(stop_reason);
+    row
 }
 
 /// The parameters that `chat.send` takes.
@@ -108,7 +139,8 @@ pub(super) struct Sent {
 }
 
 impl World {
-    pub(super) fn send(&mut self, params: &Map<String, Value>, deduplicates: bool) -> Result<Sent, Value> {
+    pub(super) fn send(&mut self, params: &Map<String, Value>, options: &Options) -> Result<Sent, Value> {
+        let deduplicates = options.deduplicates;
         if let Some(unknown) = params.keys().find(|name| !SEND.contains(&name.as_str())) {
             return Err(invalid(format!("invalid chat.send params: at root: unexpected property '{unknown}'")));
         }
@@ -143,42 +175,45 @@ impl World {
         }
         self.known.insert(key.clone(), Known { fingerprint, state: KeyState::Running });
         let session = self.sessions.entry(session_key.clone()).or_default();
-        if !(deduplicates && session.has_said(&key)) {
-            let row = json!({"role": "user", "content": message, "idempotencyKey": format!("{key}:user")});
+        let row = json!({"role": "user", "content": message, "idempotencyKey": format!("{key}:user")});
+        let is_known = deduplicates && session.has_said(&key);
+        let run = Run { key: key.clone(), turn, merged: vec![] };
+        if options.queues && session.running.is_some() {
+            session.waiting.push_back((run, row));
+            return Ok(Sent { reply, begun: None, events: vec![] });
+        }
+        if !is_known {
             session.rows.push(row);
         }
-        if let Some(run) = &mut session.running {
+        if let Some(running) = &mut session.running {
             // Steered: it is answered in the turn that goes on.
-            if let Turn::Answer(answer) = turn {
-                run.merged.push(answer);
+            if let Turn::Answer(answer) = run.turn {
+                running.merged.push(answer);
             }
             if let Some(known) = self.known.get_mut(&key) {
-                known.state = KeyState::Done;
+                known.state = KeyState::Done(String::new());
             }
             let events = vec![chat(&session_key, &key, json!({"state": "final"}))];
             return Ok(Sent { reply, begun: None, events });
         }
-        session.running = Some(Run { key: key.clone(), turn, merged: vec![] });
+        session.begin(run);
         let events = vec![chat(&session_key, &key, json!({"state": "status", "phase": "preparing_context"}))];
         Ok(Sent { reply, begun: Some(session_key), events })
     }
 
-    /// Ends the turn of a session.
+    /// Ends the turn of a session, and begins the next that waits there.
     pub(super) fn finish(&mut self, session_key: &str) -> Vec<Order> {
         let Some(session) = self.sessions.get_mut(session_key) else { return vec![] };
         let Some(Run { key, turn, merged }) = session.running.take() else { return vec![] };
         let (state, events) = match turn {
-            Turn::Answer(answer) => {
+            Turn::Answer(answer) | Turn::Work { answer, .. } => {
                 let whole = std::iter::once(answer.as_str()).chain(merged.iter().map(String::as_str));
                 let whole = whole.collect::<Vec<_>>().join("\n\n");
-                let message = json!({"role": "assistant", "content": [{"type": "text", "text": whole}]});
-                let mut row = message.clone();
-                row["__openclaw"] = json!({"runId": key});
-                row["stopReason"] = json!("stop");
-                session.rows.push(row);
+                let message = assistant(&whole);
+                session.rows.push(assistant_row(&key, &whole, "stop"));
                 let delta = json!({"state": "delta", "deltaText": whole, "message": message});
                 let done = json!({"state": "final", "stopReason": "stop", "message": message});
-                (KeyState::Done, vec![delta, done])
+                (KeyState::Done(whole), vec![delta, done])
             }
             Turn::Fail(why) | Turn::FailBefore(why) => {
                 session.rows.push(json!({"role": "custom", "content": why}));
@@ -190,6 +225,10 @@ impl World {
                 (KeyState::Failed(why), events)
             }
         };
+        if let Some((run, row)) = session.waiting.pop_front() {
+            session.rows.push(row);
+            session.begin(run);
+        }
         if let Some(known) = self.known.get_mut(&key) {
             known.state = state;
         }
@@ -214,36 +253,47 @@ impl World {
         (vec![chat(&key, &run.key, json!({"state": "aborted", "stopReason": "rpc"}))], Some(run.key))
     }
 
-    pub(super) fn history(&self, params: &Map<String, Value>) -> Value {
+    pub(super) fn history(&self, params: &Map<String, Value>) -> Result<Value, Value> {
         let session_key = Self::canonical(&text(params, "sessionKey"));
         let number = |name: &str| params.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
         let (limit, offset) = (number("limit").unwrap_or(200), number("offset").unwrap_or(0));
+        let max_chars = number("maxChars").unwrap_or(HISTORY_CHARS);
+        if max_chars > MOST_HISTORY_CHARS {
+            return Err(invalid("invalid chat.history params: at /maxChars: must be <= 500000"));
+        }
         let empty = Session::default();
         let session = self.sessions.get(&session_key).unwrap_or(&empty);
         let end = session.rows.len().saturating_sub(offset);
         let start = end.saturating_sub(limit);
+        let rows: Vec<Value> = session.rows[start..end].iter().map(|row| cut_row(row, max_chars)).collect();
+        let waits = |(run, row): &(Run, Value)| json!({"runId": run.key, "message": row, "state": "queued"});
+        let waiting: Vec<Value> = session.waiting.iter().map(waits).collect();
         let mut page = json!({
             "sessionKey": session_key,
             "sessionId": session.id,
-            "messages": session.rows[start..end],
+            "messages": rows,
             "hasMore": start > 0,
             "totalMessages": session.rows.len(),
-            "pendingInputs": {"items": [], "total": 0},
+            "pendingInputs": {"total": waiting.len(), "items": waiting},
             "sessionInfo": {"hasActiveRun": session.is_running(), "activeRunIds": []},
         });
         if let Some(run) = &session.running {
-            page["sessionInfo"]["activeRunIds"] = json!([run.key]);
-            page["inFlightRun"] = json!({"runId": run.key, "text": "", "startedAt": 0});
+            let newest = if matches!(run.turn, Turn::Work { .. }) { "a-newer-run" } else { &run.key };
+            page["sessionInfo"]["activeRunIds"] = json!([run.key, newest]);
+            page["inFlightRun"] = json!({"runId": newest, "text": "", "startedAt": 0});
         }
-        page
+        Ok(page)
     }
 
     /// `None`: it runs still, or never did.
     pub(super) fn run_end(&self, run_id: &str) -> Option<Value> {
-        let visible = |text: &str| json!({"disposition": "visible", "text": text});
+        let reply = |text: &str| match cut(text, TERMINAL_CHARS, "…") {
+            text if text.is_empty() => json!({"disposition": "empty"}),
+            text => json!({"disposition": "visible", "text": text}),
+        };
         match &self.known.get(run_id)?.state {
             KeyState::Running => None,
-            KeyState::Done => Some(json!({"runId": run_id, "status": "ok", "terminalReply": visible("done")})),
+            KeyState::Done(text) => Some(json!({"runId": run_id, "status": "ok", "terminalReply": reply(text)})),
             KeyState::Aborted => Some(json!({"runId": run_id, "status": "error", "error": "aborted"})),
             KeyState::Failed(why) => Some(json!({"runId": run_id, "status": "error", "error": why})),
         }
@@ -277,6 +327,28 @@ impl World {
     }
 }
 
+/// What a history tells of a text, unless it is asked for more; and the most that may be asked for.
+const HISTORY_CHARS: usize = 8_000;
+const MOST_HISTORY_CHARS: usize = 500_000;
+/// What `agent.wait` tells of the last text.
+const TERMINAL_CHARS: usize = 4_096;
+
+fn cut(text: &str, chars: usize, mark: &str) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}{mark}", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn cut_row(row: &Value, chars: usize) -> Value {
+    let mut row = row.clone();
+    let path = if row["content"].is_string() { "/content" } else { "/content/0/text" };
+    if let Some(text) = row.pointer_mut(path) {
+        *text = json!(cut(text.as_str().unwrap_or_default(), chars, "\n...(truncated)..."));
+    }
+    row
+}
+
 fn known_reply(known: &Known, fingerprint: &(String, String), key: &str) -> Result<Value, Value> {
     if known.fingerprint != *fingerprint {
         let message = "This message ID was already used for different input.";
@@ -284,7 +356,7 @@ fn known_reply(known: &Known, fingerprint: &(String, String), key: &str) -> Resu
     }
     match &known.state {
         KeyState::Running => Ok(json!({"runId": key, "status": "in_flight"})),
-        KeyState::Done => Ok(json!({"runId": key, "status": "ok"})),
+        KeyState::Done(_) => Ok(json!({"runId": key, "status": "ok"})),
         KeyState::Aborted => Ok(json!({"runId": key, "status": "timeout", "summary": "aborted", "stopReason": "rpc"})),
         KeyState::Failed(why) => Err(json!({"code": "UNAVAILABLE", "message": why})),
     }
@@ -299,7 +371,7 @@ fn chat(session_key: &str, run_id: &str, mut payload: Value) -> Order {
 
 /// Takes a message, and sees its turn through.
 pub(super) fn take(shared: &Arc<Shared>, params: &Map<String, Value>) -> Result<Value, Value> {
-    let Sent { reply, begun, events } = shared.world().send(params, shared.options.deduplicates)?;
+    let Sent { reply, begun, events } = shared.world().send(params, &shared.options)?;
     for event in events {
         shared.orders.send(event).ok();
     }
@@ -307,11 +379,16 @@ pub(super) fn take(shared: &Arc<Shared>, params: &Map<String, Value>) -> Result<
         let turn = shared.options.turn;
         let weak = Arc::downgrade(shared);
         shared.spawn(async move {
-            tokio::time::sleep(turn).await;
-            let Some(shared) = weak.upgrade() else { return };
-            let events = shared.world().finish(&session_key);
-            for event in events {
-                shared.orders.send(event).ok();
+            loop {
+                tokio::time::sleep(turn).await;
+                let Some(shared) = weak.upgrade() else { return };
+                let events = shared.world().finish(&session_key);
+                for event in events {
+                    shared.orders.send(event).ok();
+                }
+                if !shared.world().sessions.get(&session_key).is_some_and(Session::is_running) {
+                    return;
+                }
             }
         });
     }

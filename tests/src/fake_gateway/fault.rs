@@ -39,6 +39,8 @@ pub enum Fault {
     Hello(Value),
     /// For `upgrade`: this status instead of a WebSocket.
     Status(u16),
+    /// For `upgrade`: 503 instead of a WebSocket, with this `Retry-After`.
+    ComeLater(&'static str),
 }
 
 impl Fault {

@@ -66,7 +66,7 @@ pub(super) async fn perform(
         "health" => Ok(json!({"ok": true, "ts": 0})),
         "status" => Ok(json!({"version": "fake", "uptimeMs": 1})),
         "chat.send" => chat::take(shared, params),
-        "chat.history" => Ok(shared.world().history(params)),
+        "chat.history" => shared.world().history(params),
         "chat.abort" => {
             let run_id = params.get("runId").and_then(Value::as_str);
             let (events, stopped) = shared.world().abort(&World::canonical(&text(params, "sessionKey")), run_id);

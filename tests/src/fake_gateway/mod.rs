@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::broadcast, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
@@ -42,6 +42,8 @@ pub struct Options {
     pub scopes: Vec<&'static str>,
     /// Messages that come twice under one key are said once.
     pub deduplicates: bool,
+    /// A message to a session in whose turn another goes on waits for the end of that, instead of being merged into it.
+    pub queues: bool,
     /// How long a turn of an agent takes.
     pub turn: Duration,
     /// Between two ticks.
@@ -65,6 +67,7 @@ impl Default for Options {
             protocol: 4..=4,
             scopes: vec!["operator.read", "operator.write", "operator.admin"],
             deduplicates: true,
+            queues: false,
             turn: Duration::from_millis(20),
             tick: Duration::from_secs(30),
             mute: false,
@@ -180,6 +183,16 @@ impl FakeGateway {
     /// The next turns that begin end in these ways; those after them with a good answer.
     pub fn turns(&self, turns: impl IntoIterator<Item = Turn>) {
         self.shared.world().turns.extend(turns);
+    }
+
+    /// Somebody else says something in a session.
+    ///
+    /// # Panics
+    /// If the gateway does not take it.
+    pub fn overhear(&self, session_key: &str, message: &str) {
+        let params = json!({"sessionKey": session_key, "message": message, "idempotencyKey": "of-somebody-else"});
+        let params = params.as_object().cloned().unwrap_or_default();
+        chat::take(&self.shared, &params).expect("it is taken");
     }
 
     /// What was said in a session by its users, in order, with the keys.

@@ -15,7 +15,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         handshake::server::{ErrorResponse, Request, Response},
-        http::StatusCode,
+        http::{HeaderValue, StatusCode, header::RETRY_AFTER},
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
@@ -77,9 +77,10 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
             Err(_) => return,
         },
     };
-    let refused = match shared.world().next_fault("upgrade") {
-        Some(Fault::Status(status)) => StatusCode::from_u16(status).ok(),
-        _ => None,
+    let (refused, retry_after) = match shared.world().next_fault("upgrade") {
+        Some(Fault::Status(status)) => (StatusCode::from_u16(status).ok(), None),
+        Some(Fault::ComeLater(when)) => (Some(StatusCode::SERVICE_UNAVAILABLE), Some(when)),
+        _ => (None, None),
     };
     let mut origin = None;
     #[expect(clippy::result_large_err, reason = "the library's own callback type")]
@@ -90,6 +91,9 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
             Some(status) => {
                 let mut refusal = ErrorResponse::new(None);
                 *refusal.status_mut() = status;
+                if let Some(when) = retry_after {
+                    refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(when));
+                }
                 Err(refusal)
             }
         }
@@ -303,7 +307,7 @@ async fn answer(
 ) -> VecDeque<Out> {
     match &fault {
         Some(Fault::CutBefore) => return [Out::Cut].into(),
-        Some(Fault::Hang | Fault::Status(_) | Fault::Hello(_)) => return VecDeque::new(),
+        Some(Fault::Hang | Fault::Status(_) | Fault::ComeLater(_) | Fault::Hello(_)) => return VecDeque::new(),
         Some(Fault::Close(code, reason)) => return [Out::Close(*code, reason)].into(),
         Some(Fault::Refuse(error)) => return [Out::Frame(reply(id, &Err(error.clone())))].into(),
         Some(Fault::DoneLate(pause)) => tokio::time::sleep(*pause).await,

@@ -118,9 +118,12 @@ impl World {
 
     /// Ends what runs, well.
     pub(super) fn finish_all(&mut self) -> Vec<Order> {
-        let running: Vec<String> =
-            self.sessions.iter().filter(|(_, session)| session.is_running()).map(|(key, _)| key.clone()).collect();
-        running.iter().flat_map(|key| self.finish(key)).collect()
+        let mut events = Vec::new();
+        while let Some((key, _)) = self.sessions.iter().find(|(_, session)| session.is_running()) {
+            let key = key.clone();
+            events.extend(self.finish(&key));
+        }
+        events
     }
 
     /// Loses what runs.

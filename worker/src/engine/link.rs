@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use errand_common::{
-    domain::{Decision, FailureClass, GatewayId, ToolCall, gate::Verdict},
-    port::store::EngineState,
+    domain::{Decision, FailureClass, GatewayId, Receipt, ToolCall, gate::Verdict},
+    port::store::{EngineState, NewEffect},
 };
 
 use super::{TurnFailure, code};
@@ -47,6 +47,21 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// It takes no calls now: the engine returns this failure, and the task comes back without a spent attempt.
     async fn enter(&self, destination: &str) -> Result<Box<dyn Passage>, TurnFailure>;
+
+    /// Makes durable that something is about to be sent under the job's key of this ordinal
+    /// ([`effect::key`](errand_common::domain::effect::key)). Returns whether an earlier run may have sent it already.
+    ///
+    /// # Errors
+    /// The run is to stop, or another call was intended under this key.
+    async fn intend(&self, effect: NewEffect) -> Result<bool, TurnFailure> {
+        let _ = effect;
+        Ok(true)
+    }
+
+    /// What came of it; written with the run's end. Nothing is said of what nobody knows.
+    fn receipt(&self, ordinal: u32, receipt: Receipt) {
+        let _ = (ordinal, receipt);
+    }
 
     /// A gateway of the task's tenant.
     ///

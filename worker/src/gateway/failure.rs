@@ -127,6 +127,12 @@ impl GatewayFailure {
         matches!(self.class, Transient | RateLimited)
     }
 
+    /// How long it wants to be left alone by all workers, if it asks for that.
+    #[must_use]
+    pub fn pause(&self) -> Option<Duration> {
+        self.retry_after.filter(|_| self.class == RateLimited)
+    }
+
     /// What the gateway's gate is to learn of it.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

@@ -133,7 +133,7 @@ struct Delivery<'a> {
     deadline: Instant,
     /// It may have been sent.
     in_doubt: bool,
-    /// The gateway was asked since, and did not have it.
+    /// The gateway was asked last, and did not have it.
     not_there: bool,
 }
 
@@ -148,6 +148,7 @@ impl Delivery<'_> {
         };
         let may_resend = self.turn.gateway.settings().resend == Resend::SameKey;
         if self.in_doubt {
+            self.not_there = false;
             match self.is_there(&connection).await {
                 Ok(true) => return Step::Ended(Ok(Delivered::Found)),
                 Ok(false) if may_resend => self.not_there = true,
@@ -186,6 +187,10 @@ impl Delivery<'_> {
                 }
             }
             Err(Unanswered::Refused(failure)) if self.in_doubt && failure.may_pass() => Step::Again(failure),
+            // What was sent before may be there all the same.
+            Err(Unanswered::Refused(failure)) if self.in_doubt && !self.not_there => {
+                Step::Ended(Err(Undelivered::Ambiguous(failure)))
+            }
             Err(Unanswered::Refused(failure)) => Step::Ended(Err(Undelivered::Refused(failure))),
         }
     }

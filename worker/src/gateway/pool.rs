@@ -49,7 +49,9 @@ impl Gateways {
             return Ok(gateway.clone());
         }
         if links.len() >= self.pool.settings.max_connections {
-            let longest_unused = links.iter().filter_map(|(key, link)| Some((link.unused_for()?, *key))).max();
+            // One that is left alone remembers why: it goes last.
+            let rank = |link: &Gateway| Some((!link.is_left_alone(), link.unused_for()?));
+            let longest_unused = links.iter().filter_map(|(key, link)| Some((rank(link)?, *key))).max();
             let Some((_, key)) = longest_unused else {
                 let message = format!("this worker is connected to {} gateways already", links.len());
                 let failure = GatewayFailure::new(FailureClass::Transient, code::WORKER_BUSY, message);

@@ -1,7 +1,8 @@
 //! The way to a gateway: name, address, TLS, upgrade. Nothing is said yet.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
+use chrono::Utc;
 use errand_common::domain::{
     FailureClass,
     address::{self, Refused},
@@ -15,7 +16,7 @@ use tokio_tungstenite::{
         handshake::client::Request,
         http::{
             HeaderValue,
-            header::{ORIGIN, RETRY_AFTER, USER_AGENT},
+            header::{ORIGIN, USER_AGENT},
         },
         protocol::WebSocketConfig,
     },
@@ -26,6 +27,7 @@ use super::{
     failure::{code, cut, not_upgraded, silent},
     tls,
 };
+use crate::retry_after::retry_after;
 
 /// A WebSocket.
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -139,8 +141,7 @@ fn unreachable(target: &Target, error: &io::Error) -> GatewayFailure {
 fn not_opened(target: &Target, error: tungstenite::Error) -> GatewayFailure {
     match error {
         tungstenite::Error::Http(response) => {
-            let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            not_upgraded(response.status().as_u16(), seconds.map(Duration::from_secs))
+            not_upgraded(response.status().as_u16(), retry_after(response.headers(), Utc::now()))
         }
         tungstenite::Error::Io(error) if is_distrust(&error) => {
             let message = format!("the certificate of {} is not trusted: {error}", target.destination());

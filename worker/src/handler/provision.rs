@@ -51,7 +51,10 @@ use crate::directory::Directory;
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(300);
 /// A gateway reads its changed configuration after a moment: what comes at once finds the new agent unknown.
 const SETTLES: Duration = Duration::from_millis(750);
-/// Places among the job's effects. They never change: an older worker may have begun what this one goes on with.
+/// Effects of one generation of the agent. Whose token was changed is provisioned anew, perhaps by the job that was about it:
+/// what that did for the former token does not count.
+const GENERATION: u32 = 1_000;
+/// Places among them. They never change: an older worker may have begun what this one goes on with.
 const CREATE: u32 = 1;
 const UPDATE: u32 = 2;
 const CONFIGURE: u32 = 3;
@@ -119,13 +122,14 @@ impl ProvisionHandler {
 
     /// The agent itself, and what the gateway's configuration says of it. Returns whether it was not there before.
     async fn make(&self, context: &RunContext, reached: &Reached) -> Result<bool, HandlerFailure> {
-        let done = self.steps.take(context, reached, CREATE, Step::Create).await?;
+        let agent = &reached.agent;
+        let done = self.steps.take(context, reached, place(agent, CREATE), Step::Create).await?;
         let created = done["created"] == json!(true);
-        if created && reached.agent.provisioned_at.is_none() {
+        if created && agent.provisioned_at.is_none() {
             tokio::time::sleep(SETTLES).await;
         }
-        self.steps.take(context, reached, UPDATE, Step::Update { created }).await?;
-        self.steps.take(context, reached, CONFIGURE, Step::Configure).await?;
+        self.steps.take(context, reached, place(agent, UPDATE), Step::Update { created }).await?;
+        self.steps.take(context, reached, place(agent, CONFIGURE), Step::Configure).await?;
         Ok(created)
     }
 
@@ -157,7 +161,7 @@ impl ProvisionHandler {
                 continue;
             }
             let step = Step::Write { name: file.name, content: &content };
-            let done = self.steps.take(context, reached, FILES + file.place, step).await?;
+            let done = self.steps.take(context, reached, place(agent, FILES + file.place), step).await?;
             if done["unsupported"] == json!(true) {
                 unsupported.push(file.name);
             } else if file.name == soul::SOUL {
@@ -170,7 +174,7 @@ impl ProvisionHandler {
         }
         let stale = files::stale(agent.role, &present);
         if !stale.is_empty() {
-            self.steps.take(context, reached, CLEAN, Step::Clean { names: &stale }).await?;
+            self.steps.take(context, reached, place(agent, CLEAN), Step::Clean { names: &stale }).await?;
         }
         Ok(soul_hash)
     }
@@ -185,10 +189,15 @@ impl ProvisionHandler {
             deliver: true,
             commands: false,
             is_fresh: true,
-            ordinal: WAKE,
+            ordinal: place(&reached.agent, WAKE),
         };
         self.courier.send(context, claimed, (&reached.client, reached.gateway.id), &parcel).await.map(drop)
     }
+}
+
+/// Where a step stands among the job's effects.
+fn place(agent: &Agent, step: u32) -> u32 {
+    u32::try_from(agent.generation).unwrap_or(u32::MAX).saturating_mul(GENERATION).saturating_add(step)
 }
 
 fn fault(class: FailureClass, code: &'static str, message: &str) -> HandlerFailure {

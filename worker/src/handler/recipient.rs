@@ -133,7 +133,7 @@ fn gone(message: &str) -> HandlerFailure {
 
 /// What a gateway's failure means for the attempt, where nothing is in doubt.
 pub(crate) fn failed(failure: GatewayFailure) -> HandlerFailure {
-    let retry_after = failure.retry_after.filter(|_| failure.class == FailureClass::RateLimited);
+    let retry_after = failure.pause();
     HandlerFailure::Failed { class: failure.class, code: failure.code, message: failure.message, retry_after }
 }
 

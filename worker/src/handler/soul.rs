@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use errand_common::{
     config::Config,
-    domain::gate::Verdict,
+    domain::{FailureClass, gate::Verdict},
     port::store::{AgentWritten, Claimed},
     wire::coordination::{Recipient, SOUL_WRITE, SoulPayload, VERSION},
 };
@@ -58,12 +58,13 @@ impl SoulHandler {
             .map_err(|Closed { until, reason }| HandlerFailure::HeldBack { until, reason: reason.as_str() })?;
         let file = reached.client.file(&reached.agent.key(), SOUL).await;
         let verdict = file.as_ref().map_or_else(|unanswered| unanswered.failure().verdict(), |_| Verdict::Success);
-        passage.leave(verdict, None).await;
+        let pause = file.as_ref().err().and_then(|unanswered| unanswered.failure().pause());
+        passage.leave(verdict, pause).await;
         let file = file.map_err(|unanswered| failed(unanswered.failure().clone()))?;
         file.content.ok_or_else(|| HandlerFailure::Failed {
-            class: errand_common::domain::FailureClass::Invalid,
-            code: code::BAD_ANSWER,
-            message: "Invalid gateway response".to_owned(),
+            class: FailureClass::Invalid,
+            code: "SOUL_MISSING",
+            message: format!("the agent has no {SOUL}"),
             retry_after: None,
         })
     }
@@ -191,7 +192,7 @@ fn done() -> Sent {
 /// Nothing happened.
 pub(crate) fn refused(failure: GatewayFailure) -> Sent {
     let verdict = failure.verdict();
-    let pause = failure.retry_after.filter(|_| failure.class == errand_common::domain::FailureClass::RateLimited);
+    let pause = failure.pause();
     let GatewayFailure { class, code, message, .. } = failure;
     let answer = json!({"code": code, "message": message});
     Sent { end: End::Failed { class, code, message, answer }, verdict, pause }

@@ -20,8 +20,8 @@ use std::{
 use async_trait::async_trait;
 use errand_common::{
     config::{self, Rerun},
-    domain::{Decision, FailureClass, GatewayId, Message, NewEvent, ToolCall, Usage, gate},
-    port::store::{Claimed, EngineState},
+    domain::{Decision, FailureClass, GatewayId, Message, NewEvent, Receipt, ToolCall, Usage, gate},
+    port::store::{Claimed, EngineState, Intended, NewEffect},
     wire::task::{TaskPayload, VERSION},
 };
 use serde::Deserialize;
@@ -44,6 +44,7 @@ use crate::{
     gate::{Passage, Policies},
     gateway::Gateway,
     registry::StopReason,
+    writer::Unwritten,
 };
 
 /// Events an engine may emit before it waits for the writer to take them.
@@ -275,6 +276,32 @@ impl Link for TaskLink {
             Ok(passage) => Ok(Box::new(passage)),
             Err(closed) => Err(TurnFailure::held_back(closed.until, closed.reason)),
         }
+    }
+
+    async fn intend(&self, effect: NewEffect) -> Result<bool, TurnFailure> {
+        let intended = self.context.intend(effect).await.map_err(|unwritten| match unwritten {
+            Unwritten::NotHeld => TurnFailure::stopped(),
+            Unwritten::Refused => {
+                let message = "the database refused to note what is about to be sent; the worker's log says why";
+                TurnFailure::new(FailureClass::Fatal, engine::code::EXECUTION_ERROR, message)
+            }
+        })?;
+        // Between the intent and here the lease may have passed.
+        if !self.context.run.may_write() {
+            return Err(TurnFailure::stopped());
+        }
+        match intended {
+            Intended::Fresh { .. } => Ok(false),
+            Intended::InDoubt { .. } | Intended::Done { .. } => Ok(true),
+            Intended::Changed => {
+                let message = "the prompt differs from the one that was sent under the same key; it was not sent";
+                Err(TurnFailure::new(FailureClass::Fatal, engine::code::EXECUTION_ERROR, message))
+            }
+        }
+    }
+
+    fn receipt(&self, ordinal: u32, receipt: Receipt) {
+        self.context.receipt(ordinal, receipt);
     }
 
     async fn gateway(&self, id: GatewayId) -> Result<Gateway, TurnFailure> {

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use errand_common::{
-    config::{Engine, OpenClawEngine},
+    config::{Config, Engine, OpenClawEngine, Resend},
     domain::{EventType, JobId, JobState, RetryPolicy, Stream},
     port::store::{CancelRequest, NewJob},
 };
 use errand_tests::{
-    fake_gateway::{Options, Turn},
+    fake_gateway::{Fault, Options, Turn},
     wait,
 };
 use serde_json::json;
@@ -18,10 +18,30 @@ use super::{
     world::{self, TENANT},
 };
 
+/// It has three attempts.
+fn new_task(prompt: &str) -> NewJob {
+    let payload = json!({"prompt": prompt, "engineType": "agent"});
+    let retry = RetryPolicy { base_ms: 1, ..RetryPolicy::TASK };
+    NewJob { retry, coordination: None, ..world::job("task", &payload, None) }
+}
+
+fn session_of(id: JobId) -> String {
+    format!("agent:main:errand-{id}")
+}
+
+/// What a gateway says of a turn that it keeps as failed.
+fn kept_failure(why: &str) -> Fault {
+    Fault::Refuse(json!({"code": "UNAVAILABLE", "message": why}))
+}
+
 impl World {
     /// With an engine that is the gateway's agent `main`.
     async fn with_engine(place: Place, turn: Duration) -> Self {
-        let mut world = Self::with(place, Options { turn, ..Options::default() }, |_| {}).await;
+        Self::with_engine_at(place, Options { turn, ..Options::default() }, |_| {}).await
+    }
+
+    async fn with_engine_at(place: Place, options: Options, change: impl FnOnce(&mut Config)) -> Self {
+        let mut world = Self::with(place, options, change).await;
         let agent = OpenClawEngine {
             gateway: world.gateway.to_string(),
             agent: "main".to_owned(),
@@ -36,14 +56,16 @@ impl World {
     }
 
     async fn task(&self, prompt: &str) -> JobId {
-        let payload = json!({"prompt": prompt, "engineType": "agent"});
-        let retry = RetryPolicy { base_ms: 1, ..RetryPolicy::TASK };
-        self.submit(NewJob { retry, coordination: None, ..world::job("task", &payload, None) }).await
+        self.submit(new_task(prompt)).await
+    }
+
+    async fn until_heard(&self, id: JobId) {
+        wait::until("the agent has heard it", || async { (!self.heard(id).is_empty()).then_some(()) }).await;
     }
 
     /// What the agent heard of a task.
     fn heard(&self, id: JobId) -> Vec<(String, String)> {
-        self.fake.said(&format!("agent:main:errand-{id}"))
+        self.fake.said(&session_of(id))
     }
 
     async fn shown(&self, id: JobId) -> String {
@@ -75,7 +97,7 @@ everywhere! {
         let world = World::with_engine(place, Duration::from_secs(8)).await;
         let worker = world.worker();
         let id = world.task("take your time").await;
-        wait::until("the agent has heard it", || async { (!world.heard(id).is_empty()).then_some(()) }).await;
+        world.until_heard(id).await;
         worker.kill().await;
         let worker = world.worker();
         assert_eq!(world.done(id).await["summary"], "heard: take your time");
@@ -88,7 +110,7 @@ everywhere! {
         let world = World::with_engine(place, Duration::from_secs(60)).await;
         let worker = world.worker();
         let id = world.task("for ever").await;
-        wait::until("the agent has heard it", || async { (!world.heard(id).is_empty()).then_some(()) }).await;
+        world.until_heard(id).await;
         let request = CancelRequest {
             tenant: TENANT.to_owned(),
             id,
@@ -119,9 +141,83 @@ everywhere! {
         let world = World::with_engine(place, Duration::from_secs(2)).await;
         let worker = world.worker();
         let id = world.task("hold on").await;
-        wait::until("the agent has heard it", || async { (!world.heard(id).is_empty()).then_some(()) }).await;
+        world.until_heard(id).await;
         world.fake.crash();
         assert_eq!(world.done(id).await["summary"], "heard: hold on");
+        worker.stop().await;
+    }
+
+    async fn what_is_said_on_the_way_is_no_answer(place: Place) {
+        let world = World::with_engine(place, Duration::from_secs(3)).await;
+        let answer = format!("It is {}.", "long ".repeat(4_000));
+        world.fake.turns([Turn::Work { first: "Let me look.".to_owned(), answer: answer.clone() }]);
+        let worker = world.worker();
+        let id = world.task("look").await;
+        world.until_heard(id).await;
+        // News are lost with the connection, so the history is read; and while it can't be, that is waited for.
+        world.fake.fail("chat.history", [Fault::CutBefore, Fault::busy()]);
+        world.fake.cut();
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        world.fake.set_away(true);
+        world.fake.cut();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        world.fake.set_away(false);
+        assert_eq!(world.done(id).await["summary"], answer, "whole, although read from the history");
+        assert_eq!((world.heard(id).len(), world.job(id).await.attempt), (1, 1));
+        worker.stop().await;
+    }
+
+    async fn a_prompt_that_waits_for_another_turn_is_not_lost(place: Place) {
+        let options = Options { queues: true, turn: Duration::from_secs(4), ..Options::default() };
+        let world = World::with_engine_at(place, options, |_| {}).await;
+        let task = new_task("my turn?");
+        let session = session_of(task.id);
+        world.fake.overhear(&session, "me first");
+        let worker = world.worker();
+        let id = world.submit(task).await;
+        wait::until("it is sent", || async { (world.count("chat.send") > 0).then_some(()) }).await;
+        world.fake.cut();
+        assert_eq!(world.done(id).await["summary"], "heard: my turn?");
+        let keys: Vec<_> = world.heard(id).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["of-somebody-else".to_owned(), id.to_string()]);
+        worker.stop().await;
+    }
+
+    async fn a_gateway_that_does_not_tell_repeats_hears_a_prompt_once(place: Place) {
+        let options = Options { deduplicates: false, turn: Duration::from_secs(3), ..Options::default() };
+        let never = |config: &mut Config| config.gateways.resend = Resend::Never;
+        let world = World::with_engine_at(place, options, never).await;
+        let worker = world.worker();
+        let id = world.task("only once").await;
+        world.until_heard(id).await;
+        worker.kill().await;
+        // What was refused is known not to be there, and is said again.
+        let second = new_task("not yet");
+        world.fake.fail_session(&session_of(second.id), Some(Fault::busy()));
+        let worker = world.worker();
+        assert_eq!(world.done(id).await["summary"], "heard: only once");
+        assert_eq!(world.heard(id).len(), 1);
+        let id = world.submit(second).await;
+        world.until(id, "a failed attempt", |job| job.attempt > 1).await;
+        world.fake.fail_session(&session_of(id), None);
+        assert_eq!(world.done(id).await["summary"], "heard: not yet");
+        assert_eq!(world.heard(id).len(), 1);
+        worker.stop().await;
+    }
+
+    async fn a_failure_that_the_gateway_keeps_costs_one_key_an_attempt_and_is_told(place: Place) {
+        let world = World::with_engine(place, Duration::from_millis(50)).await;
+        let task = new_task("hello?");
+        world.fake.fail_session(&session_of(task.id), Some(kept_failure("the model's quota is used up")));
+        let worker = world.worker();
+        let id = world.submit(task).await;
+        let failure = world.failed(id).await;
+        assert!(failure.message.contains("the model's quota is used up"), "{}", failure.message);
+        let mut keys: Vec<_> = world.fake.requests("chat.send").iter().map(|sent| sent["idempotencyKey"].clone()).collect();
+        keys.dedup();
+        keys.sort_by_key(ToString::to_string);
+        keys.dedup();
+        assert_eq!(keys.len(), usize::try_from(world.job(id).await.attempt).expect("few"), "{keys:?}");
         worker.stop().await;
     }
 

@@ -7,10 +7,11 @@ use errand_common::{
         JobId,
         coordination::{Agent, AgentRole, AgentStatus, agent},
     },
-    port::store::coordination::NewAgent,
+    port::store::coordination::{AgentChange, NewAgent},
+    vault::Purpose,
     wire::{
         coordination::{PROVISION, ProvisionPayload},
-        credential::hash_key,
+        credential::{generate_agent_token, hash_key},
     },
 };
 use errand_tests::{
@@ -121,6 +122,29 @@ everywhere! {
             assert!(world.count("agents.create") <= 2 && world.fake.turns_begun() == 1, "{method}");
             worker.stop().await;
         }
+    }
+
+    async fn a_token_that_is_changed_under_way_reaches_the_agent(place: Place) {
+        let world = World::new(place).await;
+        let ada = world.unknown_agent(world.board("Ops").await, "Ada").await;
+        // All files are written; whoever did it dies before the end.
+        world.fake.fail("chat.send", [Fault::HangAfter]);
+        let id = world.provision(&ada).await;
+        let worker = world.worker();
+        wait::until("it is woken", || async { (world.count("chat.send") > 0).then_some(()) }).await;
+        worker.kill().await;
+        let token = generate_agent_token();
+        let sealed = world.backend.vault.seal(Purpose::AgentToken(ada.id), &token);
+        let change = AgentChange { token: Some((hash_key(&token), sealed)), ..AgentChange::default() };
+        let now = world.backend.clock.now();
+        world.backend.store.change_agent(world::TENANT, ada.id, change, now).await.expect("a store").expect("changed");
+        let worker = world.worker();
+        world.done(id).await;
+        assert_eq!(world.look(ada.id).await.status, AgentStatus::Online);
+        assert!(world.content("TOOLS.md").contains(&token), "the token that it is known by");
+        let keys: Vec<_> = world.fake.said(&ada.session_key).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [format!("{id}:1040"), format!("{id}:2040")], "woken for each");
+        worker.stop().await;
     }
 
     async fn what_failed_once_is_tried_again_by_the_next_message(place: Place) {

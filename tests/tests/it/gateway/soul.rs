@@ -1,7 +1,9 @@
 //! Souls: the database and the gateway agree.
 
+use std::time::{Duration, Instant};
+
 use errand_common::{
-    domain::{FailureClass, coordination::Agent},
+    domain::{FailureClass, JobState, coordination::Agent},
     port::store::NewJob,
     wire::coordination::{SOUL_READ, SOUL_WRITE, SoulPayload},
 };
@@ -38,7 +40,8 @@ everywhere! {
         let ada = world.agent(world.board("Ops").await, "Ada").await;
         let worker = world.worker();
         let id = world.submit(soul(SOUL_READ, &ada, None, None)).await;
-        assert_eq!(world.failed(id).await.message, "Invalid gateway response", "there is none yet");
+        let failure = world.failed(id).await;
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("SOUL_MISSING", "the agent has no SOUL.md"));
         let id = world.write_soul(&ada, "be kind").await;
         assert_eq!(world.done(id).await, json!({"ok": true}));
         assert_eq!(world.read_soul(&ada).await, "be kind");
@@ -51,6 +54,23 @@ everywhere! {
         assert_eq!(world.look(ada.id).await.soul.as_deref(), Some("be kind"), "as in the gateway");
         world.done(world.submit(soul(SOUL_WRITE, &ada, Some("be bold"), Some(hash))).await).await;
         assert_eq!(world.read_soul(&ada).await, "be bold");
+        worker.stop().await;
+    }
+
+    async fn a_gateway_that_wants_fewer_requests_is_left_alone_by_all(place: Place) {
+        let world = World::new(place).await;
+        let ada = world.agent(world.board("Ops").await, "Ada").await;
+        let worker = world.worker();
+        world.done(world.write_soul(&ada, "be kind").await).await;
+        let pause = Duration::from_secs(3);
+        world.fake.fail("agents.files.get", [Fault::rate_limit("agents.files.get", pause)]);
+        let read = world.submit(soul(SOUL_READ, &ada, None, None)).await;
+        world.until(read, "a pause", |job| job.state == JobState::Scheduled).await;
+        let started = Instant::now();
+        world.done(world.nudge(&ada, "hi").await).await;
+        assert!(started.elapsed() > pause / 2, "not before the pause is over: {:?}", started.elapsed());
+        assert_eq!(world.done(read).await["content"], "be kind");
+        assert_eq!(world.job(read).await.attempt, 1);
         worker.stop().await;
     }
 

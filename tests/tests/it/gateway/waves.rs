@@ -1,17 +1,18 @@
-//! Waves of nudges while workers are killed and frozen: nothing lost, nothing doubled.
+//! Waves of nudges while workers are killed and frozen: nothing doubled, and nothing lost; where the gateway does not tell repeats
+//! by their key, what can't be known is ambiguous.
 //!
 //! `ERRAND_WAVES` says how many waves of fifty there are; a few by default.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use errand_common::{
     backend::Backend,
     config::{Config, Secret},
-    domain::{Job, JobState, coordination::Agent},
+    domain::{FailureClass, Job, JobState, coordination::Agent},
 };
 use errand_tests::{
     Errand, Mode, Setup,
-    fake_gateway::{FakeGateway, Fault},
+    fake_gateway::{FakeGateway, Fault, Options},
     postgres::Postgres,
     redis,
     run::run_within,
@@ -44,6 +45,8 @@ fn fault(number: usize) -> Option<Fault> {
 }
 
 struct Fleet {
+    /// The gateway tells repeats by their key.
+    deduplicates: bool,
     errand: Errand,
     backend: Backend,
     fake: FakeGateway,
@@ -51,14 +54,18 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn start() -> Self {
+    async fn start(deduplicates: bool) -> Self {
         let database = Postgres::shared().await.create_database().await.expect("a database");
-        let fake = FakeGateway::start().await;
+        let fake = FakeGateway::with(Options { deduplicates, ..Options::default() }).await;
+        let resend = if deduplicates { "same_key" } else { "never" };
         let errand = Setup::new(env!("CARGO_BIN_EXE_errand-under-test"), Mode::Cluster)
             .on_database(database.clone())
             .workers(2)
             .section("worker", &format!("lease_seconds = {LEASE}\nsweep_interval_ms = 200\npoll_interval_ms = 100"))
-            .section("gateways", "request_timeout_seconds = 2\nreconnect_max_ms = 100")
+            .section(
+                "gateways",
+                &format!("request_timeout_seconds = 2\nreconnect_max_ms = 100\nresend = \"{resend}\""),
+            )
             .section("gates", "min_calls = 10000")
             .section("outbound", "allow = [\"127.0.0.0/8\"]")
             .start()
@@ -74,11 +81,12 @@ impl Fleet {
         for number in 0..SESSIONS {
             agents.push(bound_agent(&backend, gateway, board, &format!("Agent {number}")).await);
         }
-        Self { errand, backend, fake, agents }
+        Self { deduplicates, errand, backend, fake, agents }
     }
 
-    /// A wave, while the other worker of the last one dies or freezes.
-    async fn wave(&mut self, number: usize) {
+    /// A wave, while the other worker than in the last one dies or freezes. Returns the keys of those that were delivered, and of
+    /// those of which it is not known.
+    async fn wave(&mut self, number: usize) -> (Vec<String>, Vec<String>) {
         let faults: Vec<_> = (0..WAVE).filter_map(|at| fault(number + at)).collect();
         self.fake.fail("chat.send", faults);
         let jobs = (0..WAVE).map(|at| {
@@ -105,36 +113,87 @@ impl Fleet {
             tokio::time::sleep(Duration::from_secs((LEASE + 2).into())).await;
             self.errand.signal_worker(victim, Signal::CONT);
         }
+        let (mut delivered, mut ambiguous) = (Vec::new(), Vec::new());
         for id in ids {
             let job: Job = wait::until_within(Duration::from_secs(120), format!("the end of {id}"), || async {
                 let job = self.backend.store.job(TENANT, id).await.ok()??;
                 job.state.is_terminal().then_some(job)
             })
             .await;
-            assert_eq!(job.state, JobState::Completed, "{:?}", job.failure);
+            let class = job.failure.as_ref().map(|failure| failure.class);
+            match (job.state, class) {
+                (JobState::Completed, _) => delivered.push(id.to_string()),
+                (JobState::Failed, Some(FailureClass::Ambiguous)) if !self.deduplicates => ambiguous.push(id.to_string()),
+                _ => panic!("{}: {:?}", job.state, job.failure),
+            }
         }
+        (delivered, ambiguous)
     }
+
+    /// The keys of all messages that agents heard, sorted.
+    fn said(&self) -> Vec<String> {
+        let of_agent = |agent: &Agent| self.fake.said(&agent.session_key).into_iter().map(|(key, _)| key);
+        let mut keys: Vec<String> = self.agents.iter().flat_map(of_agent).collect();
+        keys.sort();
+        keys
+    }
+}
+
+/// Waves of fifty, by the wish of whoever runs this.
+fn waves() -> usize {
+    std::env::var("ERRAND_WAVES").ok().and_then(|text| text.parse().ok()).unwrap_or(WAVES)
+}
+
+fn limit() -> Duration {
+    Duration::from_secs(180 + 60 * waves() as u64)
 }
 
 #[test]
 fn nothing_is_lost_and_nothing_said_twice() {
-    let waves = std::env::var("ERRAND_WAVES").ok().and_then(|text| text.parse().ok()).unwrap_or(WAVES);
-    run_within(Duration::from_secs(180 + 60 * waves as u64), async {
-        let mut fleet = Fleet::start().await;
-        for number in 0..waves {
+    run_within(limit(), async {
+        let mut fleet = Fleet::start(true).await;
+        for number in 0..waves() {
             fleet.wave(number).await;
         }
-        let nudges = waves * WAVE;
-        let mut keys: Vec<String> = Vec::new();
-        for agent in &fleet.agents {
-            keys.extend(fleet.fake.said(&agent.session_key).into_iter().map(|(key, _)| key));
-        }
-        let said = keys.len();
-        keys.sort();
-        keys.dedup();
-        println!("{nudges} nudges in {waves} waves: {said} said, {} of them apart", keys.len());
-        assert_eq!((said, keys.len()), (nudges, nudges), "0 lost, 0 doubled");
+        let nudges = waves() * WAVE;
+        let said = fleet.said();
+        let apart: BTreeSet<_> = said.iter().collect();
+        println!("{nudges} nudges in {} waves: {} said, {} of them apart", waves(), said.len(), apart.len());
+        assert_eq!((said.len(), apart.len()), (nudges, nudges), "0 lost, 0 doubled");
         assert_eq!(fleet.fake.turns_begun(), nudges);
+        fleet.errand.finish().await;
+    });
+}
+
+#[test]
+fn where_repeats_are_not_told_nothing_is_said_twice_and_what_is_not_known_is_called_so() {
+    run_within(limit(), async {
+        let mut fleet = Fleet::start(false).await;
+        let (mut delivered, mut ambiguous) = (Vec::new(), Vec::new());
+        for number in 0..waves() {
+            let (known, unknown) = fleet.wave(number).await;
+            delivered.extend(known);
+            ambiguous.extend(unknown);
+        }
+        let nudges = waves() * WAVE;
+        let said = fleet.said();
+        let apart: BTreeSet<_> = said.iter().collect();
+        let there = ambiguous.iter().filter(|key| apart.contains(key)).count();
+        println!(
+            "{nudges} nudges in {} waves, repeats not told: {} said, {} of them apart; {} delivered, {} ambiguous, {there} of \
+             them there",
+            waves(),
+            said.len(),
+            apart.len(),
+            delivered.len(),
+            ambiguous.len(),
+        );
+        assert_eq!(said.len(), apart.len(), "0 doubled");
+        assert_eq!(fleet.fake.turns_begun(), said.len());
+        assert_eq!(delivered.len() + ambiguous.len(), nudges, "0 lost without a word");
+        assert!(delivered.iter().all(|key| apart.contains(key)), "what is called delivered is there");
+        assert_eq!(said.len(), delivered.len() + there);
+        assert!(!ambiguous.is_empty(), "some can't be known");
         fleet.errand.finish().await;
     });
 }

@@ -297,6 +297,41 @@ fn no_more_connections_than_allowed() {
 }
 
 #[test]
+fn one_that_is_left_alone_goes_last() {
+    run(async {
+        let (first, second, third) = (World::new().await, FakeGateway::start().await, FakeGateway::start().await);
+        let token = Options::default().token;
+        let target = |url: &str| {
+            let secret = token.clone().map(errand_common::config::Secret::new);
+            Target::new(uuid::Uuid::nil(), url, secret, Access::Device, false).expect("a URL")
+        };
+        let pool = first.another_worker(|gateways| {
+            gateways.max_connections = 2;
+            gateways.refused_seconds = 60;
+        });
+        let refusing = target(&first.fake.url());
+        first.fake.fail("upgrade", [Fault::Status(403)]);
+        assert_eq!(refusal(&pool.gateway(&refusing).expect("room")).await.code, AUTH);
+        pool.gateway(&target(&second.url())).expect("room").status().await.expect("answered");
+        pool.gateway(&target(&third.url())).expect("the unused one made room").status().await.expect("answered");
+        assert_eq!(refusal(&pool.gateway(&refusing).expect("room")).await.code, AUTH);
+        assert_eq!(first.fake.connections(), 1, "it is remembered, and not knocked at again");
+    });
+}
+
+#[test]
+fn a_pause_that_is_asked_for_is_bounded() {
+    run(async {
+        for (asked, seconds) in [("18446744073709551615", 3_600), ("7", 7), ("Sun, 06 Nov 2044 08:49:37 GMT", 3_600)] {
+            let world = World::new().await;
+            world.fake.fail("upgrade", [Fault::ComeLater(asked)]);
+            let failure = refusal(&world.gateway()).await;
+            assert_eq!((failure.class, failure.retry_after), (FailureClass::Transient, Some(Duration::from_secs(seconds))));
+        }
+    });
+}
+
+#[test]
 fn a_gateway_that_falls_silent_is_given_up() {
     run(async {
         let options = Options { mute: true, ..Options::default() };

@@ -125,6 +125,25 @@ fn whoever_comes_after_a_crash_asks_first() {
     });
 }
 
+/// What was sent may be there: that it is refused now says nothing of the first time.
+#[test]
+fn a_refusal_after_a_doubt_that_can_t_be_cleared_up_is_ambiguous() {
+    run(async {
+        let world = World::new().await;
+        let forbidden = Fault::Refuse(json!({"code": "FORBIDDEN", "message": "missing scope: operator.read"}));
+        let refused = Fault::Refuse(json!({"code": "INVALID_REQUEST", "message": "not now"}));
+        world.fake.fail("chat.send", [Fault::CutAfter, refused.clone()]);
+        world.fake.fail("chat.history", [forbidden]);
+        let ended = deliver(&world.gateway(), &message("key-1", "hello"), 10).await;
+        assert!(matches!(ended, Err(Undelivered::Ambiguous(_))), "{ended:?}");
+        // Where it was asked, and was not there, a refusal is one.
+        world.fake.fail("chat.send", [Fault::CutBefore, refused]);
+        let ended = deliver(&world.gateway(), &message("key-2", "hello"), 10).await;
+        assert!(matches!(ended, Err(Undelivered::Refused(_))), "{ended:?}");
+        assert_eq!(world.fake.said(SESSION).len(), 1);
+    });
+}
+
 #[test]
 fn a_message_far_back_in_the_history_is_found() {
     run(async {

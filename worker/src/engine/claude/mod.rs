@@ -210,7 +210,7 @@ impl ClaudeCode {
         };
         match end {
             Ok(End::Result(outcome)) => {
-                process.end(self.grace()).await;
+                process.end(&context.stop, self.grace()).await;
                 if beginning.transcript.is_some() && verdict::is_unknown_conversation(&outcome) {
                     conversation.nothing_told();
                     return Err(Broken::UnknownConversation);
@@ -220,7 +220,7 @@ impl ClaudeCode {
                 Ok(end)
             }
             Ok(End::Silence) => {
-                let (exit, complaints) = process.exit().await;
+                let (exit, complaints) = process.exit(&context.stop, self.grace()).await;
                 conversation.nothing_told();
                 let lease_over = context.must_end_by.borrow().has_passed();
                 Err(Broken::Program(self.judge(exit, &complaints, conversation.is_untouched(), lease_over)))

@@ -8,10 +8,11 @@ use serde_json::Value;
 use tokio::{
     process::ChildStdout,
     sync::mpsc,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{
     codec::{FramedRead, LinesCodec, LinesCodecError},
+    sync::CancellationToken,
     task::AbortOnDropHandle,
 };
 
@@ -105,17 +106,30 @@ impl Process {
         }
     }
 
-    /// After its turn: closes its input, upon which it ends, and stops it if it does not.
-    pub(super) async fn end(mut self, grace: Duration) {
+    /// After its turn: closes its input, upon which it ends, and stops it if it does not. Once the run is to stop (`stop`), all of
+    /// that takes no longer than `grace`.
+    pub(super) async fn end(mut self, stop: &CancellationToken, grace: Duration) {
+        self.until_ended(stop, grace).await;
+    }
+
+    async fn until_ended(&mut self, stop: &CancellationToken, grace: Duration) -> Exit {
         self.lines = None;
-        let ended = async {
+        let by_itself = async {
             while let Ok(Some(_)) = self.next().await {}
             self.guarded.wait().await
         };
-        if timeout(EXIT_WAIT, ended).await.is_err() {
-            tracing::warn!("a program did not end with its turn and is stopped");
-            self.guarded.stop(grace).await;
+        let hurried = async {
+            stop.cancelled().await;
+            sleep(grace / 2).await;
+        };
+        tokio::select! {
+            biased;
+            exit = by_itself => return exit,
+            () = hurried => {}
+            () = sleep(EXIT_WAIT) => {}
         }
+        tracing::warn!("a program did not end with its turn and is stopped");
+        self.guarded.stop(if stop.is_cancelled() { grace / 2 } else { grace }).await
     }
 
     /// In mid-turn: asks it to end the turn, then to end, then kills what is left, all within `grace`. Returns what it still
@@ -154,9 +168,9 @@ impl Process {
         Vec::new()
     }
 
-    /// How it ended, once its output is closed, and its complaints.
-    pub(super) async fn exit(mut self) -> (Exit, String) {
-        let exit = self.guarded.wait().await;
+    /// How it ended, once its output is closed, and its complaints. One that does not end is stopped, as by [`Process::end`].
+    pub(super) async fn exit(mut self, stop: &CancellationToken, grace: Duration) -> (Exit, String) {
+        let exit = self.until_ended(stop, grace).await;
         let complaints = self.complaints.await.map(Tail::into_text).unwrap_or_default();
         (exit, complaints)
     }

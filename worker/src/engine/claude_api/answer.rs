@@ -66,7 +66,9 @@ impl Message {
                 (!text.is_empty()).then_some(Said::Thinking(text))
             }
             "signature_delta" => {
-                extend(&mut block.value, "signature", delta["signature"].as_str()?);
+                let signature = delta["signature"].as_str()?;
+                self.size += signature.len();
+                extend(&mut block.value, "signature", signature);
                 None
             }
             "input_json_delta" => {
@@ -76,6 +78,7 @@ impl Message {
                 None
             }
             "citations_delta" => {
+                self.size += delta["citation"].to_string().len();
                 if let Some(citations) = block.value.get_mut("citations").and_then(Value::as_array_mut) {
                     citations.push(delta["citation"].clone());
                 } else if let Some(fields) = block.value.as_object_mut() {
@@ -129,8 +132,8 @@ impl Listener for Message {
             "content_block_start" => {
                 let block = Block { value: piece["content_block"].clone(), input: String::new() };
                 let text = block.value["text"].as_str().map(|text| without_nul(text.to_owned())).unwrap_or_default();
+                self.size += block.value.to_string().len();
                 self.blocks.insert(index, block);
-                self.size += text.len();
                 return Ok((!text.is_empty()).then_some(Said::Text(text)).into_iter().collect());
             }
             "content_block_delta" => return Ok(self.delta(index, &piece["delta"]).into_iter().collect()),

@@ -30,7 +30,7 @@ pub(super) fn request(config: &ClaudeApiEngine, turn: &Turn, rounds: &[Round]) -
         let results: Vec<Value> = round.uses.iter().filter_map(|one| {
             let result = one.result.as_ref()?;
             Some(json!({
-                "type": "tool_result", "tool_use_id": one.call.id, "content": result.content, "is_error": result.is_error,
+                "type": "tool_result", "tool_use_id": one.server_id(), "content": result.content, "is_error": result.is_error,
             }))
         }).collect();
         if !results.is_empty() {

@@ -233,6 +233,27 @@ async fn a_denied_call_is_told_to_the_model_and_both_calls_are_asked_at_once() {
 }
 
 #[tokio::test]
+async fn a_denied_call_does_not_run_though_another_has_its_id() {
+    let two = message(vec![call(0, "t1", "a", &[]), call(1, "t1", "b", &[])], "tool_use");
+    let mut fake = Fake::play(vec![two, message(vec![words(0, &["well"])], "end_turn")]).await;
+    let tool = |name: &str| json!({ "name": name, "description": "A tool.", "command": ["true"] });
+    let engine = engine(&fake, &json!({ "tools": [tool("a"), tool("b")] }));
+    let link = TrialLink::deciding(|call| match call.tool.as_str() {
+        "a" => Decision::Allow,
+        _ => Decision::Deny { message: "no".to_owned() },
+    });
+    let ran = run(&engine, turn("hello"), link).await;
+    assert_eq!(ran.end.as_ref().expect("success").text, "well");
+    let asked = ran.link.remembered().asked;
+    assert_eq!(asked.iter().map(|call| call.id.as_str()).collect::<Vec<_>>(), ["t1", "t1-2"], "viewers tell them apart");
+    body(&mut fake).await;
+    let results = body(&mut fake).await["messages"][2]["content"].clone();
+    assert_eq!((&results[0]["tool_use_id"], &results[1]["tool_use_id"]), (&json!("t1"), &json!("t1")), "as it named them");
+    assert_ne!(results[0]["content"], "no");
+    assert_eq!(results[1]["content"], "no");
+}
+
+#[tokio::test]
 async fn a_later_run_goes_on_where_the_last_one_stopped_and_repeats_no_tool() {
     let said =
         json!([{ "type": "text", "text": "I look." }, { "type": "tool_use", "id": "t1", "name": "a", "input": {} }]);

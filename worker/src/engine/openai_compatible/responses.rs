@@ -42,7 +42,7 @@ impl Protocol for Responses<'_> {
             input.extend(round.said.as_array().into_iter().flatten().cloned());
             input.extend(round.uses.iter().filter_map(|one| {
                 let result = one.result.as_ref()?;
-                Some(json!({ "type": "function_call_output", "call_id": one.call.id, "output": result.content }))
+                Some(json!({ "type": "function_call_output", "call_id": one.server_id(), "output": result.content }))
             }));
         }
         let mut request = json!({
@@ -91,7 +91,9 @@ struct Response {
     text: String,
     /// Finished items, as the API wants them back.
     items: Vec<Value>,
+    /// Bytes that came piece by piece, and those of the finished items, which hold the same again.
     size: usize,
+    finished: usize,
     model: Option<String>,
     usage: Option<Value>,
     /// Why it ended early.
@@ -128,7 +130,10 @@ impl Listener for Response {
                 return Ok((!delta.is_empty()).then_some(Said::Thinking(delta)).into_iter().collect());
             }
             "response.function_call_arguments.delta" => self.size += delta.len(),
-            "response.output_item.done" => self.items.push(piece["item"].clone()),
+            "response.output_item.done" => {
+                self.finished += piece["item"].to_string().len();
+                self.items.push(piece["item"].clone());
+            }
             "response.completed" => self.end(response),
             "response.incomplete" => {
                 self.end(response);
@@ -150,7 +155,8 @@ impl Listener for Response {
     }
 
     fn size(&self) -> usize {
-        self.size
+        // Items are text within JSON: escaped, it may take twice as much.
+        self.size.max(self.finished / 2)
     }
 
     fn model(&self) -> Option<&str> {

@@ -279,7 +279,13 @@ async fn an_endless_answer_is_cut_off() {
     let flood =
         (0..40).fold(Script::stream(), |script, _| script.then(format!("data: {}\n\n", text(&"x".repeat(100)))));
     let endless_line = (0..80).fold(Script::stream().then("data: "), |script, _| script.then(vec![b'x'; 1024]));
-    for script in [flood, endless_line] {
+    let padded = format!("data: {}\n\n", json!({ "choices": [{ "delta": {} }], "padding": "x".repeat(1_000) }));
+    let empty_words = (0..700).fold(Script::stream(), |script, _| script.then(padded.as_str()));
+    let empty_calls = (0..40).fold(Script::stream(), |script, index| {
+        let call = json!({ "index": index, "id": "c", "function": { "name": "look" } });
+        script.then(format!("data: {}\n\n", delta(&json!({ "tool_calls": [call] }))))
+    });
+    for script in [flood, endless_line, empty_words, empty_calls] {
         let fake = Fake::play(vec![script.hang()]).await;
         let engine = engine(&fake.base_url, &json!({ "answer_limit_kib": 2 }));
         let failure = run(&engine, turn("hello")).await.0.expect_err("too long");

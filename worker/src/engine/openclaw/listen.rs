@@ -5,7 +5,9 @@ use std::time::Duration;
 use errand_common::domain::{EventType, FailureClass};
 
 use super::{TurnContext, TurnFailure, code, failed};
-use crate::gateway::{ChatNews, ChatState, Delivered, Gateway, HistoryRequest, RunEndStatus, Watch};
+use crate::gateway::{
+    ChatNews, ChatState, Delivered, Gateway, GatewayFailure, HistoryRequest, RunEndStatus, Watch,
+};
 
 /// Without news for so long, the history is looked at.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -13,20 +15,22 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// begin.
 const LOOKS: u32 = 3;
 const LOOK: Duration = Duration::from_millis(500);
-/// Rows of the history that are looked through for an answer.
+/// Rows of the history that are looked through for an answer, and most characters of each: as many as gateways tell.
 const ROWS: u32 = 200;
+const MOST_CHARS: u32 = 500_000;
 
 /// How a turn ended.
 pub(super) enum Ended {
     /// With this text.
     Answered(String),
-    /// The gateway failed or lost it in a former run: it may be asked again, under another key.
-    Gone,
+    /// The gateway failed or lost it: it may be asked again, under another key.
+    Gone(TurnFailure),
 }
 
 /// What the gateway says of a turn when asked.
 enum Look {
-    Running,
+    /// It goes on, or waits for the end of another.
+    UnderWay,
     Answered(String),
     Failed(String),
     Lost,
@@ -61,19 +65,23 @@ impl<'a> Listener<'a> {
         let mut lost = 0;
         loop {
             if must_look {
-                match self.look().await? {
-                    Look::Answered(text) => return self.answered(text, context).await,
-                    Look::Failed(_) if delivered == Delivered::Found => return Ok(Ended::Gone),
-                    Look::Failed(why) => return Err(turn_failed(why)),
-                    Look::Running => lost = 0,
-                    Look::Lost if lost < LOOKS => {
+                match self.look().await {
+                    Ok(Look::Answered(text)) => return self.answered(text, context).await,
+                    Ok(Look::Failed(why)) => return Ok(Ended::Gone(turn_failed(why))),
+                    Ok(Look::UnderWay) => (lost, must_look) = (0, false),
+                    Ok(Look::Lost) if lost < LOOKS => {
                         lost += 1;
                         tokio::time::sleep(LOOK).await;
                         continue;
                     }
-                    Look::Lost => return Ok(Ended::Gone),
+                    Ok(Look::Lost) => return Ok(Ended::Gone(turn_failed("the gateway lost the turn"))),
+                    // The agent goes on meanwhile: the attempt's own limit bounds the wait.
+                    Err(failure) if failure.may_pass() => {
+                        tokio::time::sleep(failure.retry_after.unwrap_or_default().max(LOOK)).await;
+                        continue;
+                    }
+                    Err(failure) => return Err(failed(&failure)),
                 }
-                must_look = false;
             }
             let news = match tokio::time::timeout(SILENCE, self.watch.next()).await {
                 Ok(news) => news.map_err(|failure| failed(&failure))?,
@@ -97,18 +105,19 @@ impl<'a> Listener<'a> {
     }
 
     /// Asks the gateway how the turn stands.
-    async fn look(&self) -> Result<Look, TurnFailure> {
-        let request = HistoryRequest { limit: ROWS, offset: 0, max_chars: None };
+    async fn look(&self) -> Result<Look, GatewayFailure> {
+        let request = HistoryRequest { limit: ROWS, offset: 0, max_chars: Some(MOST_CHARS) };
         let page = self.gateway.history(self.session_key, &request).await;
-        let page = page.map_err(|unanswered| failed(unanswered.failure()))?;
-        if page.running() == Some(self.key) {
-            return Ok(Look::Running);
+        let page = page.map_err(|unanswered| unanswered.failure().clone())?;
+        if page.is_under_way(self.key) {
+            return Ok(Look::UnderWay);
         }
         if let Some(answer) = page.answer(self.key) {
             return Ok(Look::Answered(answer));
         }
+        // The last resort: gateways tell the beginning of a long answer only.
         let end = self.gateway.wait_for_run(self.key, Duration::ZERO).await;
-        let end = end.map_err(|unanswered| failed(unanswered.failure()))?;
+        let end = end.map_err(|unanswered| unanswered.failure().clone())?;
         Ok(match end.status {
             RunEndStatus::Error => Look::Failed(end.error.unwrap_or_else(|| "the turn failed".to_owned())),
             RunEndStatus::Ok => Look::Answered(end.text.unwrap_or_default()),
@@ -151,6 +160,6 @@ impl<'a> Listener<'a> {
     }
 }
 
-fn turn_failed(why: String) -> TurnFailure {
+fn turn_failed(why: impl Into<String>) -> TurnFailure {
     TurnFailure::new(FailureClass::Transient, code::EXECUTION_ERROR, why)
 }

@@ -1,8 +1,8 @@
 //! `openclaw`: an agent of a gateway answers.
 //!
-//! Each conversation is a session of its own there, and the gateway remembers it. The prompt is a message under the task's key, so
-//! a run that takes over from a dead one finds it said, and goes on listening: nothing is said twice. Only a turn that the
-//! gateway has failed or lost is asked again, under the next key.
+//! Each conversation is a session of its own there, and the gateway remembers it. The prompt is a message under the task's key,
+//! with an intent written before it: a run that takes over from a dead one finds it said, and goes on listening; nothing is said
+//! twice. Only a turn that the gateway has failed or lost is asked again, by the next attempt, under the next key.
 //!
 //! * `listen`: from the agent's news to what a viewer sees, and to the whole answer.
 
@@ -13,8 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use errand_common::{
     config::OpenClawEngine,
-    domain::{FailureClass, GatewayId, effect, gate::Verdict},
+    domain::{FailureClass, GatewayId, Receipt, effect, gate::Verdict},
+    port::store::NewEffect,
 };
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use self::listen::{Ended, Listener};
@@ -25,8 +28,8 @@ use crate::gateway::{Gateway, GatewayFailure, Message, Undelivered};
 const ACCEPT_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take to stop a turn: a run that is told to stop has little time.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
-/// Keys of one task: each stands for a turn that the gateway failed or lost.
-const MOST_KEYS: u32 = 16;
+/// The kind of the effect that a prompt is.
+const KIND: &str = "gateway_prompt";
 
 /// One agent of one gateway.
 pub(super) struct OpenClaw {
@@ -62,36 +65,56 @@ impl OpenClaw {
         let session_key = self.session_key(turn);
         let text = message(turn);
         let in_turn = gateway.turn(&session_key).await;
-        let passage = context.link.enter(&format!("gateway:{id}")).await?;
+        let destination = format!("gateway:{id}");
+        let passage = context.link.enter(&destination).await?;
         let made = gateway.ensure_session(&session_key, None).await;
         let verdict = made.as_ref().map_or_else(|unanswered| unanswered.failure().verdict(), |_| Verdict::Success);
-        passage.leave(verdict, None).await;
+        let pause = made.as_ref().err().and_then(|unanswered| unanswered.failure().pause());
+        passage.leave(verdict, pause).await;
         made.map_err(|unanswered| failed(unanswered.failure()))?;
-        for ordinal in 1..=MOST_KEYS {
+        let mut ordinal = 1;
+        loop {
             let key = effect::key(turn.job_id, ordinal);
             let mut listener = Listener::open(gateway, &session_key, &key).await?;
-            let message = Message {
-                text: &text,
-                key: &key,
-                deliver: false,
-                timeout: None,
-                commands: false,
-                // An earlier run may have said it.
-                in_doubt: true,
+            let prompt = prompt_effect(ordinal, &destination, &session_key, &turn.prompt);
+            let in_doubt = context.link.intend(prompt).await?;
+            let message =
+                Message { text: &text, key: &key, deliver: false, timeout: None, commands: false, in_doubt };
+            let gone = match in_turn.deliver(&message, Instant::now() + ACCEPT_LIMIT).await {
+                Ok(delivered) => match listener.until_over(delivered, context).await? {
+                    Ended::Answered(text) => {
+                        context.link.receipt(ordinal, Receipt::Done(json!({"answered": true})));
+                        return Ok(TurnEnd { text, model: None });
+                    }
+                    Ended::Gone(failure) => failure,
+                },
+                Err(undelivered) => {
+                    let failure = undelivered_as_failure(&undelivered);
+                    let not_there = matches!(undelivered, Undelivered::Refused(_) | Undelivered::NewOrdinal(_));
+                    if not_there {
+                        let answer = json!({"code": failure.code, "message": failure.message});
+                        context.link.receipt(ordinal, Receipt::Failed(answer));
+                    }
+                    if !matches!(undelivered, Undelivered::NewOrdinal(_)) {
+                        return Err(failure);
+                    }
+                    failure
+                }
             };
-            let delivered = match in_turn.deliver(&message, Instant::now() + ACCEPT_LIMIT).await {
-                Ok(how) => how,
-                Err(Undelivered::NewOrdinal(_)) => continue,
-                Err(undelivered) => return Err(undelivered_as_failure(&undelivered)),
-            };
-            match listener.until_over(delivered, context).await? {
-                Ended::Answered(text) => return Ok(TurnEnd { text, model: None }),
-                Ended::Gone => {}
+            // One new key an attempt: what stands in the way may need the pause between two.
+            if ordinal >= turn.attempt {
+                return Err(gone);
             }
+            ordinal += 1;
         }
-        let message = "the gateway lost the turn again and again";
-        Err(TurnFailure::new(FailureClass::Transient, code::EXECUTION_ERROR, message))
     }
+}
+
+/// By the prompt alone: what else is said with it may tell the day.
+fn prompt_effect(ordinal: u32, destination: &str, session_key: &str, prompt: &str) -> NewEffect {
+    let digest = Sha256::digest(json!([session_key, prompt]).to_string());
+    let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    NewEffect { ordinal, kind: KIND.to_owned(), destination: destination.to_owned(), fingerprint }
 }
 
 /// What is said. The gateway knows no system prompt but its agents' own files: a task's goes before its conversation's first

@@ -21,6 +21,8 @@ use crate::engine::{TurnFailure, code};
 
 /// JSON around the text of one event may take this much more than the text's limit, in bytes.
 const ENVELOPE: usize = 64 * 1024;
+/// A whole stream may take so many bytes for each byte of its text's limit: some servers wrap each token in some hundred.
+const WRAPPING: usize = 256;
 
 /// What comes next.
 pub(super) enum Next {
@@ -135,17 +137,20 @@ fn body(
     idle: Duration,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send {
     let most = limit.saturating_add(ENVELOPE);
-    stream::unfold((response, unparsed), move |(mut response, unparsed)| async move {
+    let most_in_all = limit.saturating_mul(WRAPPING).saturating_add(ENVELOPE);
+    stream::unfold((response, unparsed, 0_usize), move |(mut response, unparsed, taken)| async move {
+        let mut taken = taken;
         let piece = match tokio::time::timeout(idle, response.chunk()).await {
             Ok(Ok(Some(bytes))) => {
                 let pending = unparsed.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
-                if pending > most { Err(BodyError::TooLong(limit)) } else { Ok(bytes) }
+                taken = taken.saturating_add(bytes.len());
+                if pending > most || taken > most_in_all { Err(BodyError::TooLong(limit)) } else { Ok(bytes) }
             }
             Ok(Ok(None)) => return None,
             Ok(Err(error)) => Err(BodyError::Transport(error)),
             Err(_) => Err(BodyError::Silent(idle)),
         };
-        Some((piece, (response, unparsed)))
+        Some((piece, (response, unparsed, taken)))
     })
 }
 

@@ -28,14 +28,36 @@ pub(in crate::engine) struct Round {
 /// One tool call on its way.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(in crate::engine) struct Use {
-    /// What was asked for.
+    /// What was asked for, under an id that no other call of the turn has.
     pub(in crate::engine) call: ToolCall,
+    /// The id that its server gave it, if that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    named: Option<String>,
     /// The tool was started, perhaps by an earlier run.
     #[serde(default)]
     pub(in crate::engine) started: bool,
     /// What it came to.
     #[serde(default)]
     pub(in crate::engine) result: Option<ToolResult>,
+}
+
+impl Use {
+    fn new(call: &ToolCall, is_taken: impl Fn(&str) -> bool) -> Self {
+        let named = call.id.clone();
+        let mut call = call.clone();
+        let mut number = 1;
+        while call.id.is_empty() || is_taken(&call.id) {
+            number += 1;
+            call.id = format!("{named}-{number}");
+        }
+        let named = (call.id != named).then_some(named);
+        Self { call, named, started: false, result: None }
+    }
+
+    /// By which its server knows it.
+    pub(in crate::engine) fn server_id(&self) -> &str {
+        self.named.as_deref().unwrap_or(&self.call.id)
+    }
 }
 
 /// As it is kept.
@@ -94,9 +116,14 @@ impl Progress {
     }
 
     pub(super) fn push(&mut self, answer: &Answer) {
-        let uses = answer.calls.iter().map(|call| Use { call: call.clone(), started: false, result: None });
+        let mut uses: Vec<Use> = Vec::with_capacity(answer.calls.len());
+        for call in &answer.calls {
+            let earlier = || self.rounds.iter().flat_map(|round| &round.uses).chain(&uses);
+            let one = Use::new(call, |id| earlier().any(|one| one.call.id == id));
+            uses.push(one);
+        }
         let text = if answer.text.is_empty() { String::new() } else { format!("{}{}", self.separator(), answer.text) };
-        self.rounds.push(Round { said: answer.said.clone(), text, uses: uses.collect() });
+        self.rounds.push(Round { said: answer.said.clone(), text, uses });
     }
 
     /// The calls of the last answer.

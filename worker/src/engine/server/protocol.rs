@@ -40,7 +40,7 @@ pub(in crate::engine) trait Listener: Send {
     /// Nothing more is worth waiting for.
     fn is_over(&self) -> bool;
 
-    /// Bytes of text, reasoning and tool input so far.
+    /// Bytes of what was said so far, and is kept: text, reasoning, tool calls, and whatever else the server wants back.
     fn size(&self) -> usize;
 
     /// The model that answers, if it said so.

@@ -3,7 +3,11 @@
 use errand_common::domain::{Decision, EventType, FailureClass, NewEvent, ToolCall};
 use serde_json::json;
 
-use super::{Server, attempt, progress::Progress, protocol::Protocol};
+use super::{
+    Server, attempt,
+    progress::{Progress, Use},
+    protocol::Protocol,
+};
 use crate::engine::{Turn, TurnContext, TurnEnd, TurnFailure, code, toolbox::ToolResult};
 
 /// Runs a turn to its end, or goes on with one that an earlier run left.
@@ -36,7 +40,7 @@ pub(super) async fn talk(
         let asking = attempt::ask(server, protocol, &progress, key.as_ref(), context);
         let answer = context.unless_stopped(asking).await?;
         progress.push(&answer);
-        for call in &answer.calls {
+        for Use { call, .. } in progress.uses() {
             let data = json!({ "toolName": call.tool, "input": call.input, "toolUseId": call.id });
             context.emit(NewEvent::new(EventType::ToolUse, data)).await?;
         }
@@ -66,16 +70,19 @@ async fn use_tools(
         context.link.checkpoint(state.clone());
         context.unless_stopped(context.link.keep_state(state)).await
     };
-    let open = progress.uses().iter().filter(|one| one.result.is_none() && !one.started);
-    let to_ask: Vec<ToolCall> =
-        open.filter(|one| server.tools.asks(&one.call, turn)).map(|one| one.call.clone()).collect();
+    let open = progress.uses().iter().enumerate().filter(|(_, one)| one.result.is_none() && !one.started);
+    let (places, to_ask): (Vec<usize>, Vec<ToolCall>) = open
+        .filter(|(_, one)| server.tools.asks(&one.call, turn))
+        .map(|(number, one)| (number, one.call.clone()))
+        .unzip();
     let mut decisions = Vec::new();
     if !to_ask.is_empty() {
         keep(progress).await?;
-        decisions = context.link.approve(to_ask.clone()).await?;
+        decisions = context.link.approve(to_ask).await?;
     }
-    let denied = |call: &ToolCall| {
-        let asked = to_ask.iter().position(|asked| asked.id == call.id)?;
+    // By its place among the calls: ids are the model's.
+    let denied = |number: usize| {
+        let asked = places.iter().position(|place| *place == number)?;
         match decisions.get(asked) {
             Some(Decision::Allow) => None,
             Some(Decision::Deny { message }) => Some(message.clone()),
@@ -89,7 +96,7 @@ async fn use_tools(
             let words =
                 "the worker was lost while this tool ran; whether it took effect is not known, so it was not run again";
             ToolResult::error(words)
-        } else if let Some(message) = denied(&call) {
+        } else if let Some(message) = denied(number) {
             ToolResult::error(message)
         } else {
             one.started = true;

@@ -50,13 +50,23 @@ impl HistoryPage {
         let user = format!("{key}:user");
         let said =
             |row: &Value| [Some(user.as_str()), Some(key)].contains(&row.get("idempotencyKey").and_then(Value::as_str));
-        let of_run = |row: &Value| run_of(row) == Some(key);
-        let waiting = self.pending_inputs.get("items").and_then(Value::as_array).into_iter().flatten();
-        let mut active = self.session_info.get("activeRunIds").and_then(Value::as_array).into_iter().flatten();
-        self.messages.iter().any(|row| said(row) || of_run(row))
-            || self.running() == Some(key)
+        let is_here = |row: &Value| said(row) || run_of(row) == Some(key);
+        self.messages.iter().any(is_here) || self.pending().any(is_here) || self.is_under_way(key)
+    }
+
+    /// Whether the run that this key began goes on, or waits for its turn. What it has said so far is then no answer.
+    #[must_use]
+    pub fn is_under_way(&self, key: &str) -> bool {
+        let mut active = list(self.session_info.get("activeRunIds"));
+        // What was cancelled or interrupted stays there, and is not done by itself.
+        let waits = |item: &Value| matches!(item.get("state").and_then(Value::as_str), None | Some("queued"));
+        self.running() == Some(key)
             || active.any(|run| run.as_str() == Some(key))
-            || waiting.into_iter().any(|item| said(item) || of_run(item))
+            || self.pending().any(|item| run_of(item) == Some(key) && waits(item))
+    }
+
+    fn pending(&self) -> impl Iterator<Item = &Value> {
+        list(self.pending_inputs.get("items"))
     }
 
     /// The run that goes on now.
@@ -65,13 +75,19 @@ impl HistoryPage {
         self.in_flight_run.get("runId").and_then(Value::as_str)
     }
 
-    /// What the agent answered last in this run.
+    /// What the agent answered last in this run; none if the run ended before it had come to an answer.
     #[must_use]
     pub fn answer(&self, run_id: &str) -> Option<String> {
-        let is_answer =
+        let is_of_run =
             |row: &&Value| row.get("role").and_then(Value::as_str) == Some("assistant") && run_of(row) == Some(run_id);
-        self.messages.iter().rev().find(is_answer).and_then(message_text)
+        let last = self.messages.iter().rev().find(is_of_run)?;
+        let stop = last.get("stopReason").and_then(Value::as_str);
+        if matches!(stop, Some("toolUse" | "error" | "aborted")) { None } else { message_text(last) }
     }
+}
+
+fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
+    value.and_then(Value::as_array).into_iter().flatten()
 }
 
 fn run_of(row: &Value) -> Option<&str> {
@@ -181,6 +197,7 @@ mod tests {
             json!({"messages": [], "inFlightRun": {"runId": "k", "text": ""}}),
             json!({"messages": [], "sessionInfo": {"hasActiveRun": true, "activeRunIds": ["a", "k"]}}),
             json!({"messages": [], "pendingInputs": {"items": [{"runId": "k"}], "total": 1}}),
+            json!({"messages": [], "pendingInputs": {"items": [{"runId": "k", "state": "interrupted"}], "total": 1}}),
         ] {
             assert!(page(found.clone()).has_message("k"), "{found}");
             assert!(!page(found.clone()).has_message("other"), "{found}");
@@ -189,10 +206,36 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_under_way_while_it_is_named_or_waits() {
+        let waiting = |state: &str| json!({"pendingInputs": {"items": [{"runId": "k", "state": state}], "total": 1}});
+        for (found, is_under_way) in [
+            (json!({"inFlightRun": {"runId": "k", "text": ""}}), true),
+            (json!({"sessionInfo": {"hasActiveRun": true, "activeRunIds": ["a", "k"]}}), true),
+            (waiting("queued"), true),
+            (json!({"pendingInputs": {"items": [{"runId": "k"}], "total": 1}}), true),
+            (waiting("interrupted"), false),
+            (waiting("cancelled"), false),
+            (json!({"messages": [{"role": "user", "content": "x", "idempotencyKey": "k:user"}]}), false),
+        ] {
+            assert_eq!(page(found.clone()).is_under_way("k"), is_under_way, "{found}");
+            assert!(!page(found.clone()).is_under_way("other"), "{found}");
+        }
+    }
+
+    #[test]
     fn the_answer_is_the_last_one_of_the_run() {
         let row = |run: &str, text: &str| json!({"role": "assistant", "content": [{"type": "text", "text": text}], "__openclaw": {"runId": run}});
         let page = page(json!({"messages": [row("a", "1"), row("b", "2"), row("b", "3"), row("c", "4")]}));
         assert_eq!(page.answer("b").as_deref(), Some("3"));
         assert_eq!(page.answer("d"), None);
+    }
+
+    #[test]
+    fn what_was_said_before_a_tool_is_no_answer() {
+        let row = |stop: &str| json!({"role": "assistant", "content": [{"type": "text", "text": "let me look"}], "__openclaw": {"runId": "a"}, "stopReason": stop});
+        for (stop, is_answer) in [("stop", true), ("length", true), ("toolUse", false), ("aborted", false)] {
+            let page = page(json!({"messages": [row("stop"), row(stop)]}));
+            assert_eq!(page.answer("a").is_some(), is_answer, "{stop}");
+        }
     }
 }

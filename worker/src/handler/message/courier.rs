@@ -213,7 +213,7 @@ impl MessageCall<'_> {
             failure.class = FailureClass::Transient;
         }
         let verdict = failure.verdict();
-        let pause = failure.retry_after.filter(|_| failure.class == FailureClass::RateLimited);
+        let pause = failure.pause();
         let answer = json!({"code": failure.code, "message": failure.message, "new_key": new_key});
         let GatewayFailure { class, code, message, .. } = failure;
         Sent { end: End::Failed { class, code, message, answer }, verdict, pause }

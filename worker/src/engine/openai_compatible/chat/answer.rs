@@ -26,6 +26,9 @@ pub(super) struct Completion {
     with_tools: bool,
 }
 
+/// What a tool call takes beside its words, in bytes: so an answer of nothing but empty calls has its bound too.
+const CALL: usize = 64;
+
 /// A tool call so far.
 #[derive(Default)]
 struct Call {
@@ -68,11 +71,13 @@ impl Completion {
         });
         let call = self.calls.entry(index).or_default();
         if call.id.is_empty() {
+            self.size += id.len();
             id.clone_into(&mut call.id);
         }
         let function = &fragment["function"];
         if call.name.is_empty() {
             function["name"].as_str().unwrap_or_default().clone_into(&mut call.name);
+            self.size += call.name.len() + CALL;
         }
         match &function["arguments"] {
             Value::String(piece) => {
@@ -80,7 +85,10 @@ impl Completion {
                 call.arguments.push_str(piece);
             }
             // In one piece, and not as text.
-            Value::Object(whole) => call.arguments = Value::Object(whole.clone()).to_string(),
+            Value::Object(whole) => {
+                call.arguments = Value::Object(whole.clone()).to_string();
+                self.size += call.arguments.len();
+            }
             _ => {}
         }
     }

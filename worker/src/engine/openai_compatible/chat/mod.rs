@@ -42,7 +42,7 @@ impl Protocol for Chat<'_> {
             messages.push(round.said.clone());
             messages.extend(round.uses.iter().filter_map(|one| {
                 let result = one.result.as_ref()?;
-                Some(json!({ "role": "tool", "tool_call_id": one.call.id, "content": result.content }))
+                Some(json!({ "role": "tool", "tool_call_id": one.server_id(), "content": result.content }))
             }));
         }
         let mut request = json!({ "model": self.config.model, "messages": messages, "stream": true });
