@@ -11,7 +11,10 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 /// When the server wants to be asked again: `retry-after-ms`, or `retry-after` in seconds or as a date.
 pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let seconds = |number: f64| Duration::try_from_secs_f64(number).ok();
+    // More than a duration can hold is no reason to come at once.
+    let is_endless = |number: f64| number > LONGEST.as_secs_f64();
+    let seconds =
+        |number: f64| if is_endless(number) { Some(LONGEST) } else { Duration::try_from_secs_f64(number).ok() };
     let millis = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).and_then(|ms| seconds(ms / 1_000.0));
     let wait = millis.or_else(|| {
         let text = text(RETRY_AFTER.as_str())?;
@@ -45,6 +48,8 @@ mod tests {
             ("retry-after", "Sat, 21 Nov 2026 10:00:07 GMT", Some(7_000)),
             ("retry-after", "Sat, 21 Nov 2026 09:00:00 GMT", Some(0)),
             ("retry-after", "999999999", Some(3_600_000)),
+            ("retry-after", "18446744073709551615", Some(3_600_000)),
+            ("retry-after-ms", "1e300", Some(3_600_000)),
             ("retry-after", "-1", None),
             ("retry-after", "NaN", None),
             ("retry-after", "soon", None),

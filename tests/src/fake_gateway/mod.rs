@@ -52,6 +52,10 @@ pub struct Options {
     pub mute: bool,
     /// Writes to agents and configuration a minute.
     pub writes_per_minute: usize,
+    /// Agents have no files for tools and heartbeats, as in newer versions.
+    pub few_files: bool,
+    /// Its configuration has the names that it had in older versions.
+    pub old_config: bool,
     /// A change of the configuration restarts it.
     pub config_restarts: bool,
     /// Speaks TLS.
@@ -72,6 +76,8 @@ impl Default for Options {
             tick: Duration::from_secs(30),
             mute: false,
             writes_per_minute: 1_000,
+            few_files: false,
+            old_config: false,
             config_restarts: false,
             tls: None,
         }
@@ -141,8 +147,8 @@ impl FakeGateway {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (orders, _) = broadcast::channel(4_096);
-        let shared =
-            Arc::new(Shared { options, world: Mutex::new(World::new()), orders, tasks: Mutex::new(JoinSet::new()) });
+        let world = Mutex::new(World::new(options.old_config, options.few_files));
+        let shared = Arc::new(Shared { options, world, orders, tasks: Mutex::new(JoinSet::new()) });
         let listening = tokio::spawn(serve::listen(listener, shared.clone()));
         Self { address, shared, _listener: AbortOnDropHandle::new(listening) }
     }

@@ -19,6 +19,10 @@ use super::{
 const FILES: &[&str] =
     &["AGENTS.md", "BOOTSTRAP.md", "HEARTBEAT.md", "IDENTITY.md", "MEMORY.md", "SOUL.md", "TOOLS.md", "USER.md"];
 
+/// Of those, what newer gateways take; and what they don't tell of in a list.
+const RETIRED_FILES: &[&str] = &["HEARTBEAT.md", "TOOLS.md"];
+const UNLISTED_FILES: &[&str] = &["IDENTITY.md"];
+
 /// A device that came.
 #[derive(Clone, Debug)]
 pub(super) struct PairedDevice {
@@ -56,11 +60,12 @@ pub(super) struct World {
     pub(super) turns_begun: usize,
     agents: BTreeMap<String, FakeAgent>,
     config: Value,
+    few_files: bool,
     writes: VecDeque<Instant>,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(old_config: bool, few_files: bool) -> Self {
         let main = FakeAgent { name: "main".into(), workspace: "/workspace".into(), files: BTreeMap::new() };
         Self {
             boot_id: Uuid::new_v4().to_string(),
@@ -77,7 +82,8 @@ impl World {
             turns: VecDeque::new(),
             turns_begun: 0,
             agents: BTreeMap::from([("main".to_owned(), main)]),
-            config: json!({"agents": {"list": []}}),
+            config: if old_config { json!({"agents": {"list": []}}) } else { json!({"agents": {"defaults": {}}}) },
+            few_files,
             writes: VecDeque::new(),
         }
     }
@@ -206,14 +212,23 @@ impl World {
     }
 
     pub(super) fn list_files(&mut self, params: &Map<String, Value>) -> Result<Value, Value> {
+        let few_files = self.few_files;
         let agent = self.agent(params)?;
+        let is_listed =
+            |name: &&&str| !few_files || !(RETIRED_FILES.contains(*name) || UNLISTED_FILES.contains(*name));
         let files: Vec<Value> =
-            FILES.iter().map(|name| json!({"name": name, "missing": !agent.files.contains_key(*name)})).collect();
+            FILES.iter().filter(is_listed).map(|name| json!({"name": name, "missing": !agent.files.contains_key(*name)})).collect();
         Ok(json!({"agentId": text(params, "agentId"), "workspace": agent.workspace, "files": files}))
     }
 
+    fn supported(&self, params: &Map<String, Value>) -> Result<String, Value> {
+        let name = text(params, "name");
+        let is_known = FILES.contains(&name.as_str()) && !(self.few_files && RETIRED_FILES.contains(&name.as_str()));
+        if is_known { Ok(name) } else { Err(invalid(format!("unsupported file \"{name}\""))) }
+    }
+
     pub(super) fn file(&mut self, params: &Map<String, Value>) -> Result<Value, Value> {
-        let name = supported(params)?;
+        let name = self.supported(params)?;
         let agent = self.agent(params)?;
         let file = match agent.files.get(&name) {
             None => json!({"name": name, "missing": true}),
@@ -225,7 +240,7 @@ impl World {
     }
 
     pub(super) fn set_file(&mut self, params: &Map<String, Value>) -> Result<Value, Value> {
-        let name = supported(params)?;
+        let name = self.supported(params)?;
         let agent = self.agent(params)?;
         if let Some(expected) = params.get("expectedHash").and_then(Value::as_str) {
             let current = agent.files.get(&name).map(|content| hash(content));
@@ -248,11 +263,20 @@ impl World {
         if params.get("baseHash").and_then(Value::as_str) != Some(&hash(&self.config.to_string())) {
             return Err(invalid("config changed since last load; re-run config.get and retry"));
         }
-        let patch = serde_json::from_str(&text(params, "raw")).map_err(|_| invalid("raw is not JSON"))?;
+        let patch: Value = serde_json::from_str(&text(params, "raw")).map_err(|_| invalid("raw is not JSON"))?;
+        let is_old = self.config.pointer("/agents/list").is_some();
+        let foreign = if is_old { NEW_NAMES } else { OLD_NAMES };
+        if let Some(path) = foreign.iter().find(|path| patch.pointer(path).is_some()) {
+            return Err(invalid(format!("invalid config: Unrecognized key: {path}")));
+        }
         merge(&mut self.config, patch);
         Ok(json!({"ok": true, "config": self.config}))
     }
 }
+
+/// What only older, or only newer configurations have.
+const OLD_NAMES: &[&str] = &["/agents/list", "/channels/defaults/heartbeat"];
+const NEW_NAMES: &[&str] = &["/agents/entries", "/channels/defaults/heartbeatVisibility"];
 
 fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
@@ -263,11 +287,6 @@ fn merge(target: &mut Value, patch: Value) {
         }
         (target, patch) => *target = patch,
     }
-}
-
-fn supported(params: &Map<String, Value>) -> Result<String, Value> {
-    let name = text(params, "name");
-    if FILES.contains(&name.as_str()) { Ok(name) } else { Err(invalid(format!("unsupported file \"{name}\""))) }
 }
 
 /// A parameter that is text, or nothing.

@@ -123,9 +123,15 @@ impl World {
         .await;
     }
 
-    /// The session holds this message under this key, and nowhere else.
+    /// The session holds this message under this key, and nowhere else. What a gateway took while the agent was busy is there
+    /// once its turn has come.
     async fn assert_said_once(&self, session: &str, key: &str, message: &str) {
-        let page = wait::until("the gateway tells its history", || self.history(session)).await;
+        let page = wait::until_within(PATIENCE, format!("{message:?} is said"), || async {
+            let page = self.history(session).await?;
+            let is_there = page.messages.iter().any(|row| row.to_string().contains(message));
+            (is_there && page.running().is_none() && !page.is_under_way(key)).then_some(page)
+        })
+        .await;
         let said: Vec<&Value> = page.messages.iter().filter(|row| row["role"] == "user").collect();
         let with_key = said.iter().filter(|row| row["idempotencyKey"] == format!("{key}:user")).count();
         let with_text = said.iter().filter(|row| row["content"].to_string().contains(message)).count();

@@ -144,8 +144,8 @@ impl ProvisionHandler {
         created: bool,
     ) -> Result<Option<String>, HandlerFailure> {
         let agent = &reached.agent;
-        let scene = Scene::new(agent, &reached.gateway, board, &self.base_url, token);
         let present = self.steps.list_files(reached, created).await?;
+        let scene = Scene::new(agent, &reached.gateway, board, &self.base_url, token, &present);
         let scope = Scope {
             is_first: created || agent.provisioned_at.is_none(),
             overwrite: payload.overwrite,

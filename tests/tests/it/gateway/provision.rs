@@ -77,6 +77,32 @@ everywhere! {
         worker.stop().await;
     }
 
+    async fn where_there_is_no_file_for_tools_an_agent_finds_its_token_elsewhere(place: Place) {
+        let world = World::with(place, Options { few_files: true, ..Options::default() }, |_| {}).await;
+        let board = world.board("Ops").await;
+        let worker = world.worker();
+        world.done(world.submit(world::lead_message(world.gateway, board, "how far?")).await).await;
+        let files = ["AGENTS.md", "BOOTSTRAP.md", "IDENTITY.md", "MEMORY.md", "SOUL.md", "USER.md"];
+        assert_eq!(world.written(), files);
+        let agents = world.content("AGENTS.md");
+        let token = agents.split_whitespace().find(|word| word.starts_with("errand_agent_")).expect("a token");
+        let known = world.backend.store.agent_by_token(&hash_key(token)).await.expect("a store").expect("an agent");
+        assert_eq!((known.role, known.status), (AgentRole::Lead, AgentStatus::Online));
+        // Again: what holds the token stays.
+        world.done(world.provision(&known).await).await;
+        assert_eq!(world.written()[files.len()..], ["IDENTITY.md", "SOUL.md"]);
+        worker.stop().await;
+    }
+
+    async fn an_agent_is_made_in_an_older_gateway_too(place: Place) {
+        let world = World::with(place, Options { old_config: true, ..Options::default() }, |_| {}).await;
+        let ada = world.unknown_agent(world.board("Ops").await, "Ada").await;
+        let worker = world.worker();
+        world.done(world.nudge(&ada, "hello").await).await;
+        assert_eq!((world.count("config.patch"), world.fake.said(&ada.session_key).len()), (1, 2));
+        worker.stop().await;
+    }
+
     async fn a_gateway_that_restarts_over_its_configuration_is_waited_for(place: Place) {
         let options = Options { config_restarts: true, ..Options::default() };
         let world = World::with(place, options, |_| {}).await;

@@ -1,4 +1,6 @@
 //! The files that make an agent what it is: which there are, when each is written, and what is in it.
+//!
+//! Newer gateways take no `TOOLS.md` and no `HEARTBEAT.md`: what those say is folded into `AGENTS.md` there.
 
 use errand_common::domain::{
     coordination::{Agent, AgentRole, Board, Gateway},
@@ -29,14 +31,15 @@ enum When {
     Token,
 }
 
+macro_rules! template {
+    ($name:literal) => {
+        include_str!(concat!("../../../templates/agent/", $name, ".j2"))
+    };
+}
+
 macro_rules! files {
     ($($place:literal $name:literal $when:ident),+ $(,)?) => {
-        [$(AgentFile {
-            name: $name,
-            place: $place,
-            template: include_str!(concat!("../../../templates/agent/", $name, ".j2")),
-            when: When::$when,
-        }),+]
+        [$(AgentFile { name: $name, place: $place, template: template!($name), when: When::$when }),+]
     };
 }
 
@@ -50,6 +53,19 @@ const FILES: [AgentFile; 8] = files! {
     6 "TOOLS.md" Token,
     7 "USER.md" Missing,
 };
+
+/// Of gateways that know no others.
+const FOLDED: [AgentFile; 6] = {
+    let [_, bootstrap, _, identity, memory, soul, _, user] = FILES;
+    let template = concat!(template!("AGENTS.md"), "\n", template!("TOOLS.md"), "\n", template!("HEARTBEAT.md"));
+    let agents = AgentFile { name: "AGENTS.md", place: 0, template, when: When::Token };
+    [agents, bootstrap, identity, memory, soul, user]
+};
+
+/// Whether the gateway lists what files an agent may have, and none of its own for tools.
+pub(super) fn folds(present: &[FileEntry]) -> bool {
+    !present.is_empty() && !present.iter().any(|file| file.name == "TOOLS.md")
+}
 
 /// Files of former leads that would say something else.
 const STALE: [&str; 6] = ["ROLE.md", "ROUTING.md", "LEARNINGS.md", "WORKFLOW.md", "STATUS.md", "APIS.md"];
@@ -71,14 +87,15 @@ pub(super) struct Scope {
 /// The token would have to be written, and is not known.
 pub(super) fn plan(role: AgentRole, present: &[FileEntry], scope: Scope) -> Result<Vec<AgentFile>, &'static str> {
     let is_there = |name: &str| is_present(present, name);
-    let mut planned = Vec::with_capacity(FILES.len());
-    for file in FILES {
+    let files: &[AgentFile] = if folds(present) { &FOLDED } else { &FILES };
+    let mut planned = Vec::with_capacity(files.len());
+    for &file in files {
         let is_written = match file.when {
             When::Always => true,
             When::First => role != AgentRole::Worker && (scope.is_first || scope.overwrite),
             When::Missing => scope.overwrite || !is_there(file.name),
             // What is there holds it.
-            When::Token if scope.token_is_lost && is_there(file.name) => false,
+            When::Token if scope.token_is_lost && is_there(file.name) && !scope.is_first => false,
             When::Token if scope.token_is_lost => {
                 return Err(
                     "the gateway has lost the agent's token, and only its hash is kept here: give the agent a new token",
@@ -116,6 +133,8 @@ pub(super) struct Scene<'a> {
     base_url: &'a str,
     token: Option<&'a str>,
     soul: Option<&'a str>,
+    /// There is no `TOOLS.md`.
+    folded: bool,
 }
 
 impl<'a> Scene<'a> {
@@ -125,6 +144,7 @@ impl<'a> Scene<'a> {
         board: Option<&'a Board>,
         base_url: &'a str,
         token: Option<&'a str>,
+        present: &[FileEntry],
     ) -> Self {
         Self {
             agent_name: &agent.name,
@@ -137,6 +157,7 @@ impl<'a> Scene<'a> {
             base_url,
             token,
             soul: agent.soul.as_deref().filter(|soul| !soul.trim().is_empty()),
+            folded: folds(present),
         }
     }
 
@@ -165,6 +186,7 @@ mod tests {
             base_url: "https://errand.example",
             token: Some("errand_agent_secret"),
             soul,
+            folded: false,
         }
     }
 
@@ -188,7 +210,26 @@ mod tests {
                 assert_eq!(text.contains("errand_agent_secret"), file.when == When::Token, "{role} {}", file.name);
                 assert!(text.len() < 20_000, "{role} {}: {} bytes", file.name, text.len());
             }
+            for file in FOLDED {
+                let text = Scene { folded: true, ..scene(role, None) }.render(file).expect("a text");
+                assert_eq!(text.contains("errand_agent_secret"), file.when == When::Token, "{role} {}", file.name);
+                let is_foreign = text.contains("TOOLS.md") || text.contains("HEARTBEAT.md");
+                assert!(!is_foreign && text.len() < 20_000, "{role} {}: {text}", file.name);
+                let has_all = text.contains("# Tools") && text.contains("# Heartbeat");
+                assert_eq!(has_all, file.name == "AGENTS.md", "{role} {}", file.name);
+            }
         }
+    }
+
+    #[test]
+    fn where_there_is_no_file_for_tools_they_are_told_elsewhere() {
+        let newer = ["AGENTS.md", "SOUL.md", "USER.md", "MEMORY.md"];
+        let first = ["AGENTS.md", "BOOTSTRAP.md", "IDENTITY.md", "SOUL.md"];
+        assert_eq!(names(AgentRole::Lead, &newer, FIRST), first);
+        // What holds the token stays as it is.
+        assert_eq!(names(AgentRole::Lead, &newer, AGAIN), ["IDENTITY.md", "SOUL.md"]);
+        let made_anew = Scope { is_first: true, ..AGAIN };
+        assert!(plan(AgentRole::Lead, &listing(&newer), made_anew).is_err(), "what is there is the gateway's own");
     }
 
     #[test]

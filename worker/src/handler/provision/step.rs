@@ -205,7 +205,7 @@ impl Call for StepCall<'_> {
         }
         match self.reached.client.agents().await {
             Ok(list) if list.agents.iter().any(|agent| agent.id == self.reached.agent.key()) => {
-                Asked::Done(json!({"created": true}))
+                Asked::Done(json!({"created": self.reached.agent.provisioned_at.is_none()}))
             }
             Ok(_) => Asked::NotThere,
             Err(_) => Asked::Unknown,
