@@ -26,7 +26,7 @@ use crate::{
             Refused, StoredAnswer, Submission, Submissions, Submitted,
         },
     },
-    wire::coordination::BROADCAST,
+    wire::coordination::{ASK_USER, BROADCAST},
 };
 
 #[derive(Serialize)]
@@ -221,6 +221,8 @@ impl<D: Dialect> SqlStore<D> {
             .flatten()
             .filter(|(job, made)| made.as_ref().is_ok_and(|created| created.id == job.id))
             .flat_map(|(job, _)| std::iter::once(job).chain(&job.children))
+            // A question that is repeated is another question: whoever was asked the first is asked again.
+            .filter(|job| job.kind != ASK_USER)
             .filter_map(|job| Some((job.id, job.retry_of?)))
             .collect();
         effect::inherit(&mut unit, &repeated).await?;

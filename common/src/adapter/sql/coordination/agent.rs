@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     activity::{self, ActivityRow},
-    board, gateway,
+    board, gateway, is_taken,
 };
 use crate::{
     adapter::sql::{
@@ -186,7 +186,10 @@ impl<D: Dialect> Agents for SqlStore<D> {
             }
         }
         row.agent.updated_at = now;
-        row.save(&mut tx).await?;
+        match row.save(&mut tx).await {
+            Err(error) if is_taken(&error) => return Ok(Err(AgentRefused::SessionTaken)),
+            saved => saved?,
+        }
         tx.commit().await?;
         Ok(Ok(row.agent))
     }

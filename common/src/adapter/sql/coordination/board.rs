@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::gateway;
+use super::{gateway, is_taken};
 use crate::{
     adapter::sql::{
         SqlStore,
@@ -147,9 +147,11 @@ impl<D: Dialect> Boards for SqlStore<D> {
         board.updated_at = now;
         let gateway = board.gateway_id.map(GatewayId::uuid);
         let values = params![id.uuid(), board.name.as_str(), board.slug.as_str(), gateway, now];
-        if tx.execute(&statement::SAVE_BOARD, values).await? == 0 {
-            return Ok(Err(BoardRefused::SlugTaken));
-        }
+        match tx.execute(&statement::SAVE_BOARD, values).await {
+            Ok(0) => return Ok(Err(BoardRefused::SlugTaken)),
+            Err(error) if is_taken(&error) => return Ok(Err(BoardRefused::SlugTaken)),
+            saved => saved?,
+        };
         tx.commit().await?;
         Ok(Ok(board))
     }
