@@ -1,5 +1,7 @@
 //! A client of the REST interface, typed just enough.
 
+use std::time::Duration;
+
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 
@@ -119,15 +121,27 @@ impl Client {
     /// # Errors
     /// If no whole answer comes.
     pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
-        wait::bounded("an answer", async {
+        Self::try_send_within(wait::PATIENCE, request).await
+    }
+
+    /// The same, for an answer that takes longer than most.
+    ///
+    /// # Errors
+    /// If no whole answer comes.
+    ///
+    /// # Panics
+    /// If none has come by then.
+    pub async fn try_send_within(limit: Duration, request: RequestBuilder) -> reqwest::Result<Answer> {
+        let sent = async {
             let response = request.send().await?;
             let status = response.status().as_u16();
             let headers = response.headers().clone();
             let text = response.text().await?;
             let body = serde_json::from_str(&text).unwrap_or(Value::Null);
             Ok(Answer { status, headers, text, body })
-        })
-        .await
+        };
+        let in_time = tokio::time::timeout(limit, sent).await;
+        in_time.unwrap_or_else(|_| panic!("waited {limit:?} in vain for an answer"))
     }
 
     /// `GET` below `/api/v1`.

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use errand_common::{
     domain::{BoardId, FailureClass, Job, JobState},
-    wire::coordination::{ASK_USER, LEAD_MESSAGE, NUDGE, PROVISION, SOUL_READ, SOUL_WRITE},
+    wire::coordination::{ASK_USER, LEAD_MESSAGE, NUDGE, PROVISION, PROVISION_FAILED, SOUL_READ, SOUL_WRITE},
 };
 use serde_json::{Value, json};
 
@@ -75,7 +75,9 @@ pub(crate) fn failed(job: &Job) -> Problem {
     let why = job.failure.as_ref().map_or_else(|| job.state.as_str(), |failure| failure.message.as_str());
     let class = job.failure.as_ref().map(|failure| failure.class);
     let code = if class == Some(FailureClass::Ambiguous) { "outcome_unknown" } else { "gateway_failed" };
-    let mut problem = Problem::new(StatusCode::BAD_GATEWAY, code, format!("{}: {why}", beginning(&job.kind)));
+    let is_whole = job.failure.as_ref().is_some_and(|failure| failure.code == PROVISION_FAILED);
+    let detail = if is_whole { why.to_owned() } else { format!("{}: {why}", beginning(&job.kind)) };
+    let mut problem = Problem::new(StatusCode::BAD_GATEWAY, code, detail);
     problem.retryable = matches!(
         class,
         Some(FailureClass::Transient | FailureClass::RateLimited | FailureClass::Timeout | FailureClass::Crash)

@@ -8,16 +8,41 @@ use serde_json::json;
 use super::listing;
 use crate::{arguments::ClientOptions, client::Request, screen::Screen};
 
+/// What is shown of one.
+const SHOWN: &[&str] = &[
+    "id",
+    "name",
+    "role",
+    "status",
+    "provisioning",
+    "last_provision_error",
+    "board_id",
+    "gateway_id",
+    "openclaw_session_id",
+    "last_seen_at",
+    "created_at",
+];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Agents {
     /// List agents, newest first
     List(List),
+    /// Show an agent
+    Show(Show),
     /// Make an agent; its gateway meets it when it is first spoken to
     Add(Add),
     /// Make an agent in its gateway now, or make it again
     Provision(Provision),
     /// Remove an agent
     Remove(One),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The agent's id
+    id: String,
+    #[command(flatten)]
+    client: ClientOptions,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +117,10 @@ impl Agents {
                 ];
                 let filters = [("board_id", list.board.as_deref()), ("gateway_id", list.gateway.as_deref())];
                 listing::list("/api/v1/agents", &filters, columns, &list.client, screen).await
+            }
+            Self::Show(show) => {
+                let path = listing::path_of("agents", &show.id)?;
+                listing::show(&path, SHOWN, &show.client, screen).await
             }
             Self::Add(add) => {
                 let mut body = json!({"name": add.name, "gateway_id": add.gateway, "is_board_lead": add.lead});

@@ -8,14 +8,27 @@ use serde_json::json;
 use super::listing;
 use crate::{arguments::ClientOptions, client::Request, screen::Screen};
 
+/// What is shown of one.
+const SHOWN: &[&str] = &["id", "slug", "name", "paused", "gateway_id", "created_at"];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Boards {
     /// List boards, newest first
     List(List),
+    /// Show a board
+    Show(Show),
     /// Make a board
     Add(Add),
     /// Remove a board that has no agents, with what was left on it
     Remove(Remove),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The board's id
+    id: String,
+    #[command(flatten)]
+    client: ClientOptions,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +75,10 @@ impl Boards {
                 ];
                 let filters = [("gateway_id", list.gateway.as_deref())];
                 listing::list("/api/v1/boards", &filters, columns, &list.client, screen).await
+            }
+            Self::Show(show) => {
+                let path = listing::path_of("boards", &show.id)?;
+                listing::show(&path, SHOWN, &show.client, screen).await
             }
             Self::Add(add) => {
                 let body = json!({"name": add.name, "gateway_id": add.gateway, "slug": add.slug});

@@ -151,7 +151,9 @@ impl Doctor {
                 vec![Check::absent("gateways", "none is registered".to_owned())]
             }
             Ok(Ok(found)) => {
-                found.into_iter().map(|probed| Check::new(format!("gateway {}", probed.name), probed.found)).collect()
+                let gateways =
+                    found.into_iter().map(|probed| Check::new(format!("gateway {}", probed.name), probed.found));
+                gateways.chain(replies(config)).collect()
             }
             Ok(Err(error)) => vec![Check::new("gateways", Err(error))],
             Err(_) => vec![Check::new("gateways", Err("did not answer in time".to_owned()))],
@@ -165,6 +167,14 @@ impl Doctor {
             Err(error) => Err(exit::words(&error)),
         }
     }
+}
+
+/// Where agents are told to reply, if that may be nowhere.
+fn replies(config: &Config) -> Option<Check> {
+    let told = config.server.base_url();
+    let detail =
+        format!("server.public_url is not set: agents are told to reply to {told}; set it to where they reach the api");
+    config.server.public_url.is_none().then(|| Check::absent("agents' replies", detail))
 }
 
 fn secrets(config: &Config) -> Check {

@@ -13,14 +13,37 @@ use crate::{
     screen::Screen,
 };
 
+/// What is shown of one.
+const SHOWN: &[&str] = &[
+    "id",
+    "name",
+    "url",
+    "has_token",
+    "workspace_root",
+    "disable_device_pairing",
+    "allow_insecure_tls",
+    "main_agent_id",
+    "created_at",
+];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Gateways {
     /// List gateways, newest first
     List(List),
+    /// Show a gateway
+    Show(Show),
     /// Make a gateway known; nothing is sent to it yet
     Add(Add),
     /// Forget a gateway that no board names, with its agents
     Remove(Remove),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The gateway's id
+    id: String,
+    #[command(flatten)]
+    client: ClientOptions,
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +88,10 @@ impl Gateways {
             Self::List(list) => {
                 let columns = &[("ID", "id"), ("NAME", "name"), ("TOKEN", "has_token"), ("URL", "url")];
                 listing::list("/api/v1/gateways", &[], columns, &list.client, screen).await
+            }
+            Self::Show(show) => {
+                let path = listing::path_of("gateways", &show.id)?;
+                listing::show(&path, SHOWN, &show.client, screen).await
             }
             Self::Add(add) => {
                 if add.token.as_deref().is_some_and(|token| token != "-" && !token.starts_with('@')) {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use chrono::Utc;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use uuid::Uuid;
@@ -107,11 +108,34 @@ pub(super) async fn list(
 
 fn text(screen: &Screen, columns: Columns, rows: &[Value]) -> String {
     let header: Vec<_> = columns.iter().map(|(header, _)| *header).collect();
-    let mut table = table::new(screen, &header);
+    let (mut table, now) = (table::new(screen, &header), Utc::now());
     for row in rows {
-        table.add_row(columns.iter().map(|(_, field)| cell(&row[field])));
+        table.add_row(columns.iter().map(|(_, field)| match row[field].as_str() {
+            Some(at) if field.ends_with("_at") => table::age(at, now),
+            _ => cell(&row[field]),
+        }));
     }
     table::text(table)
+}
+
+/// Prints one thing: these fields of it that have a value, or all of it for programs.
+pub(super) async fn show(
+    path: &str,
+    fields: &[&str],
+    options: &ClientOptions,
+    mut screen: Screen,
+) -> anyhow::Result<ExitCode> {
+    let answer = Client::new(options)?.send(Request::get(path)).await?;
+    if options.json {
+        screen.line(answer.body.trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (body, mut table): (Value, _) = (answer.read()?, table::without_header(&screen));
+    for field in fields.iter().filter(|field| !body[**field].is_null()) {
+        table.add_row([format!("{}:", field.replace('_', " ")), cell(&body[*field])]);
+    }
+    screen.answer(&table::text(table))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// In one line.

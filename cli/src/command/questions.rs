@@ -12,12 +12,38 @@ use crate::{
     screen::Screen,
 };
 
+/// What is shown of one.
+const SHOWN: &[&str] = &[
+    "id",
+    "state",
+    "board_id",
+    "agent_id",
+    "job_id",
+    "correlation_id",
+    "content",
+    "answer_schema",
+    "answer",
+    "answered_by",
+    "expires_at",
+    "created_at",
+];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Questions {
     /// List questions to people, newest first
     List(List),
+    /// Show a question
+    Show(Show),
     /// Answer a question; the first valid answer counts
     Answer(Answer),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The question's id
+    id: String,
+    #[command(flatten)]
+    client: ClientOptions,
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +85,10 @@ impl Questions {
                 ];
                 let filters = [("board_id", list.board.as_deref()), ("state", list.state.as_deref())];
                 listing::list("/api/v1/questions", &filters, columns, &list.client, screen).await
+            }
+            Self::Show(show) => {
+                let path = listing::path_of("questions", &show.id)?;
+                listing::show(&path, SHOWN, &show.client, screen).await
             }
             Self::Answer(answer) => {
                 let text = client::read_text(&answer.answer)?;

@@ -66,6 +66,10 @@ impl Renderer {
                 Ok(())
             }
             "approval_resolved" => self.approval_resolved(event),
+            "question_opened" => {
+                let id = text(event, "question_id");
+                self.screen.note(&format!("asks a person; answer it with `errand questions answer {id} ANSWER`"))
+            }
             "progress" => self.progress(event),
             "completed" => self.completed(event),
             "error" => self.ended("failed", event),
@@ -91,9 +95,15 @@ impl Renderer {
         }
         let note = match (text(event, "state"), text(event, "run_at")) {
             ("blocked", _) => "waits for its session".to_owned(),
+            ("awaiting_answer", _) => "waits for the answer".to_owned(),
+            ("awaiting_children", _) => "waits for its jobs".to_owned(),
             ("scheduled", run_at) if !run_at.is_empty() => format!("scheduled for {run_at}"),
             _ => "queued".to_owned(),
         };
+        if note != "queued" {
+            // Something has come of what it waited for.
+            self.put_off = None;
+        }
         // That it waits was said by `retrying` already.
         let said = std::mem::take(&mut self.retries) && note == "queued";
         self.doing(note.clone());
@@ -153,12 +163,27 @@ impl Renderer {
     }
 
     fn completed(&mut self, event: &Value) -> io::Result<()> {
-        // An engine that doesn't stream says everything at the end.
+        // An engine that doesn't stream says everything at the end; so does a person.
         if !self.answered {
-            self.screen.answer(text(event, "summary"))?;
+            match event.get("answer") {
+                Some(answer @ (Value::Object(_) | Value::Array(_) | Value::Number(_) | Value::Bool(_))) => {
+                    self.screen.answer(&answer.to_string())?;
+                }
+                Some(Value::String(answer)) => self.screen.answer(answer)?,
+                _ => self.screen.answer(text(event, "summary"))?,
+            }
         }
-        let mut parts = vec!["completed".to_owned()];
+        for board in event.get("results").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(error) = board["error"].as_str() {
+                self.screen.note(&format!("board {}: {error}", text(board, "board_id")))?;
+            }
+        }
+        let state = text(event, "state");
+        let mut parts = vec![if state.is_empty() { "completed" } else { state }.to_owned()];
         let number = |field: &str| event.get(field).and_then(Value::as_u64);
+        if let (Some(sent), Some(failed)) = (number("sent"), number("failed")) {
+            parts.push(format!("{sent} sent, {failed} failed"));
+        }
         match (number("inputTokens"), number("outputTokens")) {
             (Some(input), Some(output)) => parts.push(format!("{input} tokens in, {output} out")),
             _ => parts.extend(number("tokensUsed").map(|tokens| format!("{tokens} tokens"))),
@@ -242,6 +267,29 @@ mod tests {
     fn an_answer_that_was_not_streamed_is_shown_at_the_end() {
         let (answer, _) = rendered(&[json!({"type": "completed", "summary": "all at once"})]);
         assert_eq!(answer, "all at once");
+    }
+
+    #[test]
+    fn a_persons_answer_is_the_answer_and_a_broadcast_says_whom_it_did_not_reach() {
+        let (answer, notes) = rendered(&[
+            json!({"type": "question_opened", "question_id": "q-1"}),
+            json!({"type": "queued", "state": "scheduled", "reason": "provisioning"}),
+            json!({"type": "queued", "state": "queued"}),
+            json!({"type": "started"}),
+            json!({"type": "queued", "state": "awaiting_answer"}),
+            json!({"type": "completed", "ok": true, "answer": "the blue one"}),
+        ]);
+        let asks = "asks a person; answer it with `errand questions answer q-1 ANSWER`";
+        assert_eq!(
+            (answer.as_str(), notes),
+            ("the blue one", format!("{asks}\nwaits: provisioning\nwaits for the answer\ncompleted\n"))
+        );
+        let (answer, _) = rendered(&[json!({"type": "completed", "answer": {"n": 7}})]);
+        assert_eq!(answer, "{\"n\":7}");
+        let results = json!([{"board_id": "b-1", "ok": true, "error": null}, {"board_id": "b-2", "ok": false, "error": "not today"}]);
+        let (answer, notes) =
+            rendered(&[json!({"type": "completed", "state": "partial", "sent": 1, "failed": 1, "results": results})]);
+        assert_eq!((answer.as_str(), notes.as_str()), ("", "board b-2: not today\npartial · 1 sent, 1 failed\n"));
     }
 
     #[test]

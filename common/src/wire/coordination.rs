@@ -30,6 +30,10 @@ pub const NOTICE: &str = "notice";
 /// Every kind of this file, for those that know kinds.
 pub const KINDS: &[&str] = &[NUDGE, SOUL_READ, SOUL_WRITE, ASK_USER, LEAD_MESSAGE, BROADCAST, PROVISION, NOTICE];
 
+/// The code of a message that failed because its agent could not be provisioned. The failure's words are the whole sentence for
+/// the caller: they say already what went wrong where.
+pub const PROVISION_FAILED: &str = "GATEWAY_PROVISION_FAILED";
+
 /// Whom a message goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "to")]

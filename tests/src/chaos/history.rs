@@ -15,6 +15,10 @@ pub struct History {
     pub submissions: BTreeMap<u64, Submission>,
     /// What the destination was asked to do, in order.
     pub calls: Vec<Call>,
+    /// What agents of the gateway were nudged with, in each agent's order.
+    pub nudged: Vec<Call>,
+    /// What became of the answers to questions, by submission.
+    pub answers: BTreeMap<u64, Answers>,
     /// What the programs of command tasks said about themselves.
     pub stamps: Vec<Stamp>,
     /// What watchers of streams received.
@@ -36,6 +40,23 @@ pub enum Work {
     Echo(String),
     /// A task whose engine is a program that prints so many lines.
     Program(u32),
+    /// A message to an agent of a gateway, which names the submission.
+    Nudge,
+    /// A question for a person, which two answer at once.
+    Question,
+}
+
+/// What became of the answers to one question.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Answers {
+    /// The question's id, once it is known.
+    pub question: String,
+    /// How many were told that theirs counts.
+    pub accepted: usize,
+    /// How many were told that another's does.
+    pub told: usize,
+    /// How often the asker heard an answer.
+    pub resumed: usize,
 }
 
 /// Something that a client asked for.

@@ -17,7 +17,8 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    history::{Submission, Work},
+    gateway::Places,
+    history::{Answers, Submission, Work},
     truth::SUBMISSION,
 };
 use crate::Client;
@@ -64,6 +65,7 @@ pub struct Acknowledged {
 #[derive(Default, Debug)]
 pub struct Ledger {
     submissions: Mutex<BTreeMap<u64, Submission>>,
+    answers: Mutex<BTreeMap<u64, Answers>>,
     refusals: Mutex<Vec<String>>,
 }
 
@@ -76,6 +78,16 @@ impl Ledger {
     #[must_use]
     pub fn take(&self) -> BTreeMap<u64, Submission> {
         std::mem::take(&mut self.lock())
+    }
+
+    /// What became of the answers to questions so far.
+    #[must_use]
+    pub fn answers(&self) -> BTreeMap<u64, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn answered(&self, number: u64, change: impl FnOnce(&mut Answers)) {
+        change(self.answers.lock().unwrap_or_else(PoisonError::into_inner).entry(number).or_default());
     }
 
     /// Answers that no retry could change, in words.
@@ -91,6 +103,8 @@ pub struct Load {
     pub clients: Vec<Client>,
     /// Where `http` jobs go.
     pub destination: String,
+    /// Whom messages go to.
+    pub places: Places,
     /// What to do.
     pub plan: Plan,
     /// Where it is written down.
@@ -115,11 +129,12 @@ impl Load {
     pub fn new(
         clients: Vec<Client>,
         destination: String,
+        places: Places,
         plan: Plan,
         ledger: Arc<Ledger>,
         acknowledged: mpsc::Sender<Acknowledged>,
     ) -> Self {
-        Self { clients, destination, plan, ledger, acknowledged, sessions: Mutex::new(vec![None; SESSIONS]) }
+        Self { clients, destination, places, plan, ledger, acknowledged, sessions: Mutex::new(vec![None; SESSIONS]) }
     }
 
     /// Submits everything, and returns when each has its answer or was given up.
@@ -149,7 +164,9 @@ impl Load {
         let cancel = dice.random_ratio(3, 100);
         let (work, request) = self.draw(number, &mut dice);
         let interruptible = request.slot.is_some_and(|slot| slot.is_multiple_of(INTERRUPTIBLE_EVERY));
-        let submission = Submission { work, job: None, may_be_cancelled: cancel || interruptible };
+        let is_question = work == Work::Question;
+        let may_be_cancelled = (cancel || interruptible) && !is_question;
+        let submission = Submission { work, job: None, may_be_cancelled };
         self.ledger.lock().insert(number, submission);
         let Some((job, session)) = self.until_answered(&request, &mut dice, deadline).await else { return };
         if let Some(submission) = self.ledger.lock().get_mut(&number) {
@@ -159,7 +176,9 @@ impl Load {
             self.sessions.lock().unwrap_or_else(PoisonError::into_inner)[slot] = session;
         }
         let _ = self.acknowledged.try_send(Acknowledged { number, job, session });
-        if cancel {
+        if is_question {
+            self.answer(number, job, deadline).await;
+        } else if cancel {
             sleep(Duration::from_millis(dice.random_range(0..600))).await;
             self.cancel(job, &mut dice).await;
         }
@@ -173,6 +192,14 @@ impl Load {
             (chrono::Utc::now() + delay).to_rfc3339()
         });
         let share = dice.random_range(0..100);
+        if share < 8 {
+            let (work, mut body) = match share {
+                0..6 => (Work::Nudge, self.places.nudge(number)),
+                _ => (Work::Question, self.places.question(number)),
+            };
+            body["metadata"] = metadata;
+            return (work, Request { path: "/jobs", body, key, slot: None });
+        }
         if share < 60 {
             let mut body = json!({
                 "kind": "http",
@@ -241,6 +268,40 @@ impl Load {
             sleep(Duration::from_millis(dice.random_range(50..500))).await;
         }
         None
+    }
+
+    /// Two answer the question that a job asks, at once.
+    async fn answer(&self, number: u64, job: Uuid, deadline: Instant) {
+        let mut question = None;
+        while question.is_none() && Instant::now() < deadline {
+            let client = &self.clients[usize::try_from(number).unwrap_or_default() % self.clients.len()];
+            let shown = Client::try_send(client.request(Method::GET, &format!("/jobs/{job}")).timeout(ANSWER)).await;
+            question = shown.ok().and_then(|answer| Some(answer.body["payload"]["question_id"].as_str()?.to_owned()));
+            sleep(Duration::from_millis(100)).await;
+        }
+        let Some(question) = question else { return };
+        self.ledger.answered(number, |answers| answers.question.clone_from(&question));
+        let answer = |racer: usize| self.answer_once(number, &question, racer, deadline);
+        tokio::join!(answer(0), answer(1));
+    }
+
+    async fn answer_once(&self, number: u64, question: &str, racer: usize, deadline: Instant) {
+        let (path, mut turn) = (format!("/questions/{question}/answer"), racer);
+        while Instant::now() < deadline {
+            turn += 1;
+            let request = self.clients[turn % self.clients.len()]
+                .request(Method::POST, &path)
+                .header("idempotency-key", format!("chaos-{number}-answer-{racer}"))
+                .json(&json!({"answer": format!("answer {racer}")}))
+                .timeout(ANSWER);
+            match Client::try_send(request).await.map(|answer| (answer.status, answer.body)) {
+                Ok((200, _)) => return self.ledger.answered(number, |answers| answers.accepted += 1),
+                Ok((409, body)) if body["code"] == "already_answered" => {
+                    return self.ledger.answered(number, |answers| answers.told += 1);
+                }
+                _ => sleep(Duration::from_millis(200)).await,
+            }
+        }
     }
 
     async fn cancel(&self, job: Uuid, dice: &mut StdRng) {

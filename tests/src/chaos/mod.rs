@@ -6,11 +6,13 @@
 //! | `run` | boots everything, runs it, waits until all is quiet |
 //! | `schedule`, `inject` | which faults when, from a seed; doing them |
 //! | `load`, `stamp`, `watch` | who submits, what command tasks run, who watches streams |
+//! | `gateway` | a gateway that misbehaves, whom messages go to there, and what they were told |
 //! | `truth`, `history` | what the database says; all that the checker looks at |
 //! | `check` | the laws, and what broke them |
 //! | `measure`, `report` | refusals and recovery; the table |
 
 pub mod check;
+pub mod gateway;
 pub mod history;
 pub mod inject;
 pub mod load;

@@ -44,6 +44,8 @@ pub struct Report {
 pub struct Counted {
     jobs: BTreeMap<(String, String), usize>,
     calls: usize,
+    nudged: usize,
+    resumed: usize,
     runs: usize,
     crashes: usize,
     handed_back: usize,
@@ -59,6 +61,8 @@ impl Counted {
     pub fn of(history: &History) -> Self {
         let mut counted = Self {
             calls: history.calls.len(),
+            nudged: history.nudged.len(),
+            resumed: history.answers.values().map(|answers| answers.resumed).sum(),
             watchers: history.watched.len(),
             delivered: history.watched.iter().map(|watched| watched.events.len()).sum(),
             programs: history.stamps.iter().map(|stamp| &stamp.run).collect::<std::collections::BTreeSet<_>>().len(),
@@ -70,6 +74,8 @@ impl Counted {
                 Some(Work::Http) => "http",
                 Some(Work::Echo(_)) => "task (echo)",
                 Some(Work::Program(_)) => "task (program)",
+                Some(Work::Nudge) => "nudge",
+                Some(Work::Question) => "question",
                 None => "unknown",
             };
             let outcome = match &job.failure {
@@ -115,6 +121,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "| runs, of which programs | {}, {} |", counted.runs, counted.programs)?;
         writeln!(f, "| calls that the destination got | {} |", counted.calls)?;
+        writeln!(f, "| nudges, and answers, that agents heard | {}, {} |", counted.nudged, counted.resumed)?;
         writeln!(f, "| events written | {} |", counted.events)?;
         writeln!(f, "| events delivered to {} watchers | {} |", counted.watchers, counted.delivered)?;
 

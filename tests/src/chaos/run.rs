@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     check::check,
+    gateway::{self, Places},
     history::{Call, History},
     inject::{Victims, inject},
     load::{Ledger, Load, Plan},
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     destination::{Destination, Reply},
+    fake_gateway::FakeGateway,
     fleet::{self, Fleet, Member},
     proxy::Proxy,
 };
@@ -52,7 +54,7 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
     })
     .await?;
     let victims = Arc::new(Victims { fleet, destination: Proxy::start(destination.address()).await? });
-    let fleet = &victims.fleet;
+    let (fleet, seed) = (&victims.fleet, options.seed);
     let members: Vec<_> = fleet.members().cloned().collect();
 
     // Dropped with this function, and with it whoever is still at work.
@@ -63,6 +65,10 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
     attendants.spawn(async move { fleet::supervise(&supervised).await });
 
     let clients = fleet.clients();
+    let agents = Arc::new(FakeGateway::start().await);
+    let places = Places::introduce(&clients[0], &agents.url()).await?;
+    let misbehaving = agents.clone();
+    let misbehaving = attendants.spawn(async move { gateway::misbehave(&misbehaving, seed).await });
     let (announce, announced) = mpsc::channel(ANNOUNCED);
     let (tell_tails, tails) = watch::channel(None);
     let watchers = tokio::spawn(super::watch::watch(clients.clone(), announced, tails));
@@ -79,7 +85,7 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
     };
     let url = format!("http://{}", victims.destination.address());
     let started = Instant::now();
-    let load = tokio::spawn(Load::new(clients, url, plan, ledger.clone(), announce).run());
+    let load = tokio::spawn(Load::new(clients, url, places, plan, ledger.clone(), announce).run());
     let faults = schedule(&schedule::Plan {
         seed: options.seed,
         window,
@@ -89,16 +95,18 @@ pub async fn run(options: &Options, own: &Path) -> Result<Report> {
         apis: options.apis.into(),
     });
     let injected = inject(victims.clone(), faults, options.verbose).await;
+    misbehaving.abort();
     load.await?;
     let mut connection = fleet.database().await?;
     until_quiet(&mut connection).await?;
     let took = started.elapsed();
 
-    let mut history = History { submissions: ledger.take(), ..History::default() };
+    let mut history = History { submissions: ledger.take(), answers: ledger.answers(), ..History::default() };
     truth::read(&mut connection, &mut history).await?;
     tell_tails.send_replace(Some(tails_of(&history)));
     history.watched = watchers.await?;
     history.calls = calls(&destination);
+    gateway::read(&agents, &mut history);
     history.stamps = stamp::read(&fleet.stamps())?;
     counts.read(&members, &reqwest::Client::new()).await;
     attendants.shutdown().await;

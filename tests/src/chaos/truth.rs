@@ -57,9 +57,13 @@ pub async fn read(connection: &mut PgConnection, history: &mut History) -> Resul
 }
 
 async fn jobs(connection: &mut PgConnection) -> Result<BTreeMap<Uuid, Job>> {
-    let rows = sqlx::query("SELECT id, state, tail_seq, session_id, failure, metadata FROM jobs")
-        .fetch_all(connection)
-        .await?;
+    // Errand's own, which follow from others: provisionings, and the nudges that tell of answers.
+    let rows = sqlx::query(
+        "SELECT id, state, tail_seq, session_id, failure, metadata FROM jobs \
+         WHERE kind <> 'provision' AND (kind <> 'nudge' OR metadata IS NOT NULL)",
+    )
+    .fetch_all(connection)
+    .await?;
     let mut jobs = BTreeMap::new();
     for row in rows {
         let json = |column| -> Result<Value> {

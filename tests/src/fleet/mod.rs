@@ -178,6 +178,7 @@ fn settings(plan: &Plan, stamps: &Path) -> String {
         "[worker]\nlease_seconds = {lease_seconds}\nconcurrency = {concurrency}\ndrain_seconds = {lease_seconds}\n\n\
          [auth]\nbootstrap_key = \"{KEY}\"\n\n\
          [outbound]\nallow = [\"127.0.0.0/8\"]\n\n\
+         [gateways]\nrequest_timeout_seconds = 2\nreconnect_max_ms = 500\n\n\
          [engines]\ndefault = \"echo\"\n\n\
          [engines.echo]\ntype = \"echo\"\nword_delay_ms = {word_delay_ms}\n\n\
          [engines.program]\ntype = \"command\"\ncommand = [{:?}, \"stamp\", {:?}]\n",

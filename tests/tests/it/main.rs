@@ -1,6 +1,5 @@
 //! Behaviour, seen from outside, and the promises of the ports. One binary, so that all tests share one PostgreSQL.
 
-mod agent_table;
 mod approval;
 mod architecture;
 mod attachments;
@@ -13,6 +12,7 @@ mod claude_engine;
 mod claude_fleet;
 mod cli;
 mod cli_agent;
+mod cli_coordination;
 mod command_engine;
 mod conformance;
 mod coordination;
@@ -34,6 +34,7 @@ mod keys;
 mod model_tools;
 mod openai_engine;
 mod openapi;
+mod parity_pages;
 mod poison;
 mod prompt;
 mod queues;

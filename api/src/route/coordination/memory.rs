@@ -181,7 +181,7 @@ async fn post(
     app.backend.dispatch(consequences).await;
     match posted {
         Posted::Unknown => Err(Problem::not_found("Board")),
-        Posted::Replayed(stored) => again(app, caller, key, stored).await,
+        Posted::Replayed(stored) => again(app, caller, key, stored, named).await,
         Posted::Done { memory, answered, late, unfit } => {
             let reply = answered.map(|question| Reply::of(&question, true));
             let reply = reply.or_else(|| late.map(|question| Reply::of(&question, false)));
@@ -192,7 +192,13 @@ async fn post(
 }
 
 /// What was kept under the key.
-async fn again(app: &App, caller: &Caller, key: Option<Bound>, stored: StoredAnswer) -> Result<Response, Problem> {
+async fn again(
+    app: &App,
+    caller: &Caller,
+    key: Option<Bound>,
+    stored: StoredAnswer,
+    named: Option<QuestionId>,
+) -> Result<Response, Problem> {
     let stored = match key {
         Some(key) => key.same_request(stored)?,
         None => stored,
@@ -203,11 +209,13 @@ async fn again(app: &App, caller: &Caller, key: Option<Bound>, stored: StoredAns
         None => None,
     };
     let memory = memory.ok_or_else(|| Problem::not_found("memory"))?;
-    let question = match memory.question_id {
+    let late: Option<QuestionId> = stored.answer["late"].as_str().and_then(|id| id.parse().ok());
+    let question = match memory.question_id.or(late) {
         Some(id) => app.backend.store.question(&caller.tenant, id).await?,
         None => None,
     };
-    let reply = question.map(|question| Reply::of(&question, true));
+    let reply = question.map(|question| Reply::of(&question, late.is_none()));
+    let reply = reply.or_else(|| stored.answer["unfit"].as_str().map(|why| Reply::unfit(named, why.to_owned())));
     Ok(idempotency::replayed(Json(MemoryPosted { memory: memory.into(), reply }).into_response()))
 }
 

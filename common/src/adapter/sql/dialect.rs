@@ -18,13 +18,6 @@ use uuid::Uuid;
 
 use crate::{domain::Timestamp, port::StoreError};
 
-/// Whether a statement was refused because another row has what must be had once.
-pub(super) fn is_taken(error: &StoreError) -> bool {
-    let StoreError::Refused(source) = error else { return false };
-    let database = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-    database.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
-}
-
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Flavor {
@@ -135,6 +128,7 @@ impl From<i64> for Param {
         Self::Int(Some(value))
     }
 }
+
 impl From<u64> for Param {
     fn from(value: u64) -> Self {
         Self::Int(Some(value.try_into().unwrap_or(i64::MAX)))

@@ -569,6 +569,8 @@ statements! {
     /// $1 to $3 the key, $4 and $5 what became of its jobs.
     SAVE_DEDUPLICATED = "UPDATE idempotency_keys SET job_ids = $4, deduplicated = $5 \
         WHERE tenant = $1 AND owner = $2 AND key = $3";
+    /// $1 to $3 the key, $4 the answer.
+    KEEP_ANSWER = "UPDATE idempotency_keys SET answer = $4 WHERE tenant = $1 AND owner = $2 AND key = $3";
     RECALL = "SELECT fingerprint, status, answer, deduplicated FROM idempotency_keys WHERE tenant = $1 AND owner = $2 AND key = $3";
     FORGET = "DELETE FROM idempotency_keys WHERE tenant = $1 AND owner = $2 AND key = $3";
     /// $1 now, $2 limit.

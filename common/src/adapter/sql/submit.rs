@@ -26,7 +26,7 @@ use crate::{
             Refused, StoredAnswer, Submission, Submissions, Submitted,
         },
     },
-    wire::coordination::{BROADCAST, SOUL_WRITE},
+    wire::coordination::{ASK_USER, BROADCAST, SOUL_WRITE},
 };
 
 #[derive(Serialize)]
@@ -221,10 +221,10 @@ impl<D: Dialect> SqlStore<D> {
             .flatten()
             .filter(|(job, made)| made.as_ref().is_ok_and(|created| created.id == job.id))
             .flat_map(|(job, _)| std::iter::once(job).chain(&job.children))
-            // A soul is written by each run anew: what was there before says nothing of what is there now.
-            .filter(|job| job.kind != SOUL_WRITE)
+            // A question that is repeated is another question: whoever was asked the first is asked again. A soul is written by
+            // each run anew: what was there before says nothing of what is there now.
+            .filter(|job| ![ASK_USER, SOUL_WRITE].contains(&job.kind.as_str()))
             .filter_map(|job| Some((job.id, job.retry_of?)))
-            .filter(|(_, original)| !originals.asks_anew(*original))
             .collect();
         effect::inherit(&mut unit, &repeated).await?;
         Ok((results, unit.commit().await?))

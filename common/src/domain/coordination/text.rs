@@ -154,7 +154,7 @@ pub fn trace_id(prefix: &str, correlation_id: Option<&str>, job: JobId) -> Strin
     }
 }
 
-/// A JSON array with a space after each comma, and everything that is not ASCII escaped.
+/// A JSON array with a space after each comma, and everything escaped that is not printable ASCII.
 fn spaced(tags: &[String]) -> String {
     let tags: Vec<String> = tags.iter().map(|tag| ascii(tag)).collect();
     format!("[{}]", tags.join(", "))
@@ -164,8 +164,7 @@ fn ascii(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     let mut escaped = String::with_capacity(quoted.len());
     for c in quoted.chars() {
-        // JSON leaves U+007F as it is, and so does this.
-        if c.is_ascii() {
+        if c.is_ascii() && c != '\u{7f}' {
             escaped.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
@@ -250,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_question_for_a_person() {
-        let (board, tags) = (board(), tags(&["é", "\"q\""]));
+        let (board, tags) = (board(), tags(&["é\u{7f}", "\"q\""]));
         let frame = Frame {
             base_url: LOCAL_URL,
             board: &board,
@@ -265,7 +264,7 @@ mod tests {
             If you cannot reach them there, post the question in Mission Control board chat as a fallback.\n\n\
             When you receive the answer, reply in Mission Control by writing a NON-chat memory item on this board:\n\
             POST http://localhost:8000/api/v1/agent/boards/0193a5f0-0000-7000-8000-000000000001/memory\n\
-            Body: {\"content\":\"<answer>\",\"tags\":[\"\\u00e9\", \"\\\"q\\\"\"],\"source\":\"user_via_gateway_main\"}\n\
+            Body: {\"content\":\"<answer>\",\"tags\":[\"\\u00e9\\u007f\", \"\\\"q\\\"\"],\"source\":\"user_via_gateway_main\"}\n\
             Do NOT reply in OpenClaw chat.";
         assert_eq!(frame.to_user(Some(" slack "), "which one?"), expected);
         assert!(frame.to_user(Some(" "), "x").contains("From lead: Lead\n\nx\n"));

@@ -232,7 +232,8 @@ pub struct IdempotencyRecord {
     pub fingerprint: String,
     /// The status to answer with again.
     pub status: u16,
-    /// What is needed to give the answer again: JSON, written by the api and read by it alone.
+    /// What is needed to give the answer again: JSON, written by the api and read by it alone. To that of a board's item the store
+    /// adds `late`, the question that had ended before, and `unfit`, why it is no answer.
     pub answer: Value,
     /// Kept at least until then.
     pub expires_at: Timestamp,

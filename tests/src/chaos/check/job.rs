@@ -52,7 +52,7 @@ fn check_outcome(id: Uuid, submission: &Submission, job: &Job, breaches: &mut Br
     }
     let text = job.visible_text();
     let told = match &submission.work {
-        Work::Http => true,
+        Work::Http | Work::Nudge | Work::Question => true,
         Work::Echo(prompt) => text == *prompt,
         Work::Program(lines) => is_one_run(&text, *lines),
     };

@@ -1,6 +1,7 @@
 //! The checker: a history in, what was broken out. It knows nothing of how the run was made.
 
 mod effect;
+mod gateway;
 mod job;
 mod overlap;
 #[cfg(test)]
@@ -25,6 +26,8 @@ pub enum Law {
     EffectsDoubled,
     /// What a completed job was to do outside has been done.
     EffectsMissing,
+    /// One answer to a question counts, the others are told so, and whoever asked hears it once.
+    AnswersWrong,
     /// Streams are numbered from 1 to their tail, each number once.
     EventsMissing,
     /// Events come in an order that the life of a job allows, and it ends once.
@@ -49,6 +52,7 @@ impl Law {
         Self::OutcomesWrong,
         Self::EffectsDoubled,
         Self::EffectsMissing,
+        Self::AnswersWrong,
         Self::EventsMissing,
         Self::EventsOutOfOrder,
         Self::StaleWrites,
@@ -67,6 +71,7 @@ impl Law {
             Self::OutcomesWrong => "outcomes without a cause",
             Self::EffectsDoubled => "effects under two keys",
             Self::EffectsMissing => "effects missing",
+            Self::AnswersWrong => "answers lost or doubled",
             Self::EventsMissing => "events missing or doubled",
             Self::EventsOutOfOrder => "events out of order",
             Self::StaleWrites => "stale writes let through",
@@ -109,6 +114,7 @@ pub fn check(history: &History) -> Vec<Breach> {
     let mut breaches = Breaches::default();
     job::check(history, &mut breaches);
     effect::check(history, &mut breaches);
+    gateway::check(history, &mut breaches);
     stream::check(history, &mut breaches);
     overlap::check(history, &mut breaches);
     watch::check(history, &mut breaches);

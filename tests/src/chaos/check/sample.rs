@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Law, check};
-use crate::chaos::history::{Call, Event, History, Job, Said, Seen, Stamp, Submission, Watched, Work};
+use crate::chaos::history::{Answers, Call, Event, History, Job, Said, Seen, Stamp, Submission, Watched, Work};
 
 /// Ids that read well.
 pub(super) fn id(number: u128) -> Uuid {
@@ -19,6 +19,11 @@ pub(super) const ECHO: u64 = 2;
 pub(super) const PROGRAM: u64 = 3;
 /// An `http` job that was cancelled before it ran.
 pub(super) const CANCELLED: u64 = 4;
+
+/// A nudge.
+pub(super) const NUDGE: u64 = 5;
+/// A question that was answered while it was being delivered.
+pub(super) const QUESTION: u64 = 6;
 
 pub(super) fn job_id(submission: u64) -> Uuid {
     id(submission.into())
@@ -89,6 +94,16 @@ pub(super) fn sample() -> History {
     ]);
     let cancelled = log(&[(1, 0, "queued", queued()), (1, 0, "cancelled", none())]);
 
+    let nudge = log(&[(1, 0, "queued", queued()), (1, 1, "started", none()), (1, 1, "completed", none())]);
+    let question = log(&[
+        (1, 0, "queued", queued()),
+        (1, 0, "question_opened", none()),
+        (1, 1, "started", none()),
+        (1, 1, "queued", json!({"state": "awaiting_answer"})),
+        (1, 1, "question_answered", none()),
+        (1, 1, "completed", none()),
+    ]);
+
     let seen = |submission: u64, events: &[Event]| {
         let seen = events.iter().map(|event| Seen {
             epoch: "e".to_owned(),
@@ -114,6 +129,8 @@ pub(super) fn sample() -> History {
         job(ECHO, "completed", echo),
         job(PROGRAM, "completed", program),
         job(CANCELLED, "cancelled", cancelled),
+        job(NUDGE, "completed", nudge),
+        job(QUESTION, "completed", question),
     ];
     jobs[1].1.session = Some(session());
     History {
@@ -122,9 +139,13 @@ pub(super) fn sample() -> History {
             submission(ECHO, Work::Echo("say this".to_owned())),
             submission(PROGRAM, Work::Program(2)),
             submission(CANCELLED, Work::Http),
+            submission(NUDGE, Work::Nudge),
+            submission(QUESTION, Work::Question),
         ]
         .into(),
         calls: vec![call(), call()],
+        nudged: vec![Call { submission: NUDGE, key: job_id(NUDGE).to_string() }],
+        answers: [(QUESTION, Answers { question: "q".to_owned(), accepted: 1, told: 1, resumed: 1 })].into(),
         stamps: vec![stamp("a", 10), stamp("a", 20), stamp("b", 30), stamp("b", 40)],
         watched,
         sessions: [(session(), jobs[1].1.tail_seq)].into(),

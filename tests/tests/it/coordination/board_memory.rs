@@ -63,11 +63,18 @@ both_modes! {
         let strict = ask(json!({"content": "n?", "answer_schema": {"type": "integer"}})).await;
         let unfit = reply(json!({"content": "many", "tags": [strict]})).await;
         assert_eq!((&unfit["question_id"], &unfit["reply"]["accepted"]), (&Value::Null, &json!(false)), "{unfit:#}");
+        for body in [json!({"content": "no", "question_id": first}), json!({"content": "many", "question_id": strict})] {
+            let key = text(&body["content"]);
+            let told = ok(post_once(&world.main.client, &world.memory(), key, &body).await);
+            let again = post_once(&world.main.client, &world.memory(), key, &body).await;
+            assert_eq!(again.header("idempotency-replayed"), "true");
+            assert_eq!((&again.body, &told["reply"]["accepted"]), (&told, &json!(false)), "repeated, it says the same");
+        }
         let fit = reply(json!({"content": "7", "tags": [strict]})).await;
         assert_eq!(fit["question_id"], strict);
         let shown = ok(admin.get(&format!("/questions/{}", text(&strict))).await);
         assert_eq!((&shown["answer"], &shown["memory_id"]), (&json!(7), &fit["id"]));
-        assert_eq!(world.lead.client.get(&world.memory()).await.body["total"], 6, "all of them are kept");
+        assert_eq!(world.lead.client.get(&world.memory()).await.body["total"], 8, "all of them are kept");
         finish(errand).await;
     }
 

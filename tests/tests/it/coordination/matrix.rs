@@ -56,6 +56,15 @@ both_modes! {
         assert_eq!(of(&world.lead, board, &elsewhere.worker.id).await[..3], [404; 3], "another board's agent");
         assert_eq!(of(&world.lead, board, &world.main.id).await[..3], [404; 3], "the gateway's own agent is on no board");
         assert_eq!(of(&world.lead, board, "not-an-id").await[..3], [404; 3], "malformed");
+        for (by, path, sentence) in [
+            (&world.worker, world.ask_user(), "Only board leads can perform this action"),
+            (&without, "/agent/gateway/leads/broadcast".to_owned(), "Only the dedicated gateway agent may call this endpoint."),
+            (&world.lead, format!("/agent/gateway/boards/{board}/lead/message"), "Only the dedicated gateway agent may call this endpoint."),
+            (&world.main, format!("/agent/gateway/boards/{unknown}/lead/message"), "Board not found"),
+            (&world.lead, world.nudge(unknown), "Agent not found"),
+        ] {
+            assert_eq!(by.client.post(&path, &json!({"content": "x", "message": "x"})).await.body["detail"], sentence, "{path}");
+        }
         assert_eq!(of(&world.lead, "not-an-id", worker).await[..5], [422; 5], "malformed");
         let upper = world.worker.id.to_uppercase();
         assert_eq!(of(&world.worker, board, &upper).await[1], LATE, "an id is an id, however it is written");
@@ -84,6 +93,21 @@ both_modes! {
         finish(errand).await;
     }
 
+    async fn who_guesses_tokens_is_slowed_down_and_agents_are_not(setup: Setup) {
+        let errand = setup.section("auth", "failures_per_minute = 12").start().await;
+        let admin = errand.client();
+        assert_eq!(admin.post("/queues/default/pause", &json!({})).await.status, 200);
+        let world = World::make(admin).await;
+        let (board, worker) = (world.board.as_str(), world.worker.id.as_str());
+        for token in ["", "errand_agent_nonsense"] {
+            assert_eq!(statuses(&admin.with_key(token), board, worker).await, [401; 6], "{token:?}");
+        }
+        assert_eq!(statuses(&admin.with_key("errand_agent_nonsense"), board, worker).await, [429; 6]);
+        // From the same address.
+        assert_eq!(statuses(&world.lead.client, board, worker).await, [202, LATE, 202, 202, 403, 403]);
+        finish(errand).await;
+    }
+
     async fn a_board_without_a_gateway_and_a_blank_text_are_refused_with_their_sentence(setup: Setup) {
         let errand = start(setup).await;
         let admin = errand.client();
@@ -107,6 +131,10 @@ both_modes! {
         for body in [json!({"content": ""}), json!({"content": "x", "kind": "gossip"})] {
             assert_eq!(world.main.client.post(&message, &body).await.status, 422, "{body}");
         }
+        for body in [json!({"content": " "}), json!({"content": "x", "board_ids": ["not-an-id"]})] {
+            let answer = world.main.client.post("/agent/gateway/leads/broadcast", &body).await;
+            assert_eq!(answer.status, 422, "{body}: {answer:?}");
+        }
         let refused = world.lead.client.request(Method::POST, &world.ask_user()).header("prefer", "wait=99");
         let refused = admin.send(refused.json(&json!({"content": "x"}))).await;
         assert_eq!((refused.status, refused.pointers()), (400, vec!["header:Prefer"]), "{refused:?}");
@@ -115,6 +143,11 @@ both_modes! {
         assert_eq!(taken.body["gateway_id"], json!(null), "{taken:?}");
         for path in [world.nudge(&world.worker.id), world.ask_user()] {
             let answer = world.lead.client.post(&path, &json!({"message": "x", "content": "x"})).await;
+            assert_eq!((answer.status, sentence(&answer).as_str()), (422, "Board gateway_id is required"), "{answer:?}");
+        }
+        let soul = world.soul(&world.worker.id);
+        let written = put(&world.lead.client, &soul, &json!({"content": "x"})).await;
+        for answer in [world.lead.client.get(&soul).await, written] {
             assert_eq!((answer.status, sentence(&answer).as_str()), (422, "Board gateway_id is required"), "{answer:?}");
         }
         assert_eq!(admin.get("/jobs").await.items().len(), 0, "nothing of all that was made");

@@ -1,10 +1,79 @@
-//! Another tenant's gateways, boards, agents and questions are not there: 404 on every route, and nothing is written.
+//! Another tenant's gateways, boards, agents and questions are not there: 404 on every route of the OpenAPI document, and nothing
+//! is written.
 
-use errand_tests::both_modes;
+use errand_tests::{Answer, both_modes, sse::Sse};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{ABROAD, World, accepted, finish, ok, start, text};
+
+/// Beginnings of the routes that coordination has, below `/api/v1`.
+const ROUTES: [&str; 8] = [
+    "/activity",
+    "/agent/boards/",
+    "/agent/gateway/",
+    "/agent/heartbeat",
+    "/agents",
+    "/boards",
+    "/gateways",
+    "/questions",
+];
+
+/// How a route is tried from another tenant.
+enum Attempt {
+    /// What its path names is not there: 404, whatever else is asked.
+    Path(Value),
+    /// Its list holds nothing of theirs, by whatever it is narrowed.
+    List,
+    /// Its body names something that is not there: this status.
+    Body(Value, u16),
+    /// It names nothing, or is tried on its own below.
+    Own,
+}
+
+/// A route without a case fails the test: it needs one here.
+fn attempt(method: &Method, path: &str, theirs: &World) -> Option<Attempt> {
+    let said = json!({"message": "x", "content": "x"});
+    Some(match (method.as_str(), path) {
+        ("GET", "/gateways" | "/boards" | "/agents" | "/questions" | "/activity") => Attempt::List,
+        ("POST", "/boards") => Attempt::Body(json!({"name": "x", "gateway_id": theirs.gateway}), 422),
+        ("POST", "/agents") => Attempt::Body(json!({"name": "x", "gateway_id": theirs.gateway}), 422),
+        ("POST", "/gateways" | "/agent/heartbeat" | "/agent/gateway/leads/broadcast") | ("GET", "/activity/stream") => {
+            Attempt::Own
+        }
+        ("GET" | "DELETE", path) if path.contains('{') => Attempt::Path(Value::Null),
+        ("PATCH", "/gateways/{id}" | "/boards/{id}" | "/agents/{id}") => Attempt::Path(json!({"name": "mine now"})),
+        ("POST", "/agents/{id}/token" | "/agents/{id}/provision") => Attempt::Path(json!({})),
+        ("POST", "/questions/{id}/answer") => Attempt::Path(json!({"answer": "x"})),
+        (
+            "POST",
+            "/boards/{id}/memory"
+            | "/agent/boards/{board_id}/memory"
+            | "/agent/boards/{board_id}/agents/{agent_id}/nudge"
+            | "/agent/boards/{board_id}/gateway/main/ask-user"
+            | "/agent/gateway/boards/{board_id}/lead/message",
+        )
+        | ("PUT", "/agent/boards/{board_id}/agents/{agent_id}/soul") => Attempt::Path(said),
+        _ => return None,
+    })
+}
+
+/// Coordination's routes, as the document has them.
+fn routes() -> Vec<(Method, String)> {
+    let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/openapi.json");
+    let document: Value = serde_json::from_slice(&std::fs::read(document).expect("the document")).expect("JSON");
+    let mut routes = Vec::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        let Some(path) = path.strip_prefix("/api/v1") else { continue };
+        if ROUTES.iter().any(|beginning| path.starts_with(beginning)) {
+            for method in operations.as_object().expect("operations").keys() {
+                routes.push((method.to_uppercase().parse().expect("a method"), path.to_owned()));
+            }
+        }
+    }
+    assert!(routes.len() > 35, "{routes:?}");
+    routes
+}
 
 /// All that a tenant has.
 async fn all(client: &errand_tests::Client) -> Vec<Value> {
@@ -15,9 +84,20 @@ async fn all(client: &errand_tests::Client) -> Vec<Value> {
             // Where they are is the workers' doing.
             list = list["items"].as_array().expect("jobs").iter().map(|job| job["id"].clone()).collect();
         }
+        if path == "/boards" {
+            for board in list["items"].as_array().expect("boards").clone() {
+                let memory = client.get(&format!("/boards/{}/memory", text(&board["id"]))).await;
+                all.push(ok(memory));
+            }
+        }
         all.push(list);
     }
     all
+}
+
+async fn try_path(by: &errand_tests::Client, method: &Method, path: &str, body: &Value) -> Answer {
+    let request = by.request(method.clone(), path);
+    by.send(if body.is_null() { request } else { request.json(body) }).await
 }
 
 both_modes! {
@@ -27,101 +107,102 @@ both_modes! {
         let abroad = ours.with_key(ABROAD);
         let (world, theirs) = (World::make(ours).await, World::make(&abroad).await);
         let asked = accepted(theirs.lead.client.post(&theirs.ask_user(), &json!({"content": "?"})).await);
-        let (before_theirs, before_ours) = (all(&abroad).await, all(ours).await);
-        let (board, agent, gateway) = (&theirs.board, &theirs.worker.id, &theirs.gateway);
         let question = text(&asked["question_id"]);
-        let body = json!({});
-        let named = json!({"name": "mine now"});
-        let said = json!({"message": "x", "content": "x"});
-        let answer = json!({"answer": "x"});
-        let by_key: Vec<(Method, String, &Value)> = vec![
-            (Method::GET, format!("/gateways/{gateway}"), &body),
-            (Method::PATCH, format!("/gateways/{gateway}"), &named),
-            (Method::DELETE, format!("/gateways/{gateway}"), &body),
-            (Method::GET, format!("/boards/{board}"), &body),
-            (Method::PATCH, format!("/boards/{board}"), &named),
-            (Method::DELETE, format!("/boards/{board}"), &body),
-            (Method::GET, format!("/boards/{board}/memory"), &body),
-            (Method::POST, format!("/boards/{board}/memory"), &said),
-            (Method::GET, format!("/boards/{board}/memory/stream"), &body),
-            (Method::GET, format!("/boards/{board}/events"), &body),
-            (Method::GET, format!("/agents/{agent}"), &body),
-            (Method::PATCH, format!("/agents/{agent}"), &named),
-            (Method::DELETE, format!("/agents/{agent}"), &body),
-            (Method::POST, format!("/agents/{agent}/token"), &body),
-            (Method::POST, format!("/agents/{agent}/provision"), &body),
-            (Method::GET, format!("/questions/{question}"), &body),
-            (Method::POST, format!("/questions/{question}/answer"), &answer),
-        ];
-        for (method, path, body) in by_key {
-            let request = ours.request(method.clone(), &path);
-            let request = if *body == json!({}) && method != Method::POST { request } else { request.json(body) };
-            let answer = ours.send(request).await;
-            assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
+        let (before_theirs, before_ours) = (all(&abroad).await, all(ours).await);
+        let (board, agent, gateway) = (theirs.board.as_str(), theirs.worker.id.as_str(), theirs.gateway.as_str());
+        let mut cases = 0;
+        for (method, route) in routes() {
+            let case = attempt(&method, &route, &theirs).unwrap_or_else(|| panic!("{method} {route} has no case here"));
+            let by = match route.as_str() {
+                route if route.starts_with("/agent/gateway/") => &world.main.client,
+                route if route.starts_with("/agent/") => &world.lead.client,
+                _ => ours,
+            };
+            match case {
+                Attempt::Path(body) => {
+                    let id = match route.split('/').nth(1) {
+                        Some("gateways") => gateway,
+                        Some("agents") => agent,
+                        Some("questions") => question,
+                        _ => board,
+                    };
+                    let filled = |board: &str, agent: &str| {
+                        route.replace("{board_id}", board).replace("{agent_id}", agent).replace("{id}", id)
+                    };
+                    let mut paths = vec![filled(board, agent), filled(board, &world.worker.id)];
+                    if route.contains("{agent_id}") {
+                        paths.extend([filled(&world.board, agent), filled(&world.board, &theirs.main.id)]);
+                    }
+                    for path in paths {
+                        let answer = try_path(by, &method, &path, &body).await;
+                        assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
+                        cases += 1;
+                    }
+                }
+                Attempt::List => {
+                    let narrowed = format!("{route}?board_id={board}");
+                    for path in [route.as_str(), &narrowed] {
+                        for by in [ours, &world.lead.client] {
+                            let answer = by.get(path).await;
+                            let holds_theirs = [board, agent, gateway, question].iter().any(|id| answer.text.contains(id));
+                            assert!(answer.status != 200 || !holds_theirs, "GET {path}: {answer:?}");
+                            cases += 1;
+                        }
+                    }
+                }
+                Attempt::Body(body, status) => {
+                    let answer = try_path(by, &method, &route, &body).await;
+                    assert_eq!(answer.status, status, "{method} {route} {body}: {answer:?}");
+                    cases += 1;
+                }
+                Attempt::Own => {}
+            }
+        }
+        assert!(cases > 50, "{cases}");
+
+        // By an agent, and as kinds of jobs.
+        for path in [format!("/questions/{question}"), format!("/questions?board_id={board}")] {
+            assert_eq!(world.lead.client.get(&path).await.status, 404, "{path}");
+        }
+        for rest in ["/memory", "/memory/stream"] {
+            assert_eq!(world.main.client.get(&format!("/agent/boards/{board}{rest}")).await.status, 404, "{rest}");
         }
         for (kind, payload) in [
             ("nudge", json!({"board_id": board, "agent_id": agent, "message": "x"})),
             ("nudge", json!({"board_id": world.board, "agent_id": agent, "message": "x"})),
+            ("soul_read", json!({"board_id": board, "agent_id": agent})),
             ("soul_write", json!({"board_id": board, "agent_id": agent, "content": "x"})),
             ("ask_user", json!({"board_id": board, "content": "x"})),
+            ("lead_message", json!({"board_id": board, "content": "x"})),
             ("lead_message", json!({"board_id": world.board, "content": "x", "actor_id": theirs.main.id})),
             ("broadcast", json!({"gateway_id": gateway, "content": "x"})),
         ] {
             let answer = ours.post("/jobs", &json!({"kind": kind, "payload": payload})).await;
             assert_eq!(answer.status, 404, "{kind} {payload}: {answer:?}");
         }
-        let on_theirs = |rest: &str| format!("/agent/boards/{board}{rest}");
-        let on_ours = |rest: &str| format!("/agent/boards/{}{rest}", world.board);
-        let soul = format!("/agents/{agent}/soul");
-        let by_agent: Vec<(Method, String)> = vec![
-            (Method::POST, on_theirs(&format!("/agents/{agent}/nudge"))),
-            (Method::GET, on_theirs(&soul)),
-            (Method::PUT, on_theirs(&soul)),
-            (Method::POST, on_theirs("/gateway/main/ask-user")),
-            (Method::POST, on_theirs("/memory")),
-            (Method::GET, on_theirs("/memory")),
-            (Method::GET, on_theirs("/memory/stream")),
-            (Method::POST, on_ours(&format!("/agents/{agent}/nudge"))),
-            (Method::POST, on_ours(&format!("/agents/{}/nudge", theirs.main.id))),
-            (Method::PUT, on_ours(&soul)),
-            (Method::PUT, on_ours(&format!("/agents/{}/soul", theirs.main.id))),
-            (Method::GET, on_ours(&soul)),
-        ];
-        for (method, path) in by_agent {
-            let request = world.lead.client.request(method.clone(), &path);
-            let request = if method == Method::GET { request } else { request.json(&said) };
-            let answer = ours.send(request).await;
-            assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
-        }
-        for path in [format!("/questions/{question}"), format!("/questions?board_id={board}")] {
-            assert_eq!(world.lead.client.get(&path).await.status, 404, "{path}");
-        }
-        for rest in ["/memory", "/memory/stream"] {
-            assert_eq!(world.main.client.get(&on_theirs(rest)).await.status, 404, "{rest}");
-        }
-        let lead = format!("/agent/gateway/boards/{board}/lead/message");
-        assert_eq!(world.main.client.post(&lead, &said).await.status, 404);
+        let elsewhere = json!({"name": "x", "gateway_id": world.gateway, "board_id": board});
+        assert_eq!(ours.post("/agents", &elsewhere).await.status, 422);
         let broadcast = json!({"content": "x", "board_ids": [board]});
         let sent = accepted(world.main.client.post("/agent/gateway/leads/broadcast", &broadcast).await);
         assert_eq!(ours.job(text(&sent["job_id"])).await["children"]["total"], 0, "what is foreign is left out");
-        // In a body of ours, their gateway or board is none.
-        for (path, body) in [
-            ("/boards", json!({"name": "x", "gateway_id": gateway})),
-            ("/agents", json!({"name": "x", "gateway_id": gateway})),
-            ("/agents", json!({"name": "x", "gateway_id": world.gateway, "board_id": board})),
-        ] {
-            assert_eq!(ours.post(path, &body).await.status, 422, "{path} {body}");
-        }
+
+        // Streams tell of one's own alone.
         let mut socket = errand_tests::socket::Socket::open(ours).await;
         socket.send(&json!({"type": "subscribe", "id": 1, "stream": format!("board:{board}")})).await;
         assert_eq!(socket.frame().await["code"], "not_found");
         drop(socket);
-
         assert_eq!(all(&abroad).await, before_theirs, "nothing was written there");
         let after_ours = all(ours).await;
-        assert_eq!(after_ours[0], before_ours[0]);
-        assert_eq!(after_ours[1], before_ours[1]);
-        assert_eq!(after_ours[3], before_ours[3], "nor here");
+        for (before, after) in before_ours.iter().zip(&after_ours).take(3) {
+            assert_eq!(before, after, "nor here");
+        }
+        let mut stream = Sse::open(ours, "/activity/stream", &[]).await;
+        for agent in [&theirs.lead, &world.lead] {
+            assert_eq!(agent.client.post("/agent/heartbeat", &Value::Null).await.status, 200);
+        }
+        assert_eq!(stream.next().await.expect("a line").data["agent_id"], world.lead.id, "not theirs, which came before");
+        drop(stream);
+
         ok(abroad.post(&format!("/jobs/{}/cancel", text(&asked["job_id"])), &json!({})).await);
         finish(errand).await;
     }

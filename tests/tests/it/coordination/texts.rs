@@ -6,6 +6,15 @@ use serde_json::{Value, json};
 
 use super::{PUBLIC_URL, World, accepted, finish, post_once, put, start, text};
 
+/// A text as the page of coordination shows it, with what differs filled in.
+fn on_the_page(name: &str, filled: &[(&str, &str)]) -> String {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/coordination.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let (_, block) = page.split_once(&format!("```text {name}\n")).expect("the text");
+    let (block, _) = block.split_once("\n```").expect("its end");
+    filled.iter().fold(block.to_owned(), |text, (what, with)| text.replace(&format!("{{{what}}}"), with))
+}
+
 both_modes! {
     async fn a_nudge_is_its_text_and_nothing_else(setup: Setup) {
         let errand = start(setup).await;
@@ -76,6 +85,23 @@ both_modes! {
         assert!(message.starts_with("GATEWAY MAIN HANDOFF\n") && !message.contains("Correlation ID"), "{message}");
         let usual = "\"tags\":[\"gateway_main\", \"lead_reply\"],\"source\":\"lead_to_gateway_main\"";
         assert!(message.contains(usual), "{message}");
+        finish(errand).await;
+    }
+
+    async fn the_page_shows_what_agents_read(setup: Setup) {
+        let errand = start(setup).await;
+        let world = World::make(errand.client()).await;
+        let lead = format!("/agent/gateway/boards/{}/lead/message", world.board);
+        let common = [("base", PUBLIC_URL), ("name", "Ops"), ("board", &world.board), ("content", "which one?"), ("correlation", "c-1")];
+        for (by, path, name, own) in [
+            (&world.main, lead, "lead", [("QUESTION", "HANDOFF"), ("actor", "Home Gateway Agent")]),
+            (&world.lead, world.ask_user(), "user", [("channel", "slack"), ("actor", "Grace Hopper")]),
+        ] {
+            let body = json!({"content": "which one?", "kind": "handoff", "preferred_channel": "slack", "correlation_id": "c-1"});
+            let taken = accepted(by.client.post(&path, &body).await);
+            let job = errand.client().job(text(&taken["job_id"])).await;
+            assert_eq!(text(&job["payload"]["message"]), on_the_page(name, &[&common[..], &own].concat()));
+        }
         finish(errand).await;
     }
 

@@ -6,11 +6,13 @@ use errand_tests::{
     Client,
     chaos::{
         check::check,
+        gateway::{self, Places},
         history::{History, Job, Submission, Work},
         measure::{COUNTERS, Counts},
         stamp,
         truth::{self, SUBMISSION},
     },
+    fake_gateway::FakeGateway,
     fleet::{Fleet, Member, Plan},
     wait,
 };
@@ -27,6 +29,8 @@ const QUIET: Duration = Duration::from_secs(120);
 pub(super) struct Trial {
     pub(super) fleet: Fleet,
     submissions: BTreeMap<u64, Submission>,
+    /// Where nudges go, if there are any.
+    gateway: Option<Arc<FakeGateway>>,
 }
 
 impl Trial {
@@ -46,7 +50,7 @@ impl Trial {
         })
         .await
         .expect("a fleet");
-        Self { fleet, submissions: BTreeMap::new() }
+        Self { fleet, submissions: BTreeMap::new(), gateway: None }
     }
 
     /// A client of the api with this number.
@@ -77,10 +81,32 @@ impl Trial {
         self.batch(count, &payload, &Work::Program(lines)).await
     }
 
+    /// A gateway with its agents, which is reached at this address.
+    pub(super) async fn gateway(&mut self, fake: &Arc<FakeGateway>, url: &str) -> Places {
+        self.gateway = Some(fake.clone());
+        Places::introduce(&self.client(0), url).await.expect("a gateway")
+    }
+
+    /// Submits so many nudges of its agents.
+    pub(super) async fn nudges(&mut self, places: &Places, count: u64) {
+        let first = self.next();
+        let nudge = |number| {
+            let mut job = places.nudge(number);
+            job["metadata"] = json!({SUBMISSION: number});
+            job
+        };
+        let jobs: Vec<_> = (first..first + count).map(nudge).collect();
+        self.submit(first, jobs, &Work::Nudge).await;
+    }
+
     async fn batch(&mut self, count: u64, payload: &Value, work: &Work) -> Vec<String> {
         let first = self.next();
         let job = |number| json!({"kind": "task", "payload": payload, "metadata": {SUBMISSION: number}});
         let jobs: Vec<_> = (first..first + count).map(job).collect();
+        self.submit(first, jobs, work).await
+    }
+
+    async fn submit(&mut self, first: u64, jobs: Vec<Value>, work: &Work) -> Vec<String> {
         let answer = self.client(0).post("/jobs/batch", &json!({"jobs": jobs})).await;
         assert_eq!(answer.status, 202, "{answer:?}");
         let ids =
@@ -155,6 +181,9 @@ impl Trial {
         }
         let mut history = History { submissions: std::mem::take(&mut self.submissions), ..History::default() };
         truth::read(&mut database, &mut history).await.expect("the truth");
+        if let Some(fake) = &self.gateway {
+            gateway::read(fake, &mut history);
+        }
         history.stamps = stamp::read(&self.fleet.stamps()).expect("stamps");
         history.watched = watched(&history).await;
         let breaches = check(&history);

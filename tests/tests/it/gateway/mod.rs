@@ -1,10 +1,13 @@
 //! What workers do at gateways, against the fake one: messages, souls, leads, questions, whatever goes wrong.
 
+mod answers;
 mod broadcast;
 mod doctor;
 mod engine;
 mod faults;
+mod fleet;
 mod message;
+mod parity;
 mod provision;
 mod question;
 mod rest;

@@ -103,6 +103,22 @@ everywhere! {
         worker.stop().await;
     }
 
+    async fn a_gateway_that_does_not_know_yet_whom_it_made_is_asked_again(place: Place) {
+        let world = World::new(place).await;
+        let ada = world.unknown_agent(world.board("Ops").await, "Ada").await;
+        let unknown = Fault::Refuse(json!({"code": "INVALID_REQUEST", "message": format!("agent \"mc-{}\" not found", ada.id)}));
+        world.fake.fail("agents.update", [unknown.clone(), unknown.clone(), unknown.clone()]);
+        let worker = world.worker();
+        let id = world.provision(&ada).await;
+        world.done(id).await;
+        assert_eq!((world.count("agents.create"), world.count("agents.update"), world.job(id).await.attempt), (1, 4, 1));
+        // Of one that was there before it is an answer.
+        world.fake.fail("agents.update", [unknown]);
+        let failure = world.failed(world.provision(&world.look(ada.id).await).await).await;
+        assert!(failure.message.contains("not found"), "{}", failure.message);
+        worker.stop().await;
+    }
+
     async fn a_gateway_that_restarts_over_its_configuration_is_waited_for(place: Place) {
         let options = Options { config_restarts: true, ..Options::default() };
         let world = World::with(place, options, |_| {}).await;

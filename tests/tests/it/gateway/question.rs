@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{
-        FailureClass, JobState, QuestionId,
+        FailureClass, JobId, JobState, QuestionId,
         coordination::{QuestionState, agent},
     },
-    port::store::coordination::{Answer, Answered},
+    port::store::{
+        NewJob,
+        coordination::{Answer, Answered},
+    },
+    wire::coordination::ASK_USER,
 };
 use errand_tests::wait;
 use serde_json::json;
 
 use super::{
     Place, World, everywhere,
-    world::{TENANT, ask_user},
+    world::{self, TENANT, ask_user},
 };
 
 impl World {
@@ -67,6 +71,19 @@ everywhere! {
         assert_eq!((failure.class, failure.code.as_str()), (FailureClass::Timeout, "QUESTION_EXPIRED"));
         let Answered::Late(late) = world.answer(question, "me").await else { panic!("it is over") };
         assert_eq!(late.state, QuestionState::Expired);
+        // Repeated, it is asked again.
+        let repeated = NewJob {
+            id: JobId::new(),
+            payload: world.job(id).await.payload,
+            retry_of: Some(id),
+            coordination: None,
+            ..world::job(ASK_USER, &json!({}), None)
+        };
+        let again = world.submit(repeated).await;
+        world.until(again, "the delivery", |job| job.state == JobState::AwaitingAnswer).await;
+        let said = world.fake.said(&agent::main_session(world.gateway));
+        assert_eq!(said.iter().filter(|(_, text)| text == "anyone?").count(), 2, "{said:?}");
+        world.failed(again).await;
         worker.stop().await;
     }
 

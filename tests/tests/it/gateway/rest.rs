@@ -1,5 +1,7 @@
 //! The six operations as agents use them: over the API, by a worker, at a gateway, with the answer that is waited for.
 
+use std::time::Duration;
+
 use errand_tests::{
     Answer, Client, Errand, Setup, both_modes,
     fake_gateway::{FakeGateway, Fault, Options},
@@ -9,42 +11,49 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// An agent with its token.
-struct Agent {
-    id: String,
-    session: String,
-    client: Client,
+pub(super) struct Agent {
+    pub(super) id: String,
+    pub(super) session: String,
+    pub(super) client: Client,
 }
 
 /// A board with its lead and one more, all of whom the gateway meets when they are first spoken to.
-struct World {
-    fake: FakeGateway,
-    errand: Errand,
-    main: Agent,
-    board: String,
-    lead: Agent,
-    ada: Agent,
+pub(super) struct World {
+    pub(super) fake: FakeGateway,
+    pub(super) errand: Errand,
+    pub(super) gateway: String,
+    pub(super) main: Agent,
+    pub(super) board: String,
+    pub(super) lead: Agent,
+    pub(super) ada: Agent,
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("text: {value}")).to_owned()
 }
 
-fn ok(answer: Answer) -> Value {
+pub(super) fn ok(answer: Answer) -> Value {
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body
 }
 
 /// Sends it, and waits for the answer of the operation itself.
-async fn send(client: &Client, method: Method, path: &str, body: &Value) -> Answer {
-    client.send(client.request(method, path).header("prefer", "wait=60").json(body)).await
+pub(super) async fn send(client: &Client, method: Method, path: &str, body: &Value) -> Answer {
+    let request = client.request(method, path).header("prefer", "wait=60").json(body);
+    Client::try_send_within(Duration::from_secs(90), request).await.expect("an answer")
 }
 
 impl World {
-    async fn start(setup: Setup) -> Self {
+    pub(super) async fn start(setup: Setup) -> Self {
+        Self::with(setup, "").await
+    }
+
+    /// With more lines of the section of gateways.
+    pub(super) async fn with(setup: Setup, gateways: &str) -> Self {
         let fake = FakeGateway::start().await;
         let errand = setup
             .section("outbound", "allow = [\"127.0.0.0/8\"]")
-            .section("gateways", "request_timeout_seconds = 2\nreconnect_max_ms = 100")
+            .section("gateways", &format!("request_timeout_seconds = 2\nreconnect_max_ms = 100\n{gateways}"))
             .start()
             .await;
         let client = errand.client();
@@ -59,10 +68,10 @@ impl World {
         let board = text(&ok(client.post("/boards", &json!({"name": "Ops", "gateway_id": id})).await)["id"]);
         let lead = Self::agent(client, "Grace", &id, &board, true).await;
         let ada = Self::agent(client, "Ada", &id, &board, false).await;
-        Self { fake, errand, main, board, lead, ada }
+        Self { fake, errand, gateway: id, main, board, lead, ada }
     }
 
-    async fn agent(client: &Client, name: &str, gateway: &str, board: &str, leads: bool) -> Agent {
+    pub(super) async fn agent(client: &Client, name: &str, gateway: &str, board: &str, leads: bool) -> Agent {
         let body = json!({"name": name, "gateway_id": gateway, "board_id": board, "is_board_lead": leads});
         let made = ok(client.post("/agents", &body).await);
         let id = text(&made["id"]);
@@ -71,7 +80,7 @@ impl World {
     }
 
     /// The last message that an agent has heard.
-    fn heard(&self, agent: &Agent) -> String {
+    pub(super) fn heard(&self, agent: &Agent) -> String {
         self.fake.said(&agent.session).pop().unwrap_or_default().1
     }
 }

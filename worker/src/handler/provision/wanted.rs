@@ -8,7 +8,7 @@ use errand_common::{
         coordination::{Agent, AgentStatus},
     },
     port::store::{Claimed, NewJob, Submission, Window},
-    wire::coordination::ProvisionPayload,
+    wire::coordination::{PROVISION_FAILED, ProvisionPayload},
 };
 
 use crate::handler::{HandlerFailure, RunContext, asking::ask};
@@ -68,7 +68,7 @@ fn in_vain(agent: &Agent, class: Option<FailureClass>) -> HandlerFailure {
     HandlerFailure::Failed {
         // The provisioning was tried for as long as that may help.
         class: class.filter(|class| !class.may_pass()).unwrap_or(FailureClass::Invalid),
-        code: "GATEWAY_PROVISION_FAILED",
+        code: PROVISION_FAILED,
         message: format!("Gateway provision failed: {why}"),
         retry_after: None,
     }

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 
 use super::{
     activity::{self, ActivityRow},
-    board, gateway,
+    board, gateway, is_taken,
 };
 use crate::{
     adapter::sql::{
         SqlStore,
-        dialect::{Dialect, Param, Sql, SqlRow, SqlTx, is_taken, params},
+        dialect::{Dialect, Param, Sql, SqlRow, SqlTx, params},
         read::before,
         row,
         statement::coordination as statement,

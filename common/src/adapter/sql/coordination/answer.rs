@@ -60,6 +60,11 @@ pub(super) async fn resolve<D: Dialect>(
     if question.state != QuestionState::Open || Change::Answer.apply(row.job.state).is_err() {
         return Ok(Resolved::Late(question));
     }
+    if question.expires_at <= unit.now {
+        // Its time is over; the sweep that ends it comes any moment.
+        question.state = QuestionState::Expired;
+        return Ok(Resolved::Late(question));
+    }
     let answer = match question.accept(said) {
         Ok(answer) => answer,
         Err(unfit) => return Ok(Resolved::Unfit(unfit)),

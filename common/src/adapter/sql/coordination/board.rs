@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::gateway;
+use super::{gateway, is_taken};
 use crate::{
     adapter::sql::{
         SqlStore,
-        dialect::{Dialect, SqlRow, SqlTx, batch, is_taken, params},
+        dialect::{Dialect, SqlRow, SqlTx, batch, params},
         read::before,
         row,
         statement::coordination as statement,

@@ -19,7 +19,7 @@ use crate::{
         StoreError,
         store::{NewBroadcast, NewCoordination, NewJob, Refused},
     },
-    wire::coordination::{MessagePayload, Recipient},
+    wire::coordination::{MessagePayload, PROVISION_FAILED, Recipient},
 };
 
 /// Most bytes of all the messages of one broadcast.
@@ -48,6 +48,8 @@ pub(in crate::adapter::sql) async fn children<D: Dialect>(
         return Ok(Err(Refused::TooManyBoards { found, limit }));
     }
     let boards = rows.iter().map(board::read).collect::<Result<Vec<_>, _>>()?;
+    let (trace_id, job_id) = (broadcast.message.trace_id.as_str(), new.id);
+    tracing::debug!(trace_id, %job_id, boards = boards.len(), "gateway.coordination.lead_broadcast.start");
     Ok(Ok(boards.iter().map(|board| child(broadcast, board)).collect()))
 }
 
@@ -105,8 +107,11 @@ pub(in crate::adapter::sql) async fn result<D: Dialect>(unit: &mut Unit<D>, id: 
         sent += usize::from(ok);
         let error = (!ok).then(|| {
             let failure = row::failure(row, 0).ok().flatten();
-            let why = failure.map_or_else(|| state.as_str().to_owned(), |failure| failure.message);
-            format!("Gateway lead broadcast dispatch failed: {why}")
+            match failure {
+                Some(failure) if failure.code == PROVISION_FAILED => failure.message,
+                Some(failure) => format!("Gateway lead broadcast dispatch failed: {}", failure.message),
+                None => format!("Gateway lead broadcast dispatch failed: {state}"),
+            }
         });
         results.push(json!({
             "board_id": board, "lead_agent_id": told.get("lead_agent_id"), "lead_agent_name": told.get("lead_agent_name"),

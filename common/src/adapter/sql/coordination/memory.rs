@@ -12,7 +12,7 @@ use crate::{
         SqlStore,
         dialect::{Dialect, SqlRow, SqlTx, params},
         row,
-        statement::coordination as statement,
+        statement::{self as jobs, coordination as statement},
         submit::{make_plain, used_before},
         unit::{Unit, id_rows},
     },
@@ -55,6 +55,13 @@ impl<D: Dialect> Memories for SqlStore<D> {
                 Resolved::Late(question) => late = Some(Box::new(question)),
                 Resolved::Unfit(why) => unfit = Some(why.detail),
             }
+        }
+        if let Some(record) = new.idempotency.as_ref().filter(|_| late.is_some() || unfit.is_some()) {
+            let mut answer = record.answer.clone();
+            answer["late"] = json!(late.as_ref().map(|question| question.id));
+            answer["unfit"] = json!(unfit);
+            let (tenant, owner, key) = (record.tenant.as_str(), record.owner.as_str(), record.key.as_str());
+            unit.tx.execute(&jobs::KEEP_ANSWER, params![tenant, owner, key, answer.to_string()]).await?;
         }
         let memory = Memory {
             id: new.id,

@@ -73,3 +73,10 @@ pub(super) async fn settle<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreEr
     told::write(unit).await?;
     board::publish(unit).await
 }
+
+/// Somebody else took the place at the same time: a unique index refused it, where a look before had found it free.
+fn is_taken(error: &StoreError) -> bool {
+    let StoreError::Refused(source) = error else { return false };
+    let database = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    database.is_some_and(|error| error.is_unique_violation())
+}

@@ -54,11 +54,6 @@ impl Originals {
         })
     }
 
-    /// Whether a repeated job asks anew, though its question was delivered: whoever answers has to see the new one.
-    pub(in crate::adapter::sql) fn asks_anew(&self, original: JobId) -> bool {
-        self.questions.contains_key(&original)
-    }
-
     /// Whether a new job is to ask what its original asked, and that is known no more: its board was removed.
     pub(in crate::adapter::sql) fn has_lost_question(&self, new: &NewJob) -> bool {
         let repeats = new.kind == ASK_USER && new.coordination.is_none();

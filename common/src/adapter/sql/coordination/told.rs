@@ -67,6 +67,11 @@ pub(super) async fn write<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreErr
         .filter_map(|line| {
             let children = line.is_parent.then(|| children.get(&line.job).unwrap_or(&childless));
             let told = line.told.line(line.state, line.failure.as_ref(), children)?;
+            if line.is_parent {
+                // What workers log of other operations: nobody runs this one.
+                let (job_id, trace_id, outcome) = (line.job, told.trace_id.as_deref(), told.message.as_str());
+                tracing::info!(%job_id, trace_id, outcome, "gateway.coordination.lead_broadcast.success");
+            }
             Some(ActivityRow::new(line.tenant, told, Some(line.job), unit.now))
         })
         .collect();

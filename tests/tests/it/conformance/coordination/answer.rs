@@ -102,6 +102,18 @@ on_both! {
         assert!(matches!(fixture.answer(id, json!("{\"size\": 3}")).await, Answered::Won(won) if won.answer == Some(json!({"size": 3}))));
     }
 
+    async fn after_its_time_an_answer_is_late_though_nobody_has_ended_the_question_yet(fixture: Fixture) {
+        let world = fixture.world().await;
+        let mut job = ask(&world);
+        question_in(&mut job).expires_at = now();
+        let (job, id) = fixture.asked(job).await;
+        let late = fixture.answer(id, json!("blue")).await;
+        assert!(matches!(&late, Answered::Late(question) if question.state == QuestionState::Expired), "{late:?}");
+        assert_eq!((fixture.question(id).await.state, fixture.job(job).await.state), (QuestionState::Open, JobState::Queued));
+        assert_eq!(fixture.store.expire_questions(far(), 10).await.unwrap().0, 1, "the sweep ends it as ever");
+        assert_eq!((fixture.question(id).await.state, fixture.job(job).await.state), (QuestionState::Expired, JobState::Failed));
+    }
+
     async fn a_question_that_no_agent_asks_nudges_nobody(fixture: Fixture) {
         let world = fixture.world().await;
         let mut by_key = ask(&world);

@@ -9,8 +9,8 @@ use errand_common::{
         event::EventType,
     },
     port::store::coordination::{
-        AgentFilter, AgentRefused, BoardChange, BoardFilter, BoardRefused, GatewayChange, MemoryFilter, QuestionFilter,
-        Removed,
+        AgentChange, AgentFilter, AgentRefused, BoardChange, BoardFilter, BoardRefused, GatewayChange, MemoryFilter,
+        QuestionFilter, Removed,
     },
 };
 use serde_json::json;
@@ -103,6 +103,32 @@ on_both! {
         let filter = BoardFilter { tenant: TENANT.to_owned(), gateway_id: Some(gateway), before: None, limit: 10 };
         let listed = fixture.store.boards(&filter).await.unwrap();
         assert_eq!(listed.iter().map(|board| board.id).collect::<Vec<_>>(), [second]);
+    }
+
+    async fn of_two_that_want_one_name_at_once_one_gets_it(fixture: Fixture) {
+        let gateway = fixture.gateway().await;
+        for round in 0..10 {
+            let slug = format!("wanted-{round}");
+            let boards = [fixture.board(gateway, &format!("a-{round}")).await, fixture.board(gateway, &format!("b-{round}")).await];
+            let agents = [
+                fixture.agent_of(gateway, boards[0], AgentRole::Worker).await,
+                fixture.agent_of(gateway, boards[1], AgentRole::Worker).await,
+            ];
+            let rename = |board| {
+                let change = BoardChange { slug: Some(slug.clone()), ..BoardChange::default() };
+                fixture.store.change_board(TENANT, board, change, now())
+            };
+            let (one, other) = tokio::join!(rename(boards[0]), rename(boards[1]));
+            let taken = [one.unwrap(), other.unwrap()].into_iter().filter(|changed| *changed == Err(BoardRefused::SlugTaken));
+            assert_eq!(taken.count(), 1);
+            let bind = |agent| {
+                let change = AgentChange { session_key: Some(format!("agent:{slug}:main")), ..AgentChange::default() };
+                fixture.store.change_agent(TENANT, agent, change, now())
+            };
+            let (one, other) = tokio::join!(bind(agents[0]), bind(agents[1]));
+            let taken = [one.unwrap(), other.unwrap()].into_iter().filter(|changed| *changed == Err(AgentRefused::SessionTaken));
+            assert_eq!(taken.count(), 1);
+        }
     }
 
     async fn a_board_that_is_in_use_stays(fixture: Fixture) {
