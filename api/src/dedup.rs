@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{Dedup, DedupMode, Timestamp},
-    wire::{group, task},
+    wire::{group, instance, task},
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -64,7 +64,7 @@ impl DedupRequest {
             });
         }
         let instead = match kind {
-            task::KIND => Some("a task's session has its own way to do that, the payload's onBusy"),
+            task::KIND | instance::KIND => Some("a task's session has its own way to do that, the payload's onBusy"),
             group::KIND => Some("a group's jobs start at once"),
             _ => None,
         };

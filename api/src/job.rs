@@ -3,7 +3,10 @@
 use errand_common::{
     domain::{Job, JobId, RetryPolicy, Timestamp},
     port::store::NewJob,
-    wire::{coordination::BROADCAST, group::KIND as GROUP, http::KIND as HTTP, task::KIND as TASK},
+    wire::{
+        coordination::BROADCAST, group::KIND as GROUP, http::KIND as HTTP, instance::KIND as INSTANCE_TASK,
+        task::KIND as TASK,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -18,6 +21,7 @@ use crate::{
     extract::{Int, Wanted, decode},
     group::{self, GroupRequest},
     http::{self, HttpRequest},
+    instance::{self, InstanceTaskInput},
     intake::Intake,
     limit,
     problem::{Faults, Problem},
@@ -27,7 +31,7 @@ use crate::{
 };
 
 /// Kinds that can be submitted, beside those of [`payload`].
-const KINDS: &[&str] = &[TASK, HTTP, GROUP];
+const KINDS: &[&str] = &[TASK, INSTANCE_TASK, HTTP, GROUP];
 /// What the name of a queue must be.
 pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
 
@@ -35,7 +39,7 @@ pub(crate) const QUEUE_NAME: &str = "must be 1 to 64 of A-Z a-z 0-9 . _ -";
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobRequest {
-    /// What sort of work it is: `task`, `http`, `group`; `nudge`, `soul_read`, `soul_write`, `ask_user`, `lead_message`, `broadcast`.
+    /// What sort of work it is: `task`, `instance_task`, `http`, `group`; `nudge`, `soul_read`, `soul_write`, `ask_user`, `lead_message`, `broadcast`.
     #[schema(example = "task")]
     pub(crate) kind: String,
     /// The input, by the kind's schema: for a `task`, the body of `POST /agent/tasks`.
@@ -77,6 +81,8 @@ impl Wanted for JobRequest {}
 pub(crate) enum Payload {
     /// `task`
     Task(Box<TaskRequest>),
+    /// `instance_task`
+    InstanceTask(InstanceTaskInput),
     /// `http`
     Http(HttpRequest),
     /// `group`
@@ -138,6 +144,7 @@ pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Res
     let made = match request.kind.as_str() {
         // Its jobs are made by this function too.
         GROUP => Box::pin(group::new_job(intake, request)).await,
+        INSTANCE_TASK => instance::of_request(intake.app, intake.caller, request).await,
         HTTP => http::new_job(intake.app, intake.caller, request),
         kind if payload::KINDS.contains(&kind) => payload::new_job(intake, request).await,
         _ => task_of(request)
@@ -227,10 +234,16 @@ pub(crate) async fn repeat(app: &App, job: &Job) -> Result<NewJob, Problem> {
 
 /// As [`repeat`], of a job that is no group.
 pub(crate) fn repeat_alone(known: &Known, job: &Job) -> Result<NewJob, Problem> {
-    if job.kind == TASK {
-        return task::repeat(known, job);
+    match job.kind.as_str() {
+        TASK => task::repeat(known, job),
+        INSTANCE_TASK => instance::repeat(job),
+        _ => Ok(repeat_plain(job)),
     }
-    Ok(NewJob {
+}
+
+/// As [`repeat`], of a job that is in no conversation.
+pub(crate) fn repeat_plain(job: &Job) -> NewJob {
+    NewJob {
         id: JobId::new(),
         tenant: job.tenant.clone(),
         kind: job.kind.clone(),
@@ -250,7 +263,7 @@ pub(crate) fn repeat_alone(known: &Known, job: &Job) -> Result<NewJob, Problem> 
         children: Vec::new(),
         task: None,
         coordination: None,
-    })
+    }
 }
 
 /// A time is checked where the task has it; it may have come from the job itself, whose field has another name.

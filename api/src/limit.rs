@@ -143,3 +143,11 @@ pub(crate) const ACTIVITY_POLL: Duration = Duration::from_secs(1);
 pub(crate) const ACTIVITY_PAGE: u32 = 200;
 /// How far the clocks of two processes may be apart.
 pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(5);
+/// Most callbacks that wait for the database.
+pub(crate) const CALLBACKS_WAITING: usize = 8_192;
+/// Most callbacks that share a commit.
+pub(crate) const CALLBACKS_PER_COMMIT: usize = 128;
+/// Shortest and longest secret that signs callbacks, in characters.
+pub(crate) const CALLBACK_SECRET_CHARS: std::ops::RangeInclusive<usize> = 16..=256;
+/// How long a ticket for a stream is good.
+pub(crate) const TICKET: Duration = Duration::from_secs(30);

@@ -29,6 +29,8 @@ use crate::{
     tags(
         (name = "tasks", description = "Prompts that engines run"),
         (name = "sessions", description = "Conversations"),
+        (name = "instances", description = "Bridges that answer prompts elsewhere"),
+        (name = "bridges", description = "What bridges call back with"),
         (name = "jobs", description = "Work of any kind"),
         (name = "streams", description = "Watching, from the beginning or from a position"),
         (name = "gateways", description = "Servers that run agents"),
@@ -144,7 +146,10 @@ fn is_coordination(operation: &Operation) -> bool {
 
 /// Who may call it.
 fn credentials(operation: &Operation) -> &'static [&'static str] {
-    if has_tag(operation, |tag| tag == "coordination") {
+    if has_tag(operation, |tag| tag == "bridges") {
+        // The token in its URL.
+        &[]
+    } else if has_tag(operation, |tag| tag == "coordination") {
         &[AGENT_TOKEN]
     } else if has_tag(operation, |tag| tag.starts_with("agent-")) {
         &[API_KEY, USER_TOKEN, AGENT_TOKEN]

@@ -44,6 +44,7 @@ fn rest() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::session_messages::list_messages))
         .routes(routes!(route::session_tasks::list_session_tasks))
         .routes(routes!(route::attachment_show::show_attachment))
+        .merge(instances())
         .routes(routes!(route::job_submit::submit_job, route::job_list::list_jobs))
         .routes(routes!(route::job_batch::submit_batch))
         .routes(routes!(route::job_show::show_job))
@@ -59,6 +60,17 @@ fn rest() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::key_create::create_key, route::key_list::list_keys))
         .routes(routes!(route::key_revoke::revoke_key))
         .merge(coordination())
+}
+
+/// Instances, and what their bridges call back with.
+fn instances() -> OpenApiRouter<Arc<App>> {
+    use route::{instance, instance_callback, instance_task};
+    OpenApiRouter::new()
+        .routes(routes!(instance::create_instance, instance::list_instances))
+        .routes(routes!(instance::show_instance, instance::change_instance, instance::remove_instance))
+        .routes(routes!(instance_task::submit_instance_task))
+        .routes(routes!(instance_task::list_instance_sessions))
+        .routes(routes!(instance_callback::take_callback))
 }
 
 /// Gateways, boards and agents, and what agents do with their tokens. What is wrong in a request is 422 here.
@@ -97,6 +109,7 @@ fn relay() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::stream::watch_session))
         .routes(routes!(route::stream::watch_job))
         .routes(routes!(route::stream::open_socket))
+        .routes(routes!(route::stream_ticket::issue_ticket))
         .merge(board_streams())
 }
 

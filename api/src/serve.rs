@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::{Authenticator, NoClient},
     cached::Cached,
+    callback::Callbacks,
     engines::Engines,
     extract::Room,
     idempotency::Joined,
@@ -118,6 +119,7 @@ fn build(
         auth: Authenticator::start(backend.store.clone(), &config, tasks, stop.clone())?,
         engines: Engines::new(backend.clone(), config.clone()),
         submitter: Submitter::start(&backend, tasks, stop.clone()),
+        callbacks: Callbacks::start(&backend, tasks, stop.clone()),
         hub: Hub::start(log, backend.bus.clone(), buffer, tasks, stop.clone()),
         watchers: App::watcher_permits(&config),
         metrics: render,

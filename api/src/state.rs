@@ -7,8 +7,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::Authenticator, cached::Cached, engines::Engines, extract::Room, idempotency::Joined, limit, problem::Problem,
-    relay::hub::Hub, route::scaling::FleetNumbers, submit::Submitter, transcription::Transcriber,
+    auth::Authenticator, cached::Cached, callback::Callbacks, engines::Engines, extract::Room, idempotency::Joined,
+    limit, problem::Problem, relay::hub::Hub, route::scaling::FleetNumbers, submit::Submitter,
+    transcription::Transcriber,
 };
 
 /// Renders the metrics of this process.
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) auth: Authenticator,
     pub(crate) engines: Engines,
     pub(crate) submitter: Submitter,
+    pub(crate) callbacks: Callbacks,
     pub(crate) hub: Hub,
     /// One permit a watcher, over SSE or WebSocket.
     pub(crate) watchers: Arc<Semaphore>,

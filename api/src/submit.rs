@@ -107,7 +107,7 @@ fn collect(first: Pending, arrived: &mut mpsc::Receiver<Pending>) -> (Vec<Submis
 }
 
 /// Tells the fleet in a task of its own, so that a slow queue does not hold up the next commit.
-async fn tell(backend: Backend, mut to_tell: mpsc::Receiver<Consequences>) {
+pub(crate) async fn tell(backend: Backend, mut to_tell: mpsc::Receiver<Consequences>) {
     while let Some(mut consequences) = to_tell.recv().await {
         while let Ok(more) = to_tell.try_recv() {
             consequences.extend(more);

@@ -86,13 +86,15 @@ pub(crate) struct TaskRequest {
 }
 
 /// An empty text is how some clients say that they have none.
-fn none_if_empty<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(crate) fn none_if_empty<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     let given = Option::<Value>::deserialize(deserializer)?.filter(|value| !value.is_null() && value != "");
     given.map(|value| serde_json::from_value(value).map_err(D::Error::custom)).transpose()
 }
 
 /// Names what is allowed, whatever else was given.
-fn on_busy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnBusy>, D::Error> {
+pub(crate) fn on_busy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnBusy>, D::Error> {
     let given = Option::<Value>::deserialize(deserializer)?.filter(|value| !value.is_null());
     let Some(given) = given else { return Ok(None) };
     given.as_str().and_then(|name| name.parse().ok()).map(Some).ok_or_else(|| {
@@ -254,6 +256,7 @@ fn assemble(
             attachments,
             metered: engine.capabilities["metered"] == true,
             interruption: Interruption::Task,
+            instance_id: None,
         }),
         coordination: None,
     }
@@ -302,6 +305,7 @@ pub(crate) fn repeat(known: &Known, job: &Job) -> Result<NewJob, Problem> {
             on_busy: OnBusy::Enqueue,
             attachments: payload.attachments,
             interruption: Interruption::Task,
+            instance_id: None,
         }),
         coordination: None,
     })

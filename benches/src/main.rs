@@ -2,7 +2,7 @@
 //!
 //! * `burst` with `lag` and `memory`, `tasks` with `cpu`: throughput. `approval`: how soon a decision reaches who waits.
 //!   `backlog`, `flood`: what much waiting work costs.
-//!   `gateway`: messages to agents over one connection, and over many.
+//!   `gateway`: messages to agents over one connection, and over many. `callbacks`: what bridges are waited for.
 //! * `recovery`, `rolling`, `flush`, `outage`: drills. Something dies, and promises must hold.
 //! * `fleet` boots a cluster, `load` submits, `stamp` is what command tasks run, `truth` reads what the database holds
 //!   afterwards, `report` prints.
@@ -12,6 +12,7 @@
 mod approval;
 mod backlog;
 mod burst;
+mod callbacks;
 mod cpu;
 mod fleet;
 mod flood;
@@ -61,6 +62,8 @@ enum Drill {
     Tasks(tasks::Options),
     /// Messages to a gateway's agents over one connection, and over one for each call
     Gateway(gateway::Options),
+    /// Many tasks that wait for their bridges, and a burst of callbacks
+    Callbacks(callbacks::Options),
     /// SIGKILL of one of two workers
     Recovery(recovery::Options),
     /// Restart of four workers under load, one after the other
@@ -114,6 +117,7 @@ fn run(arguments: Arguments) -> Result<Vec<Report>> {
             Drill::Approval(options) => vec![approval::run(&options).await?],
             Drill::Tasks(options) => vec![tasks::run(&options).await?],
             Drill::Gateway(options) => vec![gateway::run(&options).await?],
+            Drill::Callbacks(options) => vec![callbacks::run(&options).await?],
             Drill::Recovery(options) => vec![recovery::run(&options).await?],
             Drill::Rolling(options) => vec![rolling::run(&options).await?],
             Drill::Flush(options) => vec![flush::run(&options).await?],

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use errand_common::telemetry::log;
 
 use crate::command::{
-    agents, api, boards, dev, doctor, engines, gateways, jobs, keys, migrate, questions, queues, sessions, submit,
-    trial, usage, worker, workers,
+    agents, api, boards, dev, doctor, engines, gateways, instances, jobs, keys, migrate, questions, queues, sessions,
+    submit, trial, usage, worker, workers,
 };
 
 /// Errand runs jobs for fleets of AI agents.
@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// List, add and remove gateways of agents
     #[command(subcommand)]
     Gateways(gateways::Gateways),
+    /// List, add, change and remove instances, whose bridges answer prompts
+    #[command(subcommand)]
+    Instances(instances::Instances),
     /// List, add and remove boards
     #[command(subcommand)]
     Boards(boards::Boards),

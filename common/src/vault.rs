@@ -4,6 +4,8 @@
 //! A sealed text is `1.{key's id}.{nonce, ciphertext and tag in base64url}`, by ChaCha20-Poly1305. The first key seals and all open,
 //! so that a key can be replaced: first every process gets the new one, last in its list; then it is put first, so that it seals; the
 //! old one is taken away once nothing names it any more.
+//!
+//! The keys also sign what must come back unchanged; a signing key is derived from each, so that neither use tells of the other.
 
 use std::fmt;
 
@@ -12,14 +14,19 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use rand::RngExt;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::{
+    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hmac,
+};
 
-use crate::domain::{AgentId, GatewayId};
+use crate::domain::{AgentId, GatewayId, InstanceId};
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
 /// The form of what is sealed.
 const FORM: &str = "1";
+/// What signing keys are derived by.
+const SIGNING: &[u8] = b"errand signing key 1";
 
 /// What a secret is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +37,8 @@ pub enum Purpose {
     Device(GatewayId),
     /// An agent's token on its way into its gateway.
     AgentToken(AgentId),
+    /// What signs the bodies of an instance's callbacks.
+    CallbackSecret(InstanceId),
 }
 
 impl fmt::Display for Purpose {
@@ -38,6 +47,7 @@ impl fmt::Display for Purpose {
             Self::GatewayToken(id) => write!(f, "gateway token {id}"),
             Self::Device(id) => write!(f, "gateway device {id}"),
             Self::AgentToken(id) => write!(f, "agent token {id}"),
+            Self::CallbackSecret(id) => write!(f, "callback secret {id}"),
         }
     }
 }
@@ -57,6 +67,7 @@ pub enum VaultError {
 pub struct SealingKey {
     id: String,
     key: LessSafeKey,
+    signing: hmac::Key,
 }
 
 impl SealingKey {
@@ -70,7 +81,9 @@ impl SealingKey {
         }
         let bytes = STANDARD.decode(key.trim()).ok().filter(|bytes| bytes.len() == KEY_BYTES)?;
         let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).ok()?;
-        Some(Self { id: id.to_owned(), key: LessSafeKey::new(key) })
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), SIGNING);
+        let signing = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
+        Some(Self { id: id.to_owned(), key: LessSafeKey::new(key), signing })
     }
 
     /// Its name.
@@ -133,8 +146,7 @@ impl Vault {
         let (Some(FORM), Some(id), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(VaultError::Damaged);
         };
-        let mut keys = std::iter::once(&self.first).chain(&self.others);
-        let key = keys.find(|key| key.id == id).ok_or_else(|| VaultError::UnknownKey(id.to_owned()))?;
+        let key = self.key(id).ok_or_else(|| VaultError::UnknownKey(id.to_owned()))?;
         let whole = URL_SAFE_NO_PAD.decode(text).map_err(|_| VaultError::Damaged)?;
         let (nonce, rest) = whole.split_at_checked(NONCE_LEN).ok_or(VaultError::Damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| VaultError::Damaged)?;
@@ -142,6 +154,28 @@ impl Vault {
         let aad = Aad::from(purpose.to_string().into_bytes());
         let opened = key.key.open_in_place(nonce, aad, &mut rest).map_err(|_| VaultError::Damaged)?;
         String::from_utf8(opened.to_vec()).map_err(|_| VaultError::Damaged)
+    }
+
+    /// The id of the key that signs what is new.
+    #[must_use]
+    pub fn signing_key(&self) -> &str {
+        &self.first.id
+    }
+
+    /// HMAC-SHA256 of a text by the key with this id. `None`: it is not there.
+    #[must_use]
+    pub fn sign(&self, id: &str, text: &str) -> Option<Vec<u8>> {
+        self.key(id).map(|key| hmac::sign(&key.signing, text.as_bytes()).as_ref().to_vec())
+    }
+
+    /// Whether that is the signature; in constant time.
+    #[must_use]
+    pub fn verifies(&self, id: &str, text: &str, signature: &[u8]) -> bool {
+        self.key(id).is_some_and(|key| hmac::verify(&key.signing, text.as_bytes(), signature).is_ok())
+    }
+
+    fn key(&self, id: &str) -> Option<&SealingKey> {
+        std::iter::once(&self.first).chain(&self.others).find(|key| key.id == id)
     }
 }
 

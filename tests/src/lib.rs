@@ -5,6 +5,7 @@
 //! [`Errand::finish`], which fails the test if a job is unfinished or the log holds an error nobody expected.
 //! Nothing here sleeps for luck: [`wait`] polls observable state until a deadline that is generous on purpose.
 
+pub mod bridge;
 pub mod chaos;
 pub mod claude;
 pub mod client;

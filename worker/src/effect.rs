@@ -88,6 +88,11 @@ pub(crate) trait Call: Send + Sync {
     /// What it is.
     fn describe(&self) -> Description;
 
+    /// What must be the same each time it is sent, where the job alone does not say it: kept with the first intent.
+    fn request(&self) -> Option<String> {
+        None
+    }
+
     /// Makes it under this key. Bounded in time; dropping the future ends it.
     async fn send(&self, key: &str) -> Sent;
 
@@ -116,7 +121,7 @@ pub(crate) async fn perform(
     let passage = Passage::enter(&context.backend, policies, &destination)
         .await
         .map_err(|Closed { until, reason }| HandlerFailure::HeldBack { until, reason: reason.as_str() })?;
-    let effect = NewEffect { ordinal, kind: kind.to_owned(), destination, fingerprint };
+    let effect = NewEffect { ordinal, kind: kind.to_owned(), destination, fingerprint, request: call.request() };
     let intended = context.intend(effect).await.map_err(unwritten)?;
     let step = Step { context, ordinal, call, kind };
     match intended {

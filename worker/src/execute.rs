@@ -300,7 +300,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 fn count(claimed: &Claimed, outcome: &Outcome, took: Duration) {
     let class = match outcome {
-        Outcome::Completed { .. } | Outcome::AwaitingAnswer { .. } => "ok",
+        Outcome::Completed { .. } | Outcome::AwaitingAnswer { .. } | Outcome::AwaitingCallback { .. } => "ok",
         Outcome::Failed { failure } | Outcome::Retry { failure, .. } => failure.class.as_str(),
         Outcome::Snoozed { .. } | Outcome::HeldBack { .. } | Outcome::HandedBack { .. } => return,
     };

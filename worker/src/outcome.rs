@@ -10,7 +10,7 @@ use errand_common::{
     port::store::{Claimed, Outcome},
 };
 
-use crate::handler::{Completion, HandlerFailure, Missing};
+use crate::handler::{Completion, HandlerFailure, Missing, Waits};
 
 /// When it is decided, and how the dice fell.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,10 @@ pub(crate) fn of_handler(
     moment: Moment,
 ) -> Result<Outcome, Missing> {
     match ended {
-        Ok(Completion { result, awaits_answer: true, .. }) => Ok(Outcome::AwaitingAnswer { result }),
+        Ok(Completion { result, waits: Waits::Answer, .. }) => Ok(Outcome::AwaitingAnswer { result }),
+        Ok(Completion { waits: Waits::Callback { until, poll_every }, .. }) => {
+            Ok(Outcome::AwaitingCallback { until, poll_every })
+        }
         Ok(Completion { result, message, .. }) => Ok(Outcome::Completed { result, message }),
         Err(HandlerFailure::Missing(missing)) => Err(missing),
         Err(HandlerFailure::Failed { class, code, message, retry_after }) => {

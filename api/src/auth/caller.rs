@@ -71,6 +71,11 @@ impl Caller {
         Self { tenant, scopes: Vec::new(), identity: Identity::Agent { id, token_hash } }
     }
 
+    /// One that was written down before.
+    pub(super) const fn again(tenant: String, scopes: Vec<Scope>, identity: Identity) -> Self {
+        Self { tenant, scopes, identity }
+    }
+
     pub(super) const fn identity(&self) -> &Identity {
         &self.identity
     }

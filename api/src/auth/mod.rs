@@ -3,7 +3,7 @@
 //! * `caller`: what a credential stands for, and what it may do and see.
 //! * `key`: API keys; `agent`: agents' tokens; `jwt`, `jwks`, `crypto`: tokens, the keys that sign them, and the mathematics.
 //! * `failures`: the limit on failed authentications.
-//! * `permit`: how a route asks for a caller.
+//! * `permit`: how a route asks for a caller; `ticket`: what opens a stream in its place.
 
 mod agent;
 mod caller;
@@ -13,6 +13,7 @@ mod jwks;
 mod jwt;
 mod key;
 mod permit;
+mod ticket;
 
 use std::{
     borrow::Cow,
@@ -71,6 +72,7 @@ pub(crate) struct Authenticator {
     tokens: Option<Tokens>,
     remembered: Mutex<Remembered>,
     failures: Failures,
+    store: Arc<dyn Store>,
 }
 
 impl Authenticator {
@@ -83,7 +85,8 @@ impl Authenticator {
     ) -> Result<Self, NoClient> {
         Ok(Self {
             agents: Agents::new(store.clone()),
-            keys: Keys::new(store),
+            keys: Keys::new(store.clone()),
+            store,
             tokens: Tokens::start(config, tasks, stop)?,
             remembered: Mutex::default(),
             failures: Failures::new(config.auth.failures_per_minute),

@@ -61,6 +61,24 @@ fn take_in<T: Wanted>(bytes: &[u8], bounds: Bounds) -> Result<(T, [u8; 32]), Pro
     Ok((decode(bytes)?, Sha256::digest(bytes).into()))
 }
 
+/// A decoded body with its bytes, for who signs them.
+#[derive(Debug)]
+pub(crate) struct SignedBody<T> {
+    pub(crate) value: T,
+    pub(crate) bytes: Bytes,
+}
+
+impl<T: Wanted + Send + 'static> SignedBody<T> {
+    /// Reads it. Not an extractor: who may send it is judged first.
+    pub(crate) async fn read(request: Request, app: &App) -> Result<Self, Problem> {
+        require_json(request.headers())?;
+        let bounds = Bounds::new(app.body_limit(), 0);
+        let (bytes, _) = read(request, bounds.wire(), None).await?;
+        let (value, _) = take_in(&bytes, bounds)?;
+        Ok(Self { value, bytes })
+    }
+}
+
 /// For POSTs that say everything in their path: nothing, or `{}`.
 #[derive(Debug)]
 pub(crate) struct NoBody {

@@ -27,8 +27,12 @@ pub(crate) async fn list_sessions(
 ) -> Result<Json<List<SessionView>>, Problem> {
     let page: Page<SessionId> = query.page();
     query.finish_ignoring_unknown()?;
-    let filter =
-        SessionFilter { user_id: caller.confined_to().map(str::to_owned), before: page.after, limit: page.probe() };
+    let filter = SessionFilter {
+        user_id: caller.confined_to().map(str::to_owned),
+        instance_id: None,
+        before: page.after,
+        limit: page.probe(),
+    };
     let mut sessions = app.backend.store.sessions(&caller.tenant, &filter).await?;
     let next_cursor = page.cut(&mut sessions, |session| session.id);
     let epoch = app.epoch().await?;

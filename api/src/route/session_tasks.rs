@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use errand_common::{
     domain::{JobId, SessionId},
     port::store::JobFilter,
-    wire::task::KIND,
+    wire::{instance, task},
 };
 
 use super::session_show::session_of;
@@ -34,9 +34,10 @@ pub(crate) async fn list_session_tasks(
 ) -> Result<Json<List<TaskView>>, Problem> {
     let page: Page<JobId> = query.page();
     query.finish_ignoring_unknown()?;
-    session_of(&app, &caller, id).await?;
+    let session = session_of(&app, &caller, id).await?;
+    let kind = if session.instance_id.is_some() { instance::KIND } else { task::KIND };
     let filter = JobFilter {
-        kind: Some(KIND.to_owned()),
+        kind: Some(kind.to_owned()),
         session_id: Some(id),
         before: page.after,
         limit: page.probe(),

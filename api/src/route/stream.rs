@@ -9,7 +9,7 @@ use errand_common::domain::{JobId, SessionId, Stream};
 
 use crate::{
     auth::{self, Permit, Read},
-    extract::PathId,
+    extract::{Params, PathId},
     problem::Problem,
     relay::{protocol::SUBPROTOCOL, session, sse},
     state::AppState,
@@ -54,7 +54,7 @@ pub(crate) async fn watch_session(
 
 /// Watches several streams over one WebSocket, subprotocol `errand.v1`.
 ///
-/// The credential comes by header or as the first frame, `{"type":"auth","token":…}`, within 10 s. Then
+/// The credential comes by header, as `?ticket=` of `POST /stream/tickets`, or as the first frame, `{"type":"auth","token":…}`, within 10 s. Then
 /// `{"type":"subscribe","id":1,"stream":"job:…","epoch":?,"after":?,"types":?}`, `unsubscribe`, `ping`. The server says
 /// `subscribed`, `snapshot`, `event`, `end`, `error`, `pong`.
 ///
@@ -67,15 +67,21 @@ pub(crate) async fn watch_session(
 /// `jobs:read`, 4509 not a frame of the protocol.
 #[utoipa::path(
     get, path = "/api/v1/stream", tag = "streams",
+    params(("ticket" = Option<String>, Query, description = "in place of a credential; used up by this")),
     responses((status = 101, description = "Speaks errand.v1"))
 )]
 pub(crate) async fn open_socket(State(app): AppState, request: Request) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let peer = auth::peer(&parts);
-    let caller = if parts.headers.contains_key(header::AUTHORIZATION) {
-        Some(Permit::<Read>::from_request_parts(&mut parts, &app).await?.0)
-    } else {
-        None
+    let mut query = Params::from_request_parts(&mut parts, &app).await?;
+    let ticket = query.text("ticket");
+    query.finish_ignoring_unknown()?;
+    let caller = match ticket {
+        _ if parts.headers.contains_key(header::AUTHORIZATION) => {
+            Some(Permit::<Read>::from_request_parts(&mut parts, &app).await?.0)
+        }
+        Some(ticket) => Some(app.auth.redeem(&ticket, peer, app.now()).await?),
+        None => None,
     };
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await.map_err(|rejection| {
         let detail = format!("This route speaks WebSocket only: {}", rejection.body_text());

@@ -13,6 +13,7 @@ use crate::{
     auth::{Caller, Permit, Write},
     extract::{JsonBody, PathId, Prefer, Wanted},
     idempotency::IdempotencyKey,
+    instance,
     intake::Intake,
     problem::Problem,
     state::{App, AppState},
@@ -92,6 +93,9 @@ async fn next_task(app: &App, caller: &Caller, interrupted: &Job, message: Strin
         None => None,
     };
     let session = session.ok_or_else(|| Problem::not_found("session"))?;
+    if let Some(instance) = session.instance_id {
+        return instance::interrupting(app, caller, session, instance, (message, Interruption::Inject)).await;
+    }
     let request = TaskRequest {
         prompt: message,
         session_id: Some(session.id),

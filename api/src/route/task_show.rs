@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use errand_common::{
     domain::{ApprovalState, Job, JobId, JobState},
-    wire::task::KIND,
+    wire::{instance, task},
 };
 
 use crate::{
@@ -36,5 +36,6 @@ pub(crate) async fn show_task(
 /// The task's job; 404 for any other kind, and for what the caller may not see.
 pub(crate) async fn task_of(app: &App, caller: &Caller, id: JobId) -> Result<Job, Problem> {
     let job = scope::job(app, caller, id).await?;
-    job.filter(|job| job.kind == KIND).ok_or_else(|| Problem::no_such("Task", id))
+    job.filter(|job| [task::KIND, instance::KIND].contains(&job.kind.as_str()))
+        .ok_or_else(|| Problem::no_such("Task", id))
 }

@@ -23,10 +23,10 @@ use crate::{
 pub(crate) struct TaskAccepted {
     /// Its conversation.
     #[schema(schema_with = schema::uuid_or_null)]
-    session_id: Option<SessionId>,
+    pub(crate) session_id: Option<SessionId>,
     /// Its id; the job's id too.
     #[schema(schema_with = schema::uuid)]
-    task_id: JobId,
+    pub(crate) task_id: JobId,
 }
 
 /// Runs a prompt on an engine, in a new or a known conversation.

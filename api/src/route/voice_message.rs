@@ -16,6 +16,7 @@ use crate::{
     auth::{Caller, Permit, Write},
     extract::Prefer,
     idempotency::IdempotencyKey,
+    instance,
     intake::Intake,
     problem::{Problem, ProblemBody},
     scope,
@@ -111,6 +112,12 @@ async fn new_job(app: &App, caller: &Caller, id: Option<SessionId>, said: &str) 
         None => None,
     };
     let session = session.filter(|session| session.status == SessionStatus::Active);
+    if let Some(session) = &session
+        && let Some(instance) = session.instance_id
+    {
+        let said = (said.to_owned(), Interruption::Voice);
+        return instance::interrupting(app, caller, session.clone(), instance, said).await;
+    }
     let mut intake = Intake::open(app, caller).await?;
     let goes_on = session.as_ref().map(|session| session.user_id.clone());
     let mut job = task::new_job(&mut intake, request(session, said), Beyond::default(), "")?;

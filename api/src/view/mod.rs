@@ -1,5 +1,6 @@
 //! What clients are shown.
 
+mod instance;
 mod job;
 mod place;
 mod record;
@@ -8,6 +9,7 @@ mod session;
 mod task;
 mod usage;
 
+pub(crate) use instance::{InstanceSessionView, InstanceView};
 pub(crate) use job::{JobView, List};
 pub(crate) use place::{AgentView, BoardView, GatewayView};
 pub(crate) use record::{ActivityView, MemoryView, QuestionView};

@@ -4,6 +4,7 @@ use errand_common::{
     domain::{
         ApprovalScope, DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus,
         coordination::{AgentRole, AgentStatus, Presence, QuestionState, text::LeadMessageKind},
+        instance::InstanceStatus,
     },
     port::store::Scope,
 };
@@ -39,6 +40,7 @@ names! {
     presence = Presence,
     question_state = QuestionState,
     lead_message_kind = LeadMessageKind,
+    instance_status = InstanceStatus,
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {

@@ -9,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod engines;
 pub(crate) mod gateways;
+pub(crate) mod instances;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 mod listing;
@@ -51,6 +52,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Trial(trial) => trial.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,
         Command::Gateways(gateways) => gateways.run(screen).await,
+        Command::Instances(instances) => instances.run(screen).await,
         Command::Boards(boards) => boards.run(screen).await,
         Command::Agents(agents) => agents.run(screen).await,
         Command::Questions(questions) => questions.run(screen).await,

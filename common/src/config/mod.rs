@@ -55,6 +55,8 @@ pub struct Config {
     pub gates: Gates,
     /// Connections to gateways.
     pub gateways: Gateways,
+    /// Bridges of instances.
+    pub bridges: Bridges,
     /// Who may call.
     pub auth: Auth,
     /// What seals secrets.
@@ -126,6 +128,15 @@ impl Server {
     #[must_use]
     pub fn base_url(&self) -> &str {
         self.public_url.as_deref().map_or(LOCAL_URL, |url| url.trim_end_matches('/'))
+    }
+
+    /// Where bridges call back: without a slash at the end.
+    #[must_use]
+    pub fn callback_base(&self) -> String {
+        match &self.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{}", self.listen),
+        }
     }
 }
 
@@ -448,6 +459,23 @@ pub struct Secrets {
     pub keys: Vec<Secret>,
 }
 
+/// `[bridges]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bridges {
+    /// How long a bridge that has taken a prompt may take to call back, in seconds, unless the task says otherwise. Callbacks go
+    /// to `server.public_url`, which bridges must be able to reach.
+    pub callback_seconds: u32,
+    /// What stands before a session's id where a bridge is told of it.
+    pub session_prefix: String,
+}
+
+impl Default for Bridges {
+    fn default() -> Self {
+        Self { callback_seconds: 600, session_prefix: "it0:".to_owned() }
+    }
+}
+
 /// `[questions]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -548,6 +576,33 @@ impl Locale {
         match self {
             Self::En => "\n[interrupted]",
             Self::Zh => "\n[中断]",
+        }
+    }
+
+    /// A bridge did not call back in time.
+    #[must_use]
+    pub const fn bridge_timed_out(self) -> &'static str {
+        match self {
+            Self::En => "The agent did not respond in time; please try again",
+            Self::Zh => "智能体响应超时,请重试",
+        }
+    }
+
+    /// A bridge failed without a word.
+    #[must_use]
+    pub const fn bridge_failed(self) -> &'static str {
+        match self {
+            Self::En => "The agent failed",
+            Self::Zh => "智能体发生错误",
+        }
+    }
+
+    /// A bridge could not be reached, and why.
+    #[must_use]
+    pub fn bridge_unreachable(self, why: &str) -> String {
+        match self {
+            Self::En => format!("Could not reach the agent: {why}"),
+            Self::Zh => format!("无法连接到智能体:{why}"),
         }
     }
 }

@@ -141,6 +141,8 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("gateways.event_buffer", Whole(1, 65_536)),
     ("gateways.history_limit", Whole(1, 100_000)),
     ("gateways.resend", Choice(&["same_key", "never"])),
+    ("bridges.callback_seconds", Whole(1, DAY)),
+    ("bridges.session_prefix", Text),
     ("auth.bootstrap_key", ApiKey),
     ("auth.failures_per_minute", Whole(1, 10_000)),
     ("auth.jwt_secret", SigningSecret(32)),

@@ -49,6 +49,8 @@ pub struct Effect {
     pub destination: String,
     /// Of what is sent; the key never stands for two different calls.
     pub fingerprint: String,
+    /// What must be the same each time it is sent, where the job alone does not say it: written with the first intent.
+    pub request: Option<String>,
     /// The claim that intended it last.
     pub claim: i64,
     /// The attempt that intended it last.

@@ -51,6 +51,8 @@ text_enum! {
         /// What a run spent: `{inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, totalTokens, costUsd, costBasis, model,
         /// engineType, unknown}`.
         Usage = "usage",
+        /// A callback came after the job had ended, and changed nothing: `{ok, ordinal}`. Of each job, the first one.
+        LateCallback = "late_callback",
         /// An item was left on a board, as lists show it. In its board's stream only.
         Memory = "memory",
         /// A person is asked: `{question_id, board_id, agent_id, content, correlation_id?, expires_at}`.

@@ -87,6 +87,10 @@ id! {
     GatewayId
 }
 id! {
+    /// Names an instance: a bridge that runs prompts elsewhere.
+    InstanceId
+}
+id! {
     /// Names a board.
     BoardId
 }

@@ -58,7 +58,7 @@ pub enum Change {
     Complete,
     /// Done in part.
     CompletePartly,
-    /// Done: the person it asks has answered, wherever its delivery is.
+    /// Done: whoever it asks has answered, a person or a bridge, wherever its delivery is.
     Answer,
     /// Given up.
     Fail,
@@ -151,7 +151,7 @@ impl Change {
             | Self::AwaitChildren => &[Running],
             Self::ResumeWarm | Self::ResumeParked => &[AwaitingApproval],
             Self::Complete | Self::CompletePartly => &[Running, AwaitingAnswer, AwaitingCallback, AwaitingChildren],
-            Self::Answer => &[Scheduled, Queued, Blocked, Running, Retrying, AwaitingAnswer],
+            Self::Answer => &[Scheduled, Queued, Blocked, Running, Retrying, AwaitingAnswer, AwaitingCallback],
             Self::Fail | Self::Cancel => LIVE,
             Self::Expire => &[Scheduled, Queued, Blocked],
         }

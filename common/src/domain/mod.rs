@@ -10,6 +10,7 @@ pub mod event;
 pub mod family;
 pub mod gate;
 pub mod id;
+pub mod instance;
 pub mod job;
 pub mod lifecycle;
 pub mod poison;
@@ -27,8 +28,8 @@ pub use effect::{Effect, Receipt};
 pub use event::{Event, EventType, NewEvent, Stream};
 pub use family::Children;
 pub use id::{
-    ActivityId, AgentId, ApiKeyId, ApprovalId, BoardId, GatewayId, JobId, LeaseToken, MemoryId, MessageId, QuestionId,
-    SessionId, UsageId, WorkerId,
+    ActivityId, AgentId, ApiKeyId, ApprovalId, BoardId, GatewayId, InstanceId, JobId, LeaseToken, MemoryId, MessageId,
+    QuestionId, SessionId, UsageId, WorkerId,
 };
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
 pub use lifecycle::{Change, Illegal};

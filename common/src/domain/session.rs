@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AttachmentRef, JobId, MessageId, SessionId, Timestamp, job::text_enum};
+use super::{AttachmentRef, InstanceId, JobId, MessageId, SessionId, Timestamp, job::text_enum};
 
 text_enum! {
     /// Whether tasks may still join a conversation.
@@ -50,6 +50,8 @@ pub struct Session {
     pub tenant: String,
     /// The user whose token opened it; `None`: a key did, and every key of the tenant may use it.
     pub user_id: Option<String>,
+    /// The instance it is a conversation with.
+    pub instance_id: Option<InstanceId>,
     /// Takes tasks or not.
     pub status: SessionStatus,
     /// The engine it was opened with; inject and voice use it.

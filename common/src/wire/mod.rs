@@ -1,5 +1,6 @@
 //! What crosses a process boundary and must stay readable by the version before: payloads and signals.
 
+pub mod callback;
 pub mod control;
 pub mod coordination;
 pub mod credential;
@@ -7,4 +8,5 @@ pub mod engine;
 pub mod gateway;
 pub mod group;
 pub mod http;
+pub mod instance;
 pub mod task;

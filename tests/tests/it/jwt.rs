@@ -35,9 +35,11 @@ async fn running_task(errand: &Errand, client: &Client) -> errand_tests::Task {
     task
 }
 
-/// What belongs to no user: gateways, boards, agents and what is left there; and what agents do with their own token.
+/// What is not a user's own by having been made by them: gateways, boards, agents and what is left there, instances; and what agents do
+/// with their own token.
 fn of_the_tenant(path: &str) -> bool {
-    let families = ["gateways/", "boards/", "agents/", "questions/", "agent/boards/", "agent/gateway/"];
+    let families =
+        ["gateways/", "boards/", "agents/", "questions/", "agent/boards/", "agent/gateway/", "agent/instances/"];
     families.iter().any(|family| path.starts_with(&format!("/api/v1/{family}")))
 }
 

@@ -4,6 +4,7 @@ mod approval;
 mod architecture;
 mod attachments;
 mod bad_input;
+mod bridge;
 mod budget;
 mod bulk_retry;
 mod cancel;

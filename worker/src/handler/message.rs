@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::courier::{Courier, Parcel};
 use super::{
-    Completion, Handler, HandlerFailure, RunContext,
+    Completion, Handler, HandlerFailure, RunContext, Waits,
     journal::{Journal, field},
     recipient::{Reached, Recipients},
 };
@@ -98,7 +98,7 @@ impl Handler for MessageHandler {
         let delivered = self.deliver(claimed, &payload, context).await;
         journal.end(claimed, &delivered, context.backend.clock.now());
         let result = result(kind, &payload, &delivered?);
-        Ok(Completion { result, message: None, awaits_answer: kind == ASK_USER })
+        Ok(Completion { result, message: None, waits: if kind == ASK_USER { Waits::Answer } else { Waits::Nothing } })
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod asking;
 pub(crate) mod http;
+mod instance;
 mod journal;
 mod message;
 mod provision;
@@ -36,14 +37,30 @@ pub(crate) struct Completion {
     pub(crate) result: Value,
     /// What the assistant said, for the history of the job's session.
     pub(crate) message: Option<String>,
-    /// The job now waits for an answer from outside; the result is what is known by now.
-    pub(crate) awaits_answer: bool,
+    /// What the job now waits for; the result is what is known by now.
+    pub(crate) waits: Waits,
+}
+
+/// What a job waits for once its handler has come home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waits {
+    /// Nothing: it is done.
+    Nothing,
+    /// A person's answer.
+    Answer,
+    /// A bridge's callback.
+    Callback {
+        /// Until then.
+        until: Timestamp,
+        /// How often the bridge is asked meanwhile.
+        poll_every: Option<Duration>,
+    },
 }
 
 impl Completion {
     /// An end with nothing to say.
     pub(crate) const fn new(result: Value) -> Self {
-        Self { result, message: None, awaits_answer: false }
+        Self { result, message: None, waits: Waits::Nothing }
     }
 }
 
@@ -259,7 +276,10 @@ pub(crate) fn table(engines: Arc<EngineTable>, directory: &Arc<Directory>, confi
     let soul: Arc<dyn Handler> = Arc::new(soul::SoulHandler::new(Arc::clone(directory), config));
     let provision: Arc<dyn Handler> =
         Arc::new(provision::ProvisionHandler::new(Arc::clone(directory), courier, config));
+    let instance: Arc<dyn Handler> = Arc::new(instance::InstanceTaskHandler::new(config));
+    let poll: Arc<dyn Handler> = Arc::new(instance::poll::PollHandler::new(config));
     let mut table = BTreeMap::from([(wire::task::KIND, task), (wire::http::KIND, http), (PROVISION, provision)]);
+    table.extend([(wire::instance::KIND, instance), (wire::instance::POLL, poll)]);
     table.extend([NUDGE, ASK_USER, LEAD_MESSAGE, NOTICE].map(|kind| (kind, Arc::clone(&message))));
     table.extend([SOUL_READ, SOUL_WRITE].map(|kind| (kind, Arc::clone(&soul))));
     table.into_iter().map(|(kind, handler)| (kind.to_owned(), handler)).collect()

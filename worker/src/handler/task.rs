@@ -358,7 +358,7 @@ async fn forward(
 
 fn completion(end: TurnEnd, context: &RunContext) -> Completion {
     let usage = context.ledger().report().map(|report| report.usage);
-    Completion { result: result(&end, usage.as_ref()), message: Some(end.text), awaits_answer: false }
+    Completion { message: Some(end.text.clone()), ..Completion::new(result(&end, usage.as_ref())) }
 }
 
 /// What the job's result and its `completed` event say; what the engine doesn't tell is null.

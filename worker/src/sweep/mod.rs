@@ -13,7 +13,7 @@ use std::{
 
 use errand_common::{
     backend::Backend,
-    config::Config,
+    config::{Config, Locale},
     domain::{SessionId, Timestamp, WorkerId},
     port::{
         Ready, StoreError,
@@ -59,6 +59,8 @@ pub(crate) struct Sweeper {
     jobs_kept: Option<Duration>,
     /// Time between two askings of a question; 0: it is asked once.
     remind_seconds: u32,
+    /// What end users read.
+    locale: Locale,
 }
 
 impl Sweeper {
@@ -73,6 +75,7 @@ impl Sweeper {
             retention: Retention::new(backend.clone(), &config.retention, batch, lease),
             jobs_kept: config.retention.jobs_kept(),
             remind_seconds: config.questions.remind_minutes.saturating_mul(60),
+            locale: config.texts.locale,
             backend,
             duty,
             interval,
@@ -147,6 +150,10 @@ impl Sweeper {
         self.note("expire questions", expired);
         let reminded = self.remind().await;
         self.note("remind of questions", reminded);
+        let expired = self.turns(|| self.expire_callbacks()).await;
+        self.note("expire callbacks", expired);
+        let polled = self.turns(|| self.backend.store.poll_callbacks(self.now(), self.batch)).await;
+        self.note("ask bridges", polled);
         let unblocked = self.unblock().await;
         self.note("unblock", unblocked);
         let told = self.tell_upcoming().await;
@@ -156,6 +163,8 @@ impl Sweeper {
         if round.is_multiple_of(ROUNDS_PER_FORGETTING) {
             let forgot = self.forget_keys().await;
             self.note("forget old idempotency keys", forgot);
+            let dropped = self.call(self.backend.store.drop_tickets(self.now(), self.batch)).await.map(drop);
+            self.note("drop old tickets", dropped);
         }
         let retained = self.retention.round().await;
         self.note("drop what is old", retained);
@@ -222,6 +231,10 @@ impl Sweeper {
             0 => Ok(()),
             every => self.turns(|| self.backend.store.remind(every, self.now(), self.batch)).await,
         }
+    }
+
+    async fn expire_callbacks(&self) -> Result<(usize, Consequences), StoreError> {
+        self.backend.store.expire_callbacks(self.locale.bridge_timed_out(), self.now(), self.batch).await
     }
 
     /// Looks at some sessions with waiting tasks; the next round goes on. What ends a session's active task frees the next

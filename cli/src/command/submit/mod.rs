@@ -2,6 +2,7 @@
 
 mod attachment;
 mod coordination;
+mod instance_task;
 mod job;
 mod task;
 
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) enum Submit {
     /// Submit a prompt for an engine
     Task(task::Task),
+    /// Submit a prompt for an instance's bridge
+    InstanceTask(instance_task::InstanceTask),
     /// Tell an agent of a board something
     Nudge(coordination::Nudge),
     /// Ask a person, through a gateway's own agent
@@ -38,6 +41,7 @@ impl Submit {
     pub(crate) async fn run(self, screen: Screen) -> anyhow::Result<ExitCode> {
         match self {
             Self::Task(task) => task.run(screen).await,
+            Self::InstanceTask(task) => task.run(screen).await,
             Self::Nudge(nudge) => nudge.run(screen).await,
             Self::AskUser(ask) => ask.run(screen).await,
             Self::LeadMessage(message) => message.run(screen).await,

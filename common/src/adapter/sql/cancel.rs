@@ -82,7 +82,7 @@ pub(super) async fn cancel_row<D: Dialect>(
 }
 
 /// The text that watchers were shown and that was not retracted.
-async fn shown_text<D: Dialect>(unit: &mut Unit<D>, row: &JobRow) -> Result<String, StoreError> {
+pub(super) async fn shown_text<D: Dialect>(unit: &mut Unit<D>, row: &JobRow) -> Result<String, StoreError> {
     let Some(from) = row.text_from else { return Ok(String::new()) };
     let mut shown: Vec<(i64, String)> = Vec::new();
     for event in unit.tx.fetch(&statement::TEXT, params![row.job.id.uuid(), from]).await? {

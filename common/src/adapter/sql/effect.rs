@@ -19,6 +19,7 @@ use crate::{
         StoreError,
         store::{EffectReceipt, Effects, Intend, Intended, Stale},
     },
+    wire,
 };
 
 #[derive(Serialize)]
@@ -29,6 +30,7 @@ struct EffectRow {
     kind: String,
     destination: String,
     fingerprint: String,
+    request: Option<String>,
     claim: i64,
     attempt: u32,
     intent_at: i64,
@@ -125,6 +127,7 @@ fn intent(entry: &Intend, key: String, attempt: u32, now: Timestamp) -> EffectRo
         kind: entry.effect.kind.clone(),
         destination: entry.effect.destination.clone(),
         fingerprint: entry.effect.fingerprint.clone(),
+        request: entry.effect.request.clone(),
         claim: entry.fence.claim,
         attempt,
         intent_at: now.micros(),
@@ -174,7 +177,8 @@ pub(super) async fn inherit<D: Dialect>(unit: &mut Unit<D>, pairs: &[(JobId, Job
     let mut done: HashMap<JobId, Vec<Effect>> = HashMap::new();
     for row in unit.tx.fetch(&statement::EFFECTS_OF_JOBS, params![old]).await? {
         let effect = read(&row)?;
-        if matches!(effect.receipt, Some((Receipt::Done(_), _))) {
+        // A bridge that has taken a prompt has not answered it: its receipt is worth nothing to another job.
+        if matches!(effect.receipt, Some((Receipt::Done(_), _))) && effect.kind != wire::instance::KIND {
             done.entry(effect.job_id).or_default().push(effect);
         }
     }
@@ -197,6 +201,7 @@ fn copy(job: JobId, effect: &Effect) -> EffectRow {
         kind: effect.kind.clone(),
         destination: effect.destination.clone(),
         fingerprint: effect.fingerprint.clone(),
+        request: effect.request.clone(),
         claim: 0,
         attempt: effect.attempt,
         intent_at: effect.intent_at.micros(),
@@ -205,7 +210,7 @@ fn copy(job: JobId, effect: &Effect) -> EffectRow {
     }
 }
 
-fn read(row: &impl SqlRow) -> Result<Effect, StoreError> {
+pub(super) fn read(row: &impl SqlRow) -> Result<Effect, StoreError> {
     let number = |column: &str| {
         let value = row.int(column)?;
         u32::try_from(value).map_err(|_| StoreError::Corrupt(format!("{column} of an effect is {value}")))
@@ -225,6 +230,7 @@ fn read(row: &impl SqlRow) -> Result<Effect, StoreError> {
         kind: row.text("kind")?,
         destination: row.text("destination")?,
         fingerprint: row.text("fingerprint")?,
+        request: row.opt_text("request")?,
         claim: row.int("claim")?,
         attempt: number("attempt")?,
         intent_at: at(row, "intent_at")?,

@@ -23,6 +23,7 @@ mod engine_state;
 mod family;
 mod fleet;
 mod inspect;
+mod instance;
 mod line;
 mod open;
 mod patience;

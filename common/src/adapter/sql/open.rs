@@ -291,7 +291,7 @@ async fn refusal(dialect: &impl Dialect, name: &str, sql: &'static Sql) -> Optio
 impl<D: Dialect> SchemaCheck for SqlStore<D> {
     async fn refused_statements(&self) -> Vec<String> {
         let mut refused = Vec::new();
-        for (name, sql) in statement::ALL.iter().chain(statement::coordination::ALL) {
+        for (name, sql) in statement::ALL.iter().chain(statement::coordination::ALL).chain(statement::instance::ALL) {
             refused.extend(refusal(&self.dialect, name, sql).await);
         }
         refused

@@ -112,13 +112,19 @@ impl<D: Dialect> Reads for SqlStore<D> {
 
     async fn sessions(&self, tenant: &str, filter: &SessionFilter) -> Result<Vec<Session>, StoreError> {
         let before = before(filter.before.map(SessionId::uuid));
-        let rows = match &filter.user_id {
-            None => self.dialect.read(&statement::SESSIONS, params![tenant, before, filter.limit]).await?,
-            Some(user) => {
-                let params = params![tenant, before, filter.limit, user.as_str()];
-                self.dialect.read(&statement::USER_SESSIONS, params).await?
+        let mut params = params![tenant, before, filter.limit];
+        let sql = match (&filter.user_id, filter.instance_id) {
+            (None, None) => &statement::SESSIONS,
+            (Some(user), None) => {
+                params.push(user.as_str().into());
+                &statement::USER_SESSIONS
+            }
+            (user, Some(instance)) => {
+                params.extend(params![user.clone(), instance.uuid()]);
+                &statement::INSTANCE_SESSIONS
             }
         };
+        let rows = self.dialect.read(sql, params).await?;
         rows.iter().map(row::session).collect()
     }
 

@@ -55,6 +55,25 @@ pub(super) struct JobRow {
     pub window_put_off_ms: i64,
     /// When it was first sent.
     pub first_sent_at: Option<Timestamp>,
+    /// The callback it waits for, or has had.
+    pub callback: CallbackRow,
+}
+
+/// What is kept of a job's callback.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CallbackRow {
+    /// Until when it is waited for.
+    pub until: Option<Timestamp>,
+    /// When its bridge is asked next.
+    pub poll_at: Option<Timestamp>,
+    /// How long after that it is asked again, in milliseconds.
+    pub poll_ms: Option<i64>,
+    /// How many numbered pieces of text came before the outcome.
+    pub pieces: Option<i64>,
+    /// Of the callback that ended the job.
+    pub fingerprint: Option<String>,
+    /// When the first one came that was too late.
+    pub late_at: Option<Timestamp>,
 }
 
 /// What may change of a job after it was made: the row of the `SAVE_JOBS` batch.
@@ -93,6 +112,18 @@ pub(super) struct SavedJob {
     window_put_off_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_sent_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_until: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_poll_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_poll_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_pieces: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_late_at: Option<i64>,
     old_version: i64,
     tail_seq: i64,
 }
@@ -172,6 +203,12 @@ impl JobRow {
             told_at: micros(self.told_at),
             window_put_off_ms: (self.window_put_off_ms > 0).then_some(self.window_put_off_ms),
             first_sent_at: micros(self.first_sent_at),
+            callback_until: micros(self.callback.until),
+            callback_poll_at: micros(self.callback.poll_at),
+            callback_poll_ms: self.callback.poll_ms,
+            callback_pieces: self.callback.pieces,
+            callback_fingerprint: self.callback.fingerprint.clone(),
+            callback_late_at: micros(self.callback.late_at),
             old_version: job.version,
             tail_seq: job.tail_seq,
         }
@@ -388,6 +425,14 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         window: window(row)?,
         window_put_off_ms: row.opt_int("window_put_off_ms")?.unwrap_or(0),
         first_sent_at: opt_at(row, "first_sent_at")?,
+        callback: CallbackRow {
+            until: opt_at(row, "callback_until")?,
+            poll_at: opt_at(row, "callback_poll_at")?,
+            poll_ms: row.opt_int("callback_poll_ms")?,
+            pieces: row.opt_int("callback_pieces")?,
+            fingerprint: row.opt_text("callback_fingerprint")?,
+            late_at: opt_at(row, "callback_late_at")?,
+        },
         job,
     })
 }
@@ -459,6 +504,7 @@ pub(super) fn board_event(row: &impl SqlRow) -> Result<Event, StoreError> {
 pub(super) fn session(row: &impl SqlRow) -> Result<Session, StoreError> {
     Ok(Session {
         user_id: row.opt_text("user_id")?,
+        instance_id: row.opt_uuid("instance_id")?.map(Into::into),
         id: row.uuid("id")?.into(),
         tenant: row.text("tenant")?,
         status: parse(row, "status")?,

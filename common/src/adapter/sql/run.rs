@@ -382,6 +382,15 @@ fn end_run<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, outcome: Outcome) {
             row.job.failure = None;
             unit.left.tell(row, unit.now);
         }
+        Outcome::AwaitingCallback { until, poll_every } => {
+            row.change(Change::AwaitCallback).expect(HELD);
+            let data = json!({"state": row.job.state, "reason": "callback", "until": until});
+            unit.emit(row, NewEvent::new(EventType::Queued, data));
+            row.job.failure = None;
+            row.callback.until = Some(until);
+            row.callback.poll_at = poll_every.map(|every| unit.now.plus(every));
+            row.callback.poll_ms = poll_every.map(|every| i64::try_from(every.as_millis()).unwrap_or(i64::MAX));
+        }
         Outcome::Retry { failure, run_at } => {
             announce_retry(unit, row, failure, run_at, None);
             row.change(Change::Retry).expect(HELD);

@@ -21,14 +21,15 @@ macro_rules! job_columns {
          dedup_key, claim, lease_token, lease_until, worker_id, run_at, expires_at, deadline, created_at, claimed_at, \
          started_at, finished_at, snoozed_since, cut_off_at, text_from, payload_version, \
          crashes, waits_for, user_id, engine, metered, interruption, pending_attachments, parked_seq, \
-         waited_until, told, told_at, window_ms, window_from_send, window_put_off_ms, first_sent_at, version, tail_seq"
+         waited_until, told, told_at, window_ms, window_from_send, window_put_off_ms, first_sent_at, callback_until, \
+         callback_poll_at, callback_poll_ms, callback_pieces, callback_fingerprint, callback_late_at, version, tail_seq"
     };
 }
 
 /// All columns of an effect.
 macro_rules! effect_columns {
     () => {
-        "job_id, ordinal, key, kind, destination, fingerprint, claim, attempt, intent_at, receipt, receipt_at"
+        "job_id, ordinal, key, kind, destination, fingerprint, request, claim, attempt, intent_at, receipt, receipt_at"
     };
 }
 
@@ -123,6 +124,7 @@ macro_rules! usage_sums {
 }
 
 pub(super) mod coordination;
+pub(super) mod instance;
 
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";
@@ -169,10 +171,14 @@ statements! {
         snoozed_since = r.snoozed_since, cut_off_at = r.cut_off_at, text_from = r.text_from, crashes = r.crashes, \
         waits_for = r.waits_for, pending_attachments = r.pending_attachments, parked_seq = r.parked_seq, waited_until = r.waited_until, \
         told_at = r.told_at, window_put_off_ms = r.window_put_off_ms, first_sent_at = r.first_sent_at, \
+        callback_until = r.callback_until, callback_poll_at = r.callback_poll_at, callback_poll_ms = r.callback_poll_ms, \
+        callback_pieces = r.callback_pieces, callback_fingerprint = r.callback_fingerprint, callback_late_at = r.callback_late_at, \
         version = r.old_version + 1, tail_seq = r.tail_seq FROM {rows: id uuid, state text, attempt int, result text, failure text, progress text, position int, \
         pending_message text, claim int, lease_token uuid, lease_until int, worker_id uuid, run_at int, claimed_at int, \
         started_at int, finished_at int, snoozed_since int, cut_off_at int, text_from int, crashes int, waits_for uuid, \
-        pending_attachments text, parked_seq int, waited_until int, told_at int, window_put_off_ms int, first_sent_at int, old_version int, tail_seq int} \
+        pending_attachments text, parked_seq int, waited_until int, told_at int, window_put_off_ms int, first_sent_at int, \
+        callback_until int, callback_poll_at int, callback_poll_ms int, callback_pieces int, callback_fingerprint text, \
+        callback_late_at int, old_version int, tail_seq int} \
         WHERE jobs.id = r.id AND jobs.version = r.old_version";
     /// The part of `SAVE_JOBS` that appending changes.
     SAVE_TAILS = "UPDATE jobs SET progress = r.progress, text_from = r.text_from, version = r.old_version + 1, \
@@ -194,15 +200,15 @@ statements! {
     // Sessions and their lines.
 
     /// $1 rows of ids.
-    LOCK_SESSIONS = "SELECT id, tenant, user_id, status, tail_seq, tail_message FROM sessions \
+    LOCK_SESSIONS = "SELECT id, tenant, user_id, instance_id, status, tail_seq, tail_message FROM sessions \
         WHERE id IN (SELECT r.id FROM {rows: id uuid}) ORDER BY id {for update}";
     /// $1 rows of job ids.
-    LOCK_SESSIONS_OF = "SELECT id, tenant, user_id, status, tail_seq, tail_message FROM sessions WHERE id IN \
+    LOCK_SESSIONS_OF = "SELECT id, tenant, user_id, instance_id, status, tail_seq, tail_message FROM sessions WHERE id IN \
         (SELECT session_id FROM jobs WHERE session_id IS NOT NULL AND id IN (SELECT r.id FROM {rows: id uuid})) \
         ORDER BY id {for update}";
-    INSERT_SESSIONS = "INSERT INTO sessions (id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, \
-        tail_seq, tail_message) SELECT id, tenant, user_id, 'active', engine, system_prompt, metadata, at, at, tail_seq, tail_message \
-        FROM {rows: id uuid, tenant text, user_id text, engine text, system_prompt text, metadata text, at int, tail_seq int, \
+    INSERT_SESSIONS = "INSERT INTO sessions (id, tenant, user_id, instance_id, status, engine, system_prompt, metadata, created_at, updated_at, \
+        tail_seq, tail_message) SELECT id, tenant, user_id, instance_id, 'active', engine, system_prompt, metadata, at, at, tail_seq, tail_message \
+        FROM {rows: id uuid, tenant text, user_id text, instance_id uuid, engine text, system_prompt text, metadata text, at int, tail_seq int, \
         tail_message int}";
     SAVE_SESSIONS = "UPDATE sessions SET tail_seq = r.tail_seq, tail_message = r.tail_message, updated_at = r.at \
         FROM {rows: id uuid, tail_seq int, tail_message int, at int} WHERE sessions.id = r.id";
@@ -308,7 +314,7 @@ statements! {
 
     /// $1 rows. One that is there is intended anew: its receipt said that it had failed.
     SAVE_INTENTS = "INSERT INTO effects (", effect_columns!(), ") SELECT ", effect_columns!(), " \
-        FROM {rows: job_id uuid, ordinal int, key text, kind text, destination text, fingerprint text, claim int, \
+        FROM {rows: job_id uuid, ordinal int, key text, kind text, destination text, fingerprint text, request text, claim int, \
         attempt int, intent_at int, receipt text, receipt_at int} WHERE true ON CONFLICT (job_id, ordinal) DO UPDATE SET \
         claim = excluded.claim, attempt = excluded.attempt, intent_at = excluded.intent_at, receipt = excluded.receipt, \
         receipt_at = excluded.receipt_at";
@@ -548,14 +554,17 @@ statements! {
         AND (kind = $2 OR $2 IS NULL) AND (queue = $3 OR $3 IS NULL) AND (session_id = $4 OR $4 IS NULL) \
         AND (created_at >= $5 OR $5 IS NULL) AND id < $6 \
         AND ($8 LIKE '%,' || state || ',%' OR $8 IS NULL) AND user_id = $9 ORDER BY id DESC LIMIT $7";
-    SESSION = "SELECT id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
+    SESSION = "SELECT id, tenant, user_id, instance_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
         WHERE tenant = $1 AND id = $2";
     /// $1 tenant, $2 before, $3 limit.
-    SESSIONS = "SELECT id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
+    SESSIONS = "SELECT id, tenant, user_id, instance_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq FROM sessions \
         WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
     /// As `SESSIONS`, of one user, $4.
-    USER_SESSIONS = "SELECT id, tenant, user_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq \
+    USER_SESSIONS = "SELECT id, tenant, user_id, instance_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq \
         FROM sessions WHERE tenant = $1 AND id < $2 AND user_id = $4 ORDER BY id DESC LIMIT $3";
+    /// As `SESSIONS`, of one instance, $5; $4 null means any user.
+    INSTANCE_SESSIONS = "SELECT id, tenant, user_id, instance_id, status, engine, system_prompt, metadata, created_at, updated_at, tail_seq \
+        FROM sessions WHERE tenant = $1 AND id < $2 AND (user_id = $4 OR $4 IS NULL) AND instance_id = $5 ORDER BY id DESC LIMIT $3";
     /// $1 tenant; null means all.
     QUEUE_STATS = "SELECT queue, state, count(*) AS jobs, min(run_at) AS oldest FROM jobs \
         WHERE finished_at IS NULL AND (tenant = $1 OR $1 IS NULL) GROUP BY queue, state ORDER BY queue, state";

@@ -13,7 +13,7 @@ use super::{
     dialect::{Dialect, SqlRow, SqlTx, batch, params},
     effect,
     line::{self, Admission},
-    row::JobRow,
+    row::{CallbackRow, JobRow},
     statement,
     unit::{FreshSession, HeldSession, Unit},
 };
@@ -357,6 +357,13 @@ impl<D: Dialect> SqlStore<D> {
             Some(asked) => Some(asked),
             None => originals.hand_down(new, &mut row, unit.now),
         };
+        if let (Some(task), Some(session)) = (&new.task, row.job.session_id)
+            && task.instance_id.is_some()
+        {
+            // Whoever watches the conversation learns what is to be watched, before anything else.
+            unit.emit(&mut row, NewEvent::new(EventType::SessionInfo, json!({"sessionId": session})));
+            unit.emit(&mut row, NewEvent::new(EventType::TaskInfo, json!({"taskId": new.id})));
+        }
         announce(unit, &mut row);
         if let Some(asked) = asked {
             question::open(unit, &mut row, asked);
@@ -413,13 +420,18 @@ async fn end_childless<D: Dialect>(unit: &mut Unit<D>, rows: &mut [JobRow]) -> R
 
 /// The session asked for, if it is there, active and the tenant's and user's own; else the fresh one.
 fn choose_session<D: Dialect>(unit: &mut Unit<D>, new: &NewJob, task: &NewTask) -> SessionId {
+    let may_join = |held: &HeldSession| {
+        held.active && held.tenant == new.tenant && held.instance_id == task.instance_id && is_own(held, new)
+    };
     if let Some(wanted) = task.session_id
-        && unit.sessions.get(&wanted).is_some_and(|held| held.active && held.tenant == new.tenant && is_own(held, new))
+        && unit.sessions.get(&wanted).is_some_and(may_join)
     {
         return wanted;
     }
     let metadata = json!({"title": task.title, "titleSet": true, "voiceMode": task.voice_mode});
-    let fresh = FreshSession { engine: task.engine.clone(), system_prompt: task.system_prompt.clone(), metadata };
+    let instance_id = task.instance_id;
+    let fresh =
+        FreshSession { instance_id, engine: task.engine.clone(), system_prompt: task.system_prompt.clone(), metadata };
     unit.open_session(task.fresh, &new.tenant, new.user_id.clone(), fresh);
     task.fresh
 }
@@ -523,6 +535,7 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         window: new.coordination.as_ref().and_then(|given| given.window),
         window_put_off_ms: 0,
         first_sent_at: None,
+        callback: CallbackRow::default(),
     }
 }
 

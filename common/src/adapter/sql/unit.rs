@@ -18,7 +18,7 @@ use super::{
     statement,
 };
 use crate::{
-    domain::{Change, Event, EventType, JobId, JobState, MessageId, NewEvent, Role, SessionId, Timestamp},
+    domain::{Change, Event, EventType, InstanceId, JobId, JobState, MessageId, NewEvent, Role, SessionId, Timestamp},
     port::{
         StoreError,
         store::{Consequences, Ended, Stop},
@@ -30,6 +30,7 @@ use crate::{
 pub(super) struct HeldSession {
     pub tenant: String,
     pub user_id: Option<String>,
+    pub instance_id: Option<InstanceId>,
     pub active: bool,
     tail_seq: i64,
     tail_message: i64,
@@ -41,6 +42,7 @@ pub(super) struct HeldSession {
 /// What a new session is made of.
 #[derive(Clone, Debug)]
 pub(super) struct FreshSession {
+    pub instance_id: Option<InstanceId>,
     pub engine: String,
     pub system_prompt: Option<String>,
     pub metadata: serde_json::Value,
@@ -82,6 +84,7 @@ struct SessionRow {
     id: Uuid,
     tenant: String,
     user_id: Option<String>,
+    instance_id: Option<Uuid>,
     engine: String,
     system_prompt: Option<String>,
     metadata: String,
@@ -158,6 +161,7 @@ impl<D: Dialect> Unit<D> {
             let held = HeldSession {
                 tenant: row.text("tenant")?,
                 user_id: row.opt_text("user_id")?,
+                instance_id: row.opt_uuid("instance_id")?.map(Into::into),
                 active: row.text("status")? == "active",
                 tail_seq: row.int("tail_seq")?,
                 tail_message: row.int("tail_message")?,
@@ -174,6 +178,7 @@ impl<D: Dialect> Unit<D> {
         let held = HeldSession {
             tenant: tenant.to_owned(),
             user_id,
+            instance_id: fresh.instance_id,
             active: true,
             tail_seq: 0,
             tail_message: 0,
@@ -359,6 +364,7 @@ impl<D: Dialect> Unit<D> {
                     id,
                     tenant: session.tenant,
                     user_id: session.user_id,
+                    instance_id: session.instance_id.map(InstanceId::uuid),
                     engine: new.engine,
                     system_prompt: new.system_prompt,
                     metadata: new.metadata.to_string(),

@@ -17,6 +17,8 @@ pub struct NewEffect {
     pub destination: String,
     /// Of what is sent.
     pub fingerprint: String,
+    /// As [`Effect::request`]; what was written with an earlier intent stays.
+    pub request: Option<String>,
 }
 
 /// What came of one effect of a run.

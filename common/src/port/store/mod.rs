@@ -23,6 +23,7 @@ pub mod coordination;
 mod effect;
 mod engine_state;
 mod fleet;
+mod instance;
 mod preference;
 mod read;
 mod restore;
@@ -41,6 +42,7 @@ pub use control::{Control, DrainAsked, PausedQueue};
 pub use effect::{EffectReceipt, Effects, Intend, Intended, NewEffect};
 pub use engine_state::{EngineState, EngineStates};
 pub use fleet::{Fleet, WorkerInfo};
+pub use instance::{Callback, Callbacks, InstanceChange, Instances, Received, Tickets};
 pub use preference::Preferences;
 pub use read::{JobFilter, QueueStats, Reads, SessionFilter, StreamState};
 pub use restore::Restore;
@@ -139,6 +141,9 @@ pub trait Store:
     + Control
     + Restore
     + SealingKey
+    + Instances
+    + Callbacks
+    + Tickets
     + coordination::Coordination
 {
 }
@@ -161,6 +166,9 @@ impl<
         + Control
         + Restore
         + SealingKey
+        + Instances
+        + Callbacks
+        + Tickets
         + coordination::Coordination,
 > Store for T
 {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::StoreError;
 use crate::domain::{
-    AttachmentRef, Children, Event, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp,
+    AttachmentRef, Children, Event, InstanceId, Job, JobId, JobState, Message, Session, SessionId, Stream, Timestamp,
 };
 
 /// Which jobs to list, newest first.
@@ -37,6 +37,8 @@ pub struct JobFilter {
 pub struct SessionFilter {
     /// Opened by this user.
     pub user_id: Option<String>,
+    /// With this instance.
+    pub instance_id: Option<InstanceId>,
     /// Only those older than this one (the cursor).
     pub before: Option<SessionId>,
     /// At most so many.

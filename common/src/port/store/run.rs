@@ -75,6 +75,13 @@ pub enum Outcome {
         /// What is known by now, as the job's `result` until the answer comes: an object.
         result: Value,
     },
+    /// A bridge has it, and calls back. If that came before this, nothing is left to write: stale.
+    AwaitingCallback {
+        /// Until when it is waited for; then the job fails, class `timeout`.
+        until: Timestamp,
+        /// How often the bridge is asked meanwhile; `None`: never.
+        poll_every: Option<Duration>,
+    },
     /// To be tried again, as the next attempt.
     Retry {
         /// Why this attempt failed.

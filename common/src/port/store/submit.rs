@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::{Consequences, StoreError, coordination::NewQuestion};
 use crate::{
     domain::{
-        AgentId, AttachmentRef, BoardId, Dedup, DedupMode, GatewayId, Job, JobId, JobState, OnBusy, Priority,
-        RetryPolicy, SessionId, Timestamp,
+        AgentId, AttachmentRef, BoardId, Dedup, DedupMode, GatewayId, InstanceId, Job, JobId, JobState, OnBusy,
+        Priority, RetryPolicy, SessionId, Timestamp,
         coordination::{
             Agent, Told,
             text::{LeadMessageKind, trace_id},
@@ -203,6 +203,9 @@ pub struct NewTask {
     pub metered: bool,
     /// What the task that gives way is told, if `on_busy` is `interrupt`.
     pub interruption: Interruption,
+    /// The instance that answers it. Its conversations are with one instance: a session of another, or of none, is as good as
+    /// unknown.
+    pub instance_id: Option<InstanceId>,
 }
 
 text_enum! {

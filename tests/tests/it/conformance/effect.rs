@@ -16,6 +16,7 @@ fn effect(ordinal: u32, fingerprint: &str) -> NewEffect {
         kind: "http".to_owned(),
         destination: "x.example:443".to_owned(),
         fingerprint: fingerprint.to_owned(),
+        request: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod access;
 mod approval;
 mod attachment;
 mod bus;
+mod callback;
 mod control;
 mod coordination;
 mod dedup;
@@ -150,6 +151,7 @@ pub(crate) fn task(session: Option<SessionId>, prompt: &str, on_busy: OnBusy) ->
         attachments: vec![],
         metered: false,
         interruption: Interruption::Task,
+        instance_id: None,
     };
     NewJob { task: Some(task), ..plain_job() }
 }

@@ -59,7 +59,7 @@ on_both! {
             assert_eq!(fixture.jobs_of(filter.clone()).await.len(), count, "{filter:?}");
         }
         let sessions = async |user_id, before| {
-            fixture.store.sessions(TENANT, &SessionFilter { user_id, before, limit: 10 }).await.unwrap()
+            fixture.store.sessions(TENANT, &SessionFilter { user_id, instance_id: None, before, limit: 10 }).await.unwrap()
         };
         let anns = sessions(ann(), None).await;
         assert_eq!((anns.len(), sessions(None, None).await.len()), (2, 4));

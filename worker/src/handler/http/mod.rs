@@ -72,6 +72,20 @@ impl Handler for HttpHandler {
     async fn run(&self, claimed: &Claimed, context: &Arc<RunContext>) -> Result<Completion, HandlerFailure> {
         let payload = HttpPayload::deserialize(&claimed.job.payload)
             .map_err(|error| invalid("INVALID_PAYLOAD", format!("the payload is not that of an http job: {error}")))?;
+        let call = self.call(payload, claimed)?;
+        let result = effect::perform(context, &self.policies, 1, &call).await?;
+        Ok(Completion::new(result))
+    }
+}
+
+impl HttpHandler {
+    /// The gates before destinations.
+    pub(super) const fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// A call on its way, if it may be made.
+    pub(super) fn call(&self, payload: HttpPayload, claimed: &Claimed) -> Result<HttpCall<'_>, HandlerFailure> {
         let url = payload.target().map_err(|detail| invalid("INVALID_PAYLOAD", format!("/url {detail}")))?;
         // Judged again: the operator may have changed what is allowed since it was submitted.
         if let Some(fault) = payload.faults(&self.allow).into_iter().next() {
@@ -81,9 +95,7 @@ impl Handler for HttpHandler {
         let clients = self.clients.as_ref().map_err(|reason| invalid("NO_CLIENT", reason.clone()))?;
         let limit = asked_limit(claimed).map_or(self.call_limit, |asked| asked.min(self.call_limit));
         let headers = headers(&payload, claimed.job.id)?;
-        let call = HttpCall { handler: self, clients, payload, url, headers, limit };
-        let result = effect::perform(context, &self.policies, 1, &call).await?;
-        Ok(Completion::new(result))
+        Ok(HttpCall { handler: self, clients, payload, url, headers, limit })
     }
 }
 
@@ -112,7 +124,7 @@ fn headers(payload: &HttpPayload, job: JobId) -> Result<HeaderMap, HandlerFailur
 }
 
 /// One call.
-struct HttpCall<'a> {
+pub(super) struct HttpCall<'a> {
     handler: &'a HttpHandler,
     clients: &'a Clients,
     payload: HttpPayload,

@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use errand_common::{
     domain::{
         AgentId, ApiKeyId, Approval, ApprovalId, AttachmentContent, AttachmentRef, BoardId, Children, Decision, Effect,
-        Event, Fence, GatewayId, Job, JobId, MemoryId, Message, QuestionId, Session, SessionId, Stream, Timestamp,
-        UsageRecord, WorkerId,
+        Event, Fence, GatewayId, InstanceId, Job, JobId, MemoryId, Message, QuestionId, Session, SessionId, Stream,
+        Timestamp, UsageRecord, WorkerId,
         coordination::{Activity, Agent, Board, Gateway, Memory, NewActivity, Question},
+        instance::Instance,
     },
     port::{
         Ready, Store, StoreError,
@@ -260,4 +261,25 @@ delegate! { Reads {
     session_attachment(session: SessionId, hash: &str) -> Option<AttachmentRef>;
     messages(session: SessionId, after: i64, limit: u32) -> Vec<Message>;
     queue_stats(tenant: Option<&str>) -> Vec<QueueStats>;
+} }
+
+delegate! { Instances {
+    create_instance(new: Instance, idempotency: Option<IdempotencyRecord>, now: Timestamp) -> Option<StoredAnswer>;
+    instance(tenant: &str, id: InstanceId) -> Option<Instance>;
+    instances(tenant: &str, user_id: Option<&str>, before: Option<InstanceId>, limit: u32) -> Vec<Instance>;
+    change_instance(tenant: &str, id: InstanceId, change: InstanceChange, now: Timestamp) -> Option<Instance>;
+    remove_instance(tenant: &str, id: InstanceId) -> Removed;
+} }
+
+delegate! { Callbacks {
+    call_back(batch: Vec<Callback>, now: Timestamp) -> (Vec<Received>, Consequences);
+    instance_of(tenant: &str, job: JobId) -> Option<Instance>;
+    expire_callbacks(message: &str, now: Timestamp, limit: u32) -> (usize, Consequences);
+    poll_callbacks(now: Timestamp, limit: u32) -> (usize, Consequences);
+} }
+
+delegate! { Tickets {
+    keep_ticket(hash: &str, caller: &str, expires_at: Timestamp) -> ();
+    take_ticket(hash: &str, now: Timestamp) -> Option<String>;
+    drop_tickets(now: Timestamp, limit: u32) -> u64;
 } }

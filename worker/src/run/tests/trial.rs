@@ -283,6 +283,7 @@ pub(super) fn task_in(session: SessionId, prompt: &str) -> NewJob {
             attachments: vec![],
             metered: false,
             interruption: Interruption::Task,
+            instance_id: None,
         }),
         ..task(prompt)
     }

@@ -25,6 +25,7 @@ impl Fixture {
             kind: "message".to_owned(),
             destination: "gateway".to_owned(),
             fingerprint: "f".to_owned(),
+            request: None,
         };
         let entry = Intend { fence: run.fence, receipts: vec![], effect };
         self.store.intend(vec![entry], now()).await.unwrap().remove(0).unwrap();
