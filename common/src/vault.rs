@@ -13,7 +13,7 @@ use base64::{
 use rand::RngExt;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-use crate::domain::{AgentId, GatewayId};
+use crate::domain::{AgentId, GatewayId, WebhookId};
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
@@ -29,6 +29,8 @@ pub enum Purpose {
     Device(GatewayId),
     /// An agent's token on its way into its gateway.
     AgentToken(AgentId),
+    /// What signs the deliveries to an endpoint.
+    WebhookSecrets(WebhookId),
 }
 
 impl fmt::Display for Purpose {
@@ -37,6 +39,7 @@ impl fmt::Display for Purpose {
             Self::GatewayToken(id) => write!(f, "gateway token {id}"),
             Self::Device(id) => write!(f, "gateway device {id}"),
             Self::AgentToken(id) => write!(f, "agent token {id}"),
+            Self::WebhookSecrets(id) => write!(f, "webhook secrets {id}"),
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod schema;
 mod session;
 mod task;
 mod usage;
+mod webhook;
 
 pub(crate) use job::{JobView, List};
 pub(crate) use place::{AgentView, BoardView, GatewayView};
@@ -14,3 +15,4 @@ pub(crate) use record::{ActivityView, MemoryView, QuestionView};
 pub(crate) use session::{MessageView, SessionView};
 pub(crate) use task::TaskView;
 pub(crate) use usage::UsageView;
+pub(crate) use webhook::{DeliveryView, WebhookView};

@@ -4,6 +4,7 @@ use errand_common::{
     domain::{
         ApprovalScope, DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus,
         coordination::{AgentRole, AgentStatus, Presence, QuestionState, text::LeadMessageKind},
+        webhook::{WebhookFormat, WebhookState},
     },
     port::store::Scope,
 };
@@ -39,6 +40,8 @@ names! {
     presence = Presence,
     question_state = QuestionState,
     lead_message_kind = LeadMessageKind,
+    webhook_format = WebhookFormat,
+    webhook_state = WebhookState,
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {

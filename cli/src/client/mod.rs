@@ -78,6 +78,11 @@ impl<'a> Request<'a> {
         Self { method: Method::POST, path, query: Vec::new(), body, idempotency_key }
     }
 
+    /// A change of one thing.
+    pub(crate) fn patch(path: &'a str, body: Value) -> Self {
+        Self { method: Method::PATCH, path, query: Vec::new(), body: Some(body), idempotency_key: None }
+    }
+
     /// Removes; the same twice is the same once.
     pub(crate) fn delete(path: &'a str) -> Self {
         Self { method: Method::DELETE, path, query: Vec::new(), body: None, idempotency_key: None }

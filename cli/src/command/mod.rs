@@ -19,6 +19,7 @@ pub(crate) mod sessions;
 pub(crate) mod submit;
 pub(crate) mod trial;
 pub(crate) mod usage;
+pub(crate) mod webhooks;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
@@ -49,6 +50,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Queues(queues) => queues.run(screen).await,
         Command::Workers(workers) => workers.run(screen).await,
         Command::Trial(trial) => trial.run(screen).await,
+        Command::Webhooks(webhooks) => webhooks.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,
         Command::Gateways(gateways) => gateways.run(screen).await,
         Command::Boards(boards) => boards.run(screen).await,

@@ -19,6 +19,7 @@ pub mod session;
 pub mod template;
 pub mod time;
 pub mod usage;
+pub mod webhook;
 
 pub use approval::{Approval, ApprovalScope, ApprovalState, Decision, ToolCall};
 pub use attachment::{AttachmentContent, AttachmentRef};
@@ -28,7 +29,7 @@ pub use event::{Event, EventType, NewEvent, Stream};
 pub use family::Children;
 pub use id::{
     ActivityId, AgentId, ApiKeyId, ApprovalId, BoardId, GatewayId, JobId, LeaseToken, MemoryId, MessageId, QuestionId,
-    SessionId, UsageId, WorkerId,
+    SessionId, UsageId, WebhookEventId, WebhookId, WorkerId,
 };
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
 pub use lifecycle::{Change, Illegal};
@@ -36,3 +37,4 @@ pub use retry::RetryPolicy;
 pub use session::{Message, OnBusy, Role, Session, SessionStatus};
 pub use time::Timestamp;
 pub use usage::{Usage, UsageRecord, UsageReport, nano_usd, usd_text};
+pub use webhook::WebhookEvent;

@@ -7,4 +7,6 @@ pub mod engine;
 pub mod gateway;
 pub mod group;
 pub mod http;
+pub mod place;
 pub mod task;
+pub mod webhook;

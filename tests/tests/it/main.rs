@@ -51,3 +51,4 @@ mod submit;
 mod usage;
 mod usage_exactness;
 mod voice;
+mod webhook;

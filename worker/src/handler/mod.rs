@@ -8,6 +8,7 @@ mod provision;
 mod recipient;
 mod soul;
 pub(crate) mod task;
+mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -260,6 +261,8 @@ pub(crate) fn table(engines: Arc<EngineTable>, directory: &Arc<Directory>, confi
     let provision: Arc<dyn Handler> =
         Arc::new(provision::ProvisionHandler::new(Arc::clone(directory), courier, config));
     let mut table = BTreeMap::from([(wire::task::KIND, task), (wire::http::KIND, http), (PROVISION, provision)]);
+    let webhook: Arc<dyn Handler> = Arc::new(webhook::WebhookHandler::new(config));
+    table.insert(wire::webhook::KIND, webhook);
     table.extend([NUDGE, ASK_USER, LEAD_MESSAGE, NOTICE].map(|kind| (kind, Arc::clone(&message))));
     table.extend([SOUL_READ, SOUL_WRITE].map(|kind| (kind, Arc::clone(&soul))));
     table.into_iter().map(|(kind, handler)| (kind.to_owned(), handler)).collect()

@@ -284,7 +284,7 @@ async fn sqlite(url: &str, options: &OpenOptions) -> Result<SqliteDialect, OpenE
 impl<D: Dialect> SchemaCheck for SqlStore<D> {
     async fn refused_statements(&self) -> Vec<String> {
         let mut refused = Vec::new();
-        for (name, sql) in statement::ALL.iter().chain(statement::coordination::ALL) {
+        for (name, sql) in statement::ALL.iter().chain(statement::coordination::ALL).chain(statement::webhook::ALL) {
             if let Err(error) = self.dialect.prepare(sql).await {
                 refused.push(format!("{name}: {error:?}"));
             }

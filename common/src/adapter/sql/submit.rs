@@ -16,6 +16,7 @@ use super::{
     row::JobRow,
     statement,
     unit::{FreshSession, HeldSession, Unit},
+    webhook,
 };
 use crate::{
     domain::{Change, DedupMode, EventType, Job, JobId, JobState, NewEvent, OnBusy, SessionId, Timestamp},
@@ -224,6 +225,7 @@ impl<D: Dialect> SqlStore<D> {
             .filter_map(|job| Some((job.id, job.retry_of?)))
             .collect();
         effect::inherit(&mut unit, &repeated).await?;
+        webhook::inherit(&mut unit, &repeated).await?;
         Ok((results, unit.commit().await?))
     }
 
@@ -352,6 +354,9 @@ impl<D: Dialect> SqlStore<D> {
             None => originals.hand_down(new, &mut row, unit.now),
         };
         announce(unit, &mut row);
+        if let Some(target) = &new.webhook {
+            unit.to_tell.target(&row, target);
+        }
         if let Some(asked) = asked {
             question::open(unit, &mut row, asked);
         }

@@ -10,7 +10,7 @@
 //!   a session, or waits for a job, locked before; then gateways, boards, agents; boards whose streams go on come last, by id)
 //!   and give one result per entry. A question is changed under the lock of its job alone.
 //! * Whoever ends a job also frees its successor, tells its parent and, if it was the last child, ends the parent; withdraws the
-//!   question it asks; and writes its line of the audit.
+//!   question it asks; writes its line of the audit; and makes the deliveries that tell of it ([`Webhooks`]).
 //!
 //! What must be told to the rest of the fleet after the commit is returned as [`Consequences`];
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
@@ -33,6 +33,7 @@ mod sealing;
 mod submit;
 mod sweep;
 mod usage;
+mod webhook;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
 pub use approval::{Approvals, Ask, Asked, Park, Parked, Ruled, Ruling, Verdict};
@@ -54,6 +55,7 @@ pub use submit::{
 };
 pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
 pub use usage::{Spent, SpentBy, UsageFilter, UsageGroup, UsageReads, UsageSum};
+pub use webhook::{Delivery, DeliveryFilter, NewWebhook, WebhookChange, Webhooks};
 
 use crate::domain::{Event, JobId, JobState, WorkerId};
 
@@ -139,6 +141,7 @@ pub trait Store:
     + Control
     + Restore
     + SealingKey
+    + Webhooks
     + coordination::Coordination
 {
 }
@@ -161,6 +164,7 @@ impl<
         + Control
         + Restore
         + SealingKey
+        + Webhooks
         + coordination::Coordination,
 > Store for T
 {

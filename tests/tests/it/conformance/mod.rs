@@ -28,6 +28,7 @@ mod sweep;
 mod usage;
 mod user;
 mod vault;
+mod webhook;
 mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -134,6 +135,7 @@ pub(crate) fn plain_job() -> NewJob {
         dedup: None,
         children: Vec::new(),
         coordination: None,
+        webhook: None,
     }
 }
 
