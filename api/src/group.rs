@@ -94,6 +94,7 @@ pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Res
         dedup: None,
         children,
         coordination: None,
+        webhook: None,
     })
 }
 
@@ -172,5 +173,6 @@ pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJ
         dedup: None,
         children,
         coordination: None,
+        webhook: None,
     })
 }

@@ -109,5 +109,6 @@ pub(crate) fn new_job(app: &App, caller: &Caller, request: JobRequest) -> Result
         children: Vec::new(),
         task: None,
         coordination: None,
+        webhook: None,
     })
 }

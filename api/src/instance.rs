@@ -146,6 +146,7 @@ pub(crate) fn new_job(app: &App, caller: &Caller, instance: &Instance, prompt: P
         children: Vec::new(),
         task: Some(joins(&payload, session_id, on_busy, interruption)),
         coordination: None,
+        webhook: None,
     })
 }
 

@@ -28,6 +28,7 @@ use crate::{
     state::App,
     task::{self, Beyond, TaskRequest},
     view::schema,
+    webhook::WebhookTarget,
 };
 
 /// Kinds that can be submitted, beside those of [`payload`].
@@ -66,6 +67,8 @@ pub(crate) struct JobRequest {
     pub(crate) retry: Option<RetryRequest>,
     /// What it means if the same was submitted before.
     pub(crate) dedup: Option<DedupRequest>,
+    /// Who is told of its end, beside the tenant's endpoints.
+    pub(crate) webhook: Option<WebhookTarget>,
     /// The client's own; an object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
@@ -141,6 +144,7 @@ pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Res
     }
     let mut request = request;
     let dedup = request.dedup.take().map(|dedup| dedup.judge(&request.kind, request.run_at)).transpose();
+    let webhook = request.webhook.take().map(|target| target.judge(intake.app, "/webhook")).transpose()?;
     let made = match request.kind.as_str() {
         // Its jobs are made by this function too.
         GROUP => Box::pin(group::new_job(intake, request)).await,
@@ -151,7 +155,7 @@ pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Res
             .and_then(|(task, beyond)| task::new_job(intake, task, beyond, "/payload").map_err(above_payload)),
     };
     match (made, dedup) {
-        (Ok(job), Ok(dedup)) => Ok(NewJob { dedup, ..job }),
+        (Ok(job), Ok(dedup)) => Ok(NewJob { dedup, webhook: webhook.or(job.webhook), ..job }),
         (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => Err(problem),
         // All faults at once, if the first are faults.
         (Err(problem), Err(_)) if problem.errors.is_empty() => Err(problem),
@@ -263,6 +267,7 @@ pub(crate) fn repeat_plain(job: &Job) -> NewJob {
         children: Vec::new(),
         task: None,
         coordination: None,
+        webhook: None,
     }
 }
 

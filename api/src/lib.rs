@@ -44,6 +44,7 @@ mod task;
 mod transcription;
 mod view;
 mod wait;
+mod webhook;
 
 pub use auth::{NoClient, look_at_key_set};
 pub use openapi::openapi;

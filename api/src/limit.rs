@@ -133,6 +133,12 @@ pub(crate) const MEMORY_TAGS: usize = 64;
 pub(crate) const TAG_CHARS: usize = 256;
 /// Longest secret of a gateway, in bytes.
 pub(crate) const GATEWAY_TOKEN_BYTES: usize = 4_096;
+/// Most filters of a webhook's endpoint.
+pub(crate) const WEBHOOK_FILTERS: usize = 32;
+/// How long the former secret of a webhook's endpoint signs beside the new one, if the client says nothing, in seconds.
+pub(crate) const WEBHOOK_OVERLAP_SECONDS: u64 = 86_400;
+/// Attempts to replace a webhook's secret that others replace too.
+pub(crate) const WEBHOOK_ROTATIONS: u32 = 5;
 /// Longest session of an agent, in characters.
 pub(crate) const SESSION_KEY_CHARS: usize = 255;
 /// Open questions of a board that are withdrawn in one step when it is removed.

@@ -42,6 +42,7 @@ use crate::{
         (name = "agent-main", description = "For a gateway's own agent"),
         (name = "questions", description = "Questions to people"),
         (name = "activity", description = "Who did what to whom"),
+        (name = "webhooks", description = "Telling services outside, signed by Standard Webhooks"),
         (name = "keys", description = "API keys"),
         (name = "fleet", description = "Queues and workers"),
         (name = "operations", description = "For those who run it"),

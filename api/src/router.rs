@@ -59,6 +59,7 @@ fn rest() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(route::worker_drain::drain_worker))
         .routes(routes!(route::key_create::create_key, route::key_list::list_keys))
         .routes(routes!(route::key_revoke::revoke_key))
+        .merge(webhooks())
         .merge(coordination())
 }
 
@@ -71,6 +72,18 @@ fn instances() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(instance_task::submit_instance_task))
         .routes(routes!(instance_task::list_instance_sessions))
         .routes(routes!(instance_callback::take_callback))
+}
+
+/// Who outside is told.
+fn webhooks() -> OpenApiRouter<Arc<App>> {
+    use route::webhook::{delivery, endpoint, secret};
+    OpenApiRouter::new()
+        .routes(routes!(endpoint::create_webhook, endpoint::list_webhooks))
+        .routes(routes!(endpoint::show_webhook, endpoint::change_webhook, endpoint::remove_webhook))
+        .routes(routes!(secret::rotate_secret))
+        .routes(routes!(delivery::list_deliveries))
+        .routes(routes!(delivery::test_webhook))
+        .routes(routes!(delivery::redeliver))
 }
 
 /// Gateways, boards and agents, and what agents do with their tokens. What is wrong in a request is 422 here.

@@ -25,6 +25,7 @@ use crate::{
     job, limit,
     problem::{Faults, Problem},
     view::schema,
+    webhook::WebhookTarget,
 };
 
 /// One prompt for an engine. Unknown fields are ignored.
@@ -75,9 +76,8 @@ pub(crate) struct TaskRequest {
     /// No attempt beyond this one; 3 if absent.
     #[schema(inline)]
     pub(crate) max_attempts: Option<Int<1, 100>>,
-    /// Not supported yet: must be absent.
-    #[schema(value_type = Option<Object>)]
-    pub(crate) webhook: Option<Value>,
+    /// Who is told of its end, beside the tenant's endpoints.
+    pub(crate) webhook: Option<WebhookTarget>,
     /// What the task may spend.
     pub(crate) budget: Option<BudgetRequest>,
     /// The client's own; an object of at most 16 KiB.
@@ -161,6 +161,16 @@ pub(crate) fn new_job(
             None
         }
     };
+    let webhook = match request.webhook.take().map(|target| target.judge(intake.app, &format!("{at}/webhook"))) {
+        Some(Ok(webhook)) => Some(webhook),
+        Some(Err(problem)) => {
+            for error in problem.errors {
+                faults.add(error.pointer, error.detail);
+            }
+            None
+        }
+        None => None,
+    };
     let attachments = request.attachments.take().unwrap_or_default();
     let pointer = format!("{at}/attachments");
     match &engine {
@@ -172,13 +182,11 @@ pub(crate) fn new_job(
     faults.finish()?;
     let engine = engine.ok_or_else(Problem::internal)?;
     let attachments = intake.attach(attachments);
-    Ok(assemble(intake.caller, &engine, request, attachments, beyond))
+    Ok(NewJob { webhook, ..assemble(intake.caller, &engine, request, attachments, beyond) })
 }
 
 fn check_content(request: &TaskRequest, at: &str, faults: &mut Faults) {
     faults.check(!request.prompt.trim().is_empty(), &format!("{at}/prompt"), || "must not be blank".to_owned());
-    let supported = request.webhook.as_ref().is_none_or(Value::is_null);
-    faults.check(supported, &format!("{at}/webhook"), || "is not supported yet".to_owned());
     let tools = request.allowed_tools.as_deref().unwrap_or_default();
     faults.check(tools.len() <= limit::ALLOWED_TOOLS, &format!("{at}/allowedTools"), || {
         format!("may name {} tools at most", limit::ALLOWED_TOOLS)
@@ -259,6 +267,7 @@ fn assemble(
             instance_id: None,
         }),
         coordination: None,
+        webhook: None,
     }
 }
 
@@ -308,6 +317,7 @@ pub(crate) fn repeat(known: &Known, job: &Job) -> Result<NewJob, Problem> {
             instance_id: None,
         }),
         coordination: None,
+        webhook: None,
     })
 }
 
@@ -353,7 +363,6 @@ pub(crate) mod tests {
         assert_eq!(faults(r#"{"prompt":" \n "}"#, now), ["/prompt"]);
         assert_eq!(faults(r#"{"prompt":"x","expiresAt":"2020-01-01T00:00:00Z"}"#, now), ["/expiresAt"]);
         assert_eq!(faults(r#"{"prompt":"x","expiresAt":"2400-01-01T00:00:00Z"}"#, now), ["/expiresAt"]);
-        assert_eq!(faults(r#"{"prompt":"x","webhook":{"url":"https://x"}}"#, now), ["/webhook"]);
         assert_eq!(faults(r#"{"prompt":"x","allowedTools":["a",""]}"#, now), ["/allowedTools/1"]);
         assert_eq!(faults(r#"{"prompt":"x","budget":{"maxCostUsd":-1}}"#, now), ["/budget/maxCostUsd"]);
         let metadata = format!(r#"{{"prompt":"x","metadata":{{"a":"{}"}}}}"#, "b".repeat(limit::METADATA_BYTES));

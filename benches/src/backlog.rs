@@ -146,6 +146,7 @@ fn job(number: usize) -> NewJob {
         children: Vec::new(),
         task: None,
         coordination: None,
+        webhook: None,
     }
 }
 

@@ -7,7 +7,7 @@ use errand_common::telemetry::log;
 
 use crate::command::{
     agents, api, boards, dev, doctor, engines, gateways, instances, jobs, keys, migrate, questions, queues, sessions,
-    submit, trial, usage, worker, workers,
+    submit, trial, usage, webhooks, worker, workers,
 };
 
 /// Errand runs jobs for fleets of AI agents.
@@ -82,6 +82,9 @@ pub(crate) enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Tell services outside of what happens: endpoints, deliveries
+    #[command(subcommand)]
+    Webhooks(webhooks::Webhooks),
     /// List, add and remove gateways of agents
     #[command(subcommand)]
     Gateways(gateways::Gateways),

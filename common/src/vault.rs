@@ -19,7 +19,7 @@ use ring::{
     hmac,
 };
 
-use crate::domain::{AgentId, GatewayId, InstanceId};
+use crate::domain::{AgentId, GatewayId, InstanceId, WebhookId};
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
@@ -39,6 +39,8 @@ pub enum Purpose {
     AgentToken(AgentId),
     /// What signs the bodies of an instance's callbacks.
     CallbackSecret(InstanceId),
+    /// What signs the deliveries to an endpoint.
+    WebhookSecrets(WebhookId),
 }
 
 impl fmt::Display for Purpose {
@@ -48,6 +50,7 @@ impl fmt::Display for Purpose {
             Self::Device(id) => write!(f, "gateway device {id}"),
             Self::AgentToken(id) => write!(f, "agent token {id}"),
             Self::CallbackSecret(id) => write!(f, "callback secret {id}"),
+            Self::WebhookSecrets(id) => write!(f, "webhook secrets {id}"),
         }
     }
 }

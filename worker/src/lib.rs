@@ -24,6 +24,7 @@ mod handler;
 mod health;
 mod lease;
 mod metered;
+mod outbound;
 mod outcome;
 mod pace;
 pub mod probe;

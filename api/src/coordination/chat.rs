@@ -83,6 +83,7 @@ fn notice(board: &Board, agent: &Agent, writer: Writer<'_>, message: String, del
         dedup: None,
         children: Vec::new(),
         coordination: Some(NewCoordination { told: None, window: Some(window), question: None, broadcast: None }),
+        webhook: None,
     }
 }
 

@@ -374,6 +374,7 @@ pub(crate) fn broadcast(
         deadline: None,
         metadata: None,
         coordination: Some(NewCoordination { told: None, window: Some(window), question: None, broadcast: None }),
+        webhook: None,
         ..job.clone()
     };
     // It is not run itself.
@@ -425,5 +426,6 @@ fn made(
         dedup: None,
         children: Vec::new(),
         coordination: Some(NewCoordination { told, window, question: None, broadcast: None }),
+        webhook: None,
     }
 }

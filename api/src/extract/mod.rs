@@ -8,6 +8,6 @@ mod query;
 
 pub(crate) use int::Int;
 pub(crate) use json::{JsonBody, NoBody, Room, SignedBody, Wanted, decode};
-pub(crate) use path::{AgentInPath, BoardInPath, PathId, QueueName};
+pub(crate) use path::{AgentInPath, BoardInPath, DeliveryInPath, PathId, QueueName};
 pub(crate) use prefer::Prefer;
 pub(crate) use query::{Page, Params, decode_cursor, encode_cursor};

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
-use errand_common::domain::{AgentId, BoardId};
+use errand_common::domain::{AgentId, BoardId, JobId, WebhookId};
 
 use crate::{job, problem::Problem};
 
@@ -46,6 +46,21 @@ impl<S: Send + Sync> FromRequestParts<S> for AgentInPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         Ok(Self(named(parts, state, "agent_id").await.and_then(|text| text.parse().ok())))
+    }
+}
+
+/// The `{id}` of the path, and the `{delivery_id}`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeliveryInPath(pub(crate) WebhookId, pub(crate) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for DeliveryInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = named(parts, state, "id").await.and_then(|text| text.parse().ok());
+        let id = id.ok_or_else(|| Problem::field("path:id", "must be a UUID"))?;
+        let delivery = named(parts, state, "delivery_id").await.and_then(|text| text.parse().ok());
+        delivery.map(|delivery| Self(id, delivery)).ok_or_else(|| Problem::field("path:delivery_id", "must be a UUID"))
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) async fn list_jobs(
     Ok(Json(List { items: shown::jobs(&app, jobs).await?, next_cursor }))
 }
 
-fn states(query: &mut Params) -> Vec<JobState> {
+pub(super) fn states(query: &mut Params) -> Vec<JobState> {
     let Some(text) = query.text("state") else { return Vec::new() };
     let mut states = Vec::new();
     for name in text.split(',').map(str::trim) {

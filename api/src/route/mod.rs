@@ -39,5 +39,6 @@ pub(crate) mod task_submit;
 pub(crate) mod transcribe;
 pub(crate) mod usage;
 pub(crate) mod voice_message;
+pub(crate) mod webhook;
 pub(crate) mod worker_drain;
 pub(crate) mod worker_list;

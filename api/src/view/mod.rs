@@ -8,6 +8,7 @@ pub(crate) mod schema;
 mod session;
 mod task;
 mod usage;
+mod webhook;
 
 pub(crate) use instance::{InstanceSessionView, InstanceView};
 pub(crate) use job::{JobView, List};
@@ -16,3 +17,4 @@ pub(crate) use record::{ActivityView, MemoryView, QuestionView};
 pub(crate) use session::{MessageView, SessionView};
 pub(crate) use task::TaskView;
 pub(crate) use usage::UsageView;
+pub(crate) use webhook::{DeliveryView, WebhookView};

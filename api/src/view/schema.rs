@@ -5,6 +5,7 @@ use errand_common::{
         ApprovalScope, DedupMode, EventType, FailureClass, JobState, OnBusy, Role, SessionStatus,
         coordination::{AgentRole, AgentStatus, Presence, QuestionState, text::LeadMessageKind},
         instance::InstanceStatus,
+        webhook::{WebhookFormat, WebhookState},
     },
     port::store::Scope,
 };
@@ -41,6 +42,8 @@ names! {
     question_state = QuestionState,
     lead_message_kind = LeadMessageKind,
     instance_status = InstanceStatus,
+    webhook_format = WebhookFormat,
+    webhook_state = WebhookState,
 }
 
 pub(crate) fn scopes() -> RefOr<Schema> {

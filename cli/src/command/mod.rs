@@ -20,6 +20,7 @@ pub(crate) mod sessions;
 pub(crate) mod submit;
 pub(crate) mod trial;
 pub(crate) mod usage;
+pub(crate) mod webhooks;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
@@ -50,6 +51,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Queues(queues) => queues.run(screen).await,
         Command::Workers(workers) => workers.run(screen).await,
         Command::Trial(trial) => trial.run(screen).await,
+        Command::Webhooks(webhooks) => webhooks.run(screen).await,
         Command::Keys(keys) => keys.run(&global, screen).await,
         Command::Gateways(gateways) => gateways.run(screen).await,
         Command::Instances(instances) => instances.run(screen).await,

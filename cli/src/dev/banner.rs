@@ -22,7 +22,7 @@ pub(crate) struct Banner<'a> {
     pub(crate) engines: &'a [EngineInfo],
     pub(crate) absent: &'a [Absent],
     pub(crate) default_engine: &'a str,
-    /// Networks that http jobs may reach beside public addresses.
+    /// Networks that what clients name may be in, beside public addresses.
     pub(crate) allowed: &'a [IpNet],
 }
 
@@ -61,7 +61,10 @@ impl Banner<'_> {
         }
         if !self.allowed.is_empty() {
             let networks: Vec<_> = self.allowed.iter().map(ToString::to_string).collect();
-            screen.line(&format!("  http jobs may reach {} and public https addresses", networks.join(", ")))?;
+            screen.line(&format!(
+                "  http jobs, webhooks and gateways may be at {} and public https addresses",
+                networks.join(", ")
+            ))?;
         }
         screen.line("\nSubmit a task and wait for its answer:")?;
         screen.line(&format!("  {}", self.curl()))?;
@@ -146,7 +149,7 @@ mod tests {
             "  API key   errand_k\n            also taken: users' tokens, verified with the keys at auth.jwks_url\n",
             "  engines   command: not available: no such program\n",
             "            echo: available, the default\n",
-            "  http jobs may reach 127.0.0.0/8, ::1/128 and public https addresses\n",
+            "  http jobs, webhooks and gateways may be at 127.0.0.0/8, ::1/128 and public https addresses\n",
             "            openai_compatible: not found: nothing answers\n",
             "  curl -sS http://127.0.0.1:8080/api/v1/agent/tasks -H 'Authorization: Bearer errand_k' \
              -H 'Content-Type: application/json' -H 'Prefer: wait=30' -d '{\"prompt\":\"Hello, Errand\",\"engineType\":\"echo\"}'\n",

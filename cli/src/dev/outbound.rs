@@ -1,4 +1,4 @@
-//! What http jobs of `errand dev` may reach if nothing is configured.
+//! What clients of `errand dev` may name if nothing is configured.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -15,6 +15,7 @@ mod reference;
 mod schema;
 mod secret;
 mod tool;
+mod webhooks;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -32,6 +33,7 @@ pub use price::{Price, Prices, UsdPerMillion};
 pub use redis_url::{RedisMode, RedisUrl};
 pub use secret::Secret;
 pub use tool::{Tool, ToolApproval};
+pub use webhooks::Webhooks;
 
 use crate::domain::coordination::text::LOCAL_URL;
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub gateways: Gateways,
     /// Bridges of instances.
     pub bridges: Bridges,
+    /// Telling others outside.
+    pub webhooks: Webhooks,
     /// Who may call.
     pub auth: Auth,
     /// What seals secrets.
@@ -328,8 +332,9 @@ impl Default for Worker {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Outbound {
-    /// Networks that `http` jobs may reach although they are not public, there also over http. Public addresses are reached
-    /// over https only. `errand dev` allows this machine (127.0.0.0/8 and ::1/128) if nothing is set.
+    /// Networks that may be reached although they are not public, there also over http: by `http` jobs, webhooks, bridges and
+    /// gateways, whose addresses clients set. Public addresses are reached over https only, and ports of other protocols
+    /// nowhere. `errand dev` allows this machine (127.0.0.0/8 and ::1/128) if nothing is set.
     pub allow: Vec<IpNet>,
     /// Longest time one call may take, in seconds, from the connection to the end of the answer.
     pub call_seconds: u32,

@@ -47,6 +47,8 @@ pub(super) enum Rule {
     List(usize),
     /// A list of networks.
     Networks,
+    /// So many waits, each in seconds.
+    Waits(usize),
     /// One or more of these words.
     Words(&'static [&'static str]),
     /// A list of media types in lower case, without parameters.
@@ -65,7 +67,7 @@ pub(super) enum Rule {
 
 use Rule::{
     Address, ApiKey, Choice, Dollars, Flag, Id, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
-    SealingKeys, SigningSecret, Text, ToolName, Tools, Url, Usd, Whole, Words,
+    SealingKeys, SigningSecret, Text, ToolName, Tools, Url, Usd, Waits, Whole, Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
@@ -128,6 +130,10 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("gates.open_seconds", Whole(1, 3_600)),
     ("gates.probes", Whole(1, 1_000)),
     ("gates.busy_wait_ms", Whole(1, 60_000)),
+    ("webhooks.max_endpoints", Whole(0, 1_000)),
+    ("webhooks.call_seconds", Whole(1, 60)),
+    ("webhooks.retry_seconds", Waits(7)),
+    ("webhooks.disable_after_seconds", Whole(1, 365 * DAY)),
     ("gateways.max_connections", Whole(1, 10_000)),
     ("gateways.connect_timeout_seconds", Whole(1, 300)),
     ("gateways.handshake_timeout_seconds", Whole(1, 300)),
@@ -419,6 +425,7 @@ impl Rule {
             }
             Choice(words) => words.join(" or "),
             List(0) => "a list of texts such as [\"a\", \"b\"]".to_owned(),
+            Waits(count) => format!("a list of {count} whole numbers from 0 to {DAY}"),
             Networks => "a list of networks such as [\"10.1.0.0/16\"]".to_owned(),
             List(_) => "a list of one or more texts such as [\"a\", \"b\"]".to_owned(),
             Words(words) => format!("a list of one or more of {}", words.join(", ")),
@@ -471,6 +478,10 @@ impl Rule {
             (Networks, Value::Array(items)) => {
                 items.iter().all(|item| item.as_str().is_some_and(|text| text.parse::<ipnet::IpNet>().is_ok()))
             }
+            (Waits(count), Value::Array(items)) => {
+                items.len() == count
+                    && items.iter().all(|item| item.as_integer().is_some_and(|wait| (0..=DAY).contains(&wait)))
+            }
             (Words(words), Value::Array(items)) => {
                 !items.is_empty() && items.iter().all(|item| item.as_str().is_some_and(|text| words.contains(&text)))
             }
@@ -521,6 +532,7 @@ impl Rule {
             (Networks, Value::Array(_)) => "holds something that is not a network".to_owned(),
             (MediaTypes, Value::Array(_)) => "holds something that is no such media type".to_owned(),
             (List(_), Value::Array(_)) => "holds something that is not text, or blank text".to_owned(),
+            (Waits(_), Value::Array(items)) => format!("holds {} things, or something else", items.len()),
             (Words(_), Value::Array(_)) => "holds something else".to_owned(),
             (_, Value::Array(_)) => "is a list".to_owned(),
             (_, Value::Table(_)) => "is a table".to_owned(),

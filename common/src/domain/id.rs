@@ -107,6 +107,14 @@ id! {
     QuestionId
 }
 id! {
+    /// Names who is told by webhooks.
+    WebhookId
+}
+id! {
+    /// Names what is told by webhooks: receivers know repeats by it.
+    WebhookEventId
+}
+id! {
     /// Names a line of the audit.
     ActivityId
 }

@@ -20,6 +20,7 @@ pub mod session;
 pub mod template;
 pub mod time;
 pub mod usage;
+pub mod webhook;
 
 pub use approval::{Approval, ApprovalScope, ApprovalState, Decision, ToolCall};
 pub use attachment::{AttachmentContent, AttachmentRef};
@@ -29,7 +30,7 @@ pub use event::{Event, EventType, NewEvent, Stream};
 pub use family::Children;
 pub use id::{
     ActivityId, AgentId, ApiKeyId, ApprovalId, BoardId, GatewayId, InstanceId, JobId, LeaseToken, MemoryId, MessageId,
-    QuestionId, SessionId, UsageId, WorkerId,
+    QuestionId, SessionId, UsageId, WebhookEventId, WebhookId, WorkerId,
 };
 pub use job::{Failure, FailureClass, Fence, Job, JobState, Priority};
 pub use lifecycle::{Change, Illegal};
@@ -37,3 +38,4 @@ pub use retry::RetryPolicy;
 pub use session::{Message, OnBusy, Role, Session, SessionStatus};
 pub use time::Timestamp;
 pub use usage::{Usage, UsageRecord, UsageReport, nano_usd, usd_text};
+pub use webhook::WebhookEvent;

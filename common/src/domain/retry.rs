@@ -27,6 +27,9 @@ impl RetryPolicy {
     /// What messages to agents get: they are tried until their window ends.
     pub const MESSAGE: Self = Self { max_attempts: 1_000_000, base_ms: 500, cap_ms: 5_000 };
 
+    /// What a webhook's deliveries get. Their waits are `webhooks.retry_seconds`, of which there is one less than attempts.
+    pub const WEBHOOK: Self = Self { max_attempts: 8, base_ms: 5_000, cap_ms: 36_000_000 };
+
     /// The wait before the attempt after `attempt`: full jitter, that is anything from nothing to the
     /// doubled base under the cap. `dice` is uniform in `0.0..1.0`.
     #[must_use]

@@ -3,8 +3,7 @@
 use ipnet::IpNet;
 use url::Url;
 
-use super::http::literal;
-use crate::domain::address;
+use super::place;
 
 /// Longest URL, in bytes.
 const URL_BYTES: usize = 2_048;
@@ -34,8 +33,12 @@ pub fn check_url(text: &str, allow: &[IpNet]) -> Result<String, String> {
     if url.fragment().is_some() {
         return Err("must not hold a fragment".to_owned());
     }
-    if let Some(Err(refused)) = literal(&url).map(|ip| address::check(ip, url.scheme() == "wss", allow)) {
-        return Err(refused.to_string().replace("https", "wss").replace("http ", "ws "));
+    if let Err(refused) = place::check(&url, allow) {
+        return Err(refused
+            .to_string()
+            .replace("https", "wss")
+            .replace("http ", "ws ")
+            .replace("for http;", "for ws;"));
     }
     Ok(text.to_owned())
 }

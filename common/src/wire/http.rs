@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::{Host, Url};
 
-use crate::domain::{address, job::text_enum};
+use super::place;
+use crate::domain::job::text_enum;
 
 /// The kind's name.
 pub const KIND: &str = "http";
@@ -105,20 +106,7 @@ impl HttpPayload {
     /// # Errors
     /// What is wrong with it, and what is allowed.
     pub fn target(&self) -> Result<Url, String> {
-        if self.url.len() > URL_BYTES {
-            return Err(format!("may take {URL_BYTES} bytes at most"));
-        }
-        let url = Url::parse(&self.url).map_err(|error| format!("is not a URL: {error}"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err("must begin with https:// or http://".to_owned());
-        }
-        if url.host().is_none() {
-            return Err("must name a host".to_owned());
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("must not hold a user or password; send an Authorization header instead".to_owned());
-        }
-        Ok(url)
+        target(&self.url)
     }
 
     /// All that is wrong with it. Addresses behind a name are judged when it is called.
@@ -129,7 +117,7 @@ impl HttpPayload {
         match self.target() {
             Err(detail) => fault("/url".to_owned(), detail),
             Ok(url) => {
-                if let Some(Err(refused)) = literal(&url).map(|ip| address::check(ip, url.scheme() == "https", allow)) {
+                if let Err(refused) = place::check(&url, allow) {
                     fault("/url".to_owned(), refused.to_string());
                 }
             }
@@ -162,6 +150,27 @@ impl HttpPayload {
     pub fn expects(&self, status: u16) -> bool {
         if self.expect.is_empty() { (200..300).contains(&status) } else { self.expect.contains(&status) }
     }
+}
+
+/// Where a text leads, if that is a URL that can be called.
+///
+/// # Errors
+/// What is wrong with it, and what is allowed.
+pub fn target(text: &str) -> Result<Url, String> {
+    if text.len() > URL_BYTES {
+        return Err(format!("may take {URL_BYTES} bytes at most"));
+    }
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("must begin with https:// or http://".to_owned());
+    }
+    if url.host().is_none() {
+        return Err("must name a host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user or password; send an Authorization header instead".to_owned());
+    }
+    Ok(url)
 }
 
 /// The address that a URL holds instead of a name.
@@ -225,7 +234,9 @@ mod tests {
             payload
         };
         assert!(faults(post(json!({}))).is_empty());
-        assert!(faults(post(json!({"url": "http://127.0.0.1:9/x", "body": "text", "expect": [200, 404]}))).is_empty());
+        assert!(
+            faults(post(json!({"url": "http://127.0.0.1:9999/x", "body": "text", "expect": [200, 404]}))).is_empty()
+        );
         for url in [
             "no",
             "ftp://x/",

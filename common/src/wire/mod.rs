@@ -9,4 +9,6 @@ pub mod gateway;
 pub mod group;
 pub mod http;
 pub mod instance;
+pub mod place;
 pub mod task;
+pub mod webhook;

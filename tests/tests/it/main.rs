@@ -54,3 +54,4 @@ mod upgrade;
 mod usage;
 mod usage_exactness;
 mod voice;
+mod webhook;

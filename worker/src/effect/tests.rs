@@ -115,6 +115,7 @@ impl Place {
             children: Vec::new(),
             task: None,
             coordination: None,
+            webhook: None,
         };
         let id = job.id;
         let submission = Submission { jobs: vec![job], idempotency: None };

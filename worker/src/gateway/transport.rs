@@ -1,6 +1,9 @@
 //! The way to a gateway: name, address, TLS, upgrade. Nothing is said yet.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use chrono::Utc;
 use errand_common::domain::{
@@ -27,13 +30,14 @@ use super::{
     failure::{code, cut, not_upgraded, silent},
     tls,
 };
-use crate::retry_after::retry_after;
+use crate::{
+    outbound::{NoAddress, permitted},
+    retry_after::retry_after,
+};
 
 /// A WebSocket.
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Most addresses of one name that are tried.
-const ADDRESSES: usize = 8;
 /// What a connection reads at once; the library's own choice is for far busier ones.
 const READ_BUFFER: usize = 16 * 1024;
 /// What is written beside a frame: its head, pings.
@@ -100,33 +104,30 @@ async fn reach(target: &Target, settings: &Settings) -> Result<TcpStream, Gatewa
 /// The addresses that may be called.
 async fn addresses(target: &Target, settings: &Settings) -> Result<Vec<SocketAddr>, GatewayFailure> {
     let port = target.port();
-    let found: Vec<SocketAddr> = match target.url().host() {
-        Some(url::Host::Ipv4(address)) => vec![(address, port).into()],
-        Some(url::Host::Ipv6(address)) => vec![(address, port).into()],
+    if let Err(refused) = address::check_port(port) {
+        return Err(GatewayFailure::new(FailureClass::Invalid, code::ADDRESS_NOT_ALLOWED, not_allowed(refused)));
+    }
+    let found: Vec<IpAddr> = match target.url().host() {
+        Some(url::Host::Ipv4(address)) => vec![address.into()],
+        Some(url::Host::Ipv6(address)) => vec![address.into()],
         Some(url::Host::Domain(name)) => {
-            tokio::net::lookup_host((name, port)).await.map_err(|error| unreachable(target, &error))?.collect()
+            let found = tokio::net::lookup_host((name, port)).await.map_err(|error| unreachable(target, &error))?;
+            found.map(|address| address.ip()).collect()
         }
         None => Vec::new(),
     };
-    let (mut allowed, mut refused) = (Vec::new(), None);
-    for address in found {
-        match address::check(address.ip(), target.is_encrypted(), &settings.allow) {
-            Ok(()) if allowed.len() < ADDRESSES => allowed.push(address),
-            Ok(()) => {}
-            Err(why) => refused = Some(why),
-        }
-    }
-    match refused {
-        Some(refused) if allowed.is_empty() => {
+    match permitted(found, target.is_encrypted(), &settings.allow) {
+        Ok(permitted) => Ok(permitted.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()),
+        Err(NoAddress::NoneFound) => Ok(Vec::new()),
+        Err(NoAddress::Refused(refused)) => {
             Err(GatewayFailure::new(FailureClass::Invalid, code::ADDRESS_NOT_ALLOWED, not_allowed(refused)))
         }
-        _ => Ok(allowed),
     }
 }
 
 fn not_allowed(refused: Refused) -> String {
     match refused {
-        Refused::NotPublic(_) => refused.to_string(),
+        Refused::NotPublic(..) | Refused::Port(_) => refused.to_string(),
         Refused::NotEncrypted(address) => format!(
             "the public address {address} is reached over wss only; an operator can allow ws to its network in [outbound] allow"
         ),

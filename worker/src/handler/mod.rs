@@ -9,6 +9,7 @@ mod provision;
 mod recipient;
 mod soul;
 pub(crate) mod task;
+mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -280,6 +281,8 @@ pub(crate) fn table(engines: Arc<EngineTable>, directory: &Arc<Directory>, confi
     let poll: Arc<dyn Handler> = Arc::new(instance::poll::PollHandler::new(config));
     let mut table = BTreeMap::from([(wire::task::KIND, task), (wire::http::KIND, http), (PROVISION, provision)]);
     table.extend([(wire::instance::KIND, instance), (wire::instance::POLL, poll)]);
+    let webhook: Arc<dyn Handler> = Arc::new(webhook::WebhookHandler::new(config));
+    table.insert(wire::webhook::KIND, webhook);
     table.extend([NUDGE, ASK_USER, LEAD_MESSAGE, NOTICE].map(|kind| (kind, Arc::clone(&message))));
     table.extend([SOUL_READ, SOUL_WRITE].map(|kind| (kind, Arc::clone(&soul))));
     table.into_iter().map(|(kind, handler)| (kind.to_owned(), handler)).collect()

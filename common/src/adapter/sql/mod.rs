@@ -5,6 +5,7 @@
 //! * `row`: rows to domain values and back.
 //! * `unit`: one transaction's bookkeeping: who is locked, which events, messages and numbers it makes.
 //! * `coordination`: gateways, boards, agents, and what is left on boards.
+//! * `webhook`: who outside is told of what other transactions do.
 //! * the other files: one per sub-trait of [`crate::port::Store`].
 
 mod access;
@@ -42,6 +43,7 @@ mod submit;
 mod sweep;
 mod unit;
 mod usage;
+mod webhook;
 
 pub use inspect::{Schema, inspect};
 pub use open::{Migration, OpenError, OpenOptions, SchemaCheck, open};

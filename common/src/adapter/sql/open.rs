@@ -291,7 +291,8 @@ async fn refusal(dialect: &impl Dialect, name: &str, sql: &'static Sql) -> Optio
 impl<D: Dialect> SchemaCheck for SqlStore<D> {
     async fn refused_statements(&self) -> Vec<String> {
         let mut refused = Vec::new();
-        for (name, sql) in statement::ALL.iter().chain(statement::coordination::ALL).chain(statement::instance::ALL) {
+        let parts = [statement::ALL, statement::coordination::ALL, statement::instance::ALL, statement::webhook::ALL];
+        for (name, sql) in parts.into_iter().flatten() {
             refused.extend(refusal(&self.dialect, name, sql).await);
         }
         refused

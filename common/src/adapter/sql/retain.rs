@@ -9,6 +9,7 @@ use super::{
     dialect::{Dialect, Param, SqlRow, SqlTx, batch, params},
     row, statement,
     unit::id_rows,
+    webhook,
 };
 use crate::{
     domain::Timestamp,
@@ -99,6 +100,7 @@ impl<D: Dialect> Retains for SqlStore<D> {
             tx.execute(&statement::DELETE_EFFECTS, params![id_rows(ids.iter().copied())]).await?;
             tx.execute(&statement::DELETE_APPROVALS, params![id_rows(ids.iter().copied())]).await?;
             tx.execute(&statement::coordination::DELETE_QUESTIONS, params![id_rows(ids.iter().copied())]).await?;
+            webhook::forget(&mut tx, &ids).await?;
         }
         tx.commit().await?;
         Ok(Step { removed: ids.len() as u64, next })

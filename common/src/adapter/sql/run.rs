@@ -177,6 +177,7 @@ impl<D: Dialect> Runs for SqlStore<D> {
                 approval::let_wait(&mut row, resumable);
             } else {
                 approval::end_wait(&mut unit, &mut row).await?;
+                unit.to_tell.run_ended(&row, &entry.outcome);
                 end_run(&mut unit, &mut row, entry.outcome);
             }
             ended.push(row);

@@ -1,5 +1,5 @@
 //! Every statement of the store, written once for both databases (see `dialect` for the words in braces); those about
-//! gateways, boards and agents in a file of their own.
+//! gateways, boards and agents, and about webhooks, in files of their own.
 //!
 //! In `(column = $2 OR $2 IS NULL)` the comparison comes first: PostgreSQL takes the parameter's type from it.
 
@@ -125,6 +125,7 @@ macro_rules! usage_sums {
 
 pub(super) mod coordination;
 pub(super) mod instance;
+pub(super) mod webhook;
 
 statements! {
     EPOCH = "SELECT value FROM meta WHERE key = 'epoch'";

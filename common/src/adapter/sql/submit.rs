@@ -16,6 +16,7 @@ use super::{
     row::{CallbackRow, JobRow},
     statement,
     unit::{FreshSession, HeldSession, Unit},
+    webhook,
 };
 use crate::{
     domain::{Change, DedupMode, EventType, Job, JobId, JobState, NewEvent, OnBusy, SessionId, Timestamp},
@@ -227,6 +228,7 @@ impl<D: Dialect> SqlStore<D> {
             .filter_map(|job| Some((job.id, job.retry_of?)))
             .collect();
         effect::inherit(&mut unit, &repeated).await?;
+        webhook::inherit(&mut unit, &repeated).await?;
         Ok((results, unit.commit().await?))
     }
 
@@ -365,6 +367,9 @@ impl<D: Dialect> SqlStore<D> {
             unit.emit(&mut row, NewEvent::new(EventType::TaskInfo, json!({"taskId": new.id})));
         }
         announce(unit, &mut row);
+        if let Some(target) = &new.webhook {
+            unit.to_tell.target(&row, target);
+        }
         if let Some(asked) = asked {
             question::open(unit, &mut row, asked);
         }

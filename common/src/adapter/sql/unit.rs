@@ -16,6 +16,7 @@ use super::{
     family::{self, EndedChild},
     row::{self, JobRow},
     statement,
+    webhook::{self, ToTell},
 };
 use crate::{
     domain::{Change, Event, EventType, InstanceId, JobId, JobState, MessageId, NewEvent, Role, SessionId, Timestamp},
@@ -117,6 +118,8 @@ pub(super) struct Unit<D: Dialect> {
     ended_keyed: Vec<JobId>,
     /// What coordination has to write at the end.
     pub left: LeftOver,
+    /// What others outside are to be told.
+    pub to_tell: ToTell,
     events: Vec<EventRow>,
     messages: Vec<MessageRow>,
 }
@@ -138,6 +141,7 @@ impl<D: Dialect> Unit<D> {
             ended_children: Vec::new(),
             ended_keyed: Vec::new(),
             left: LeftOver::default(),
+            to_tell: ToTell::default(),
             events: Vec::new(),
             messages: Vec::new(),
         })
@@ -304,6 +308,7 @@ impl<D: Dialect> Unit<D> {
         self.ended_children.extend(EndedChild::of(row));
         self.ended_keyed.extend(row.job.dedup_key.is_some().then_some(row.job.id));
         self.left.job_ended(row, self.now);
+        self.to_tell.job_ended(row);
         self.consequences.ended.push(Ended { kind: row.job.kind.clone(), outcome: row.job.state });
     }
 
@@ -348,13 +353,14 @@ impl<D: Dialect> Unit<D> {
         self.tx.execute(&statement::INSERT_JOBS, params![batch(&inserted)]).await.map(drop)
     }
 
-    /// Serves those that depend on jobs that ended here, writes what is left on boards and in the audit, then sessions, messages
-    /// and events, and commits.
+    /// Serves those that depend on jobs that ended here, writes what is left on boards and in the audit and what is to be told
+    /// outside, then sessions, messages and events, and commits.
     pub(super) async fn commit(mut self) -> Result<Consequences, StoreError> {
         let ended = std::mem::take(&mut self.ended_keyed);
         dedup::free_successors(&mut self, &ended).await?;
         family::settle(&mut self).await?;
         coordination::settle(&mut self).await?;
+        webhook::settle(&mut self).await?;
         let at = self.now.micros();
         let (mut fresh, mut tails) = (Vec::new(), Vec::new());
         for (id, session) in std::mem::take(&mut self.sessions) {

@@ -106,11 +106,17 @@ pub(super) async fn keep<D: Dialect>(
     let written: Vec<_> = rows.iter().map(|(_, row, _)| row).collect();
     let written = unit.tx.fetch(&statement::INSERT_USAGE, params![batch(&written)]).await?;
     let written = written.iter().map(|row| row.uuid("id")).collect::<Result<BTreeSet<_>, _>>()?;
-    Ok(rows
+    let events: BTreeMap<_, _> = rows
         .iter()
         .filter(|(_, row, _)| written.contains(&row.id))
         .map(|(job, row, usage)| (*job, row.event(usage)))
-        .collect())
+        .collect();
+    for (row, _) in reports {
+        if let Some(event) = events.get(&row.job.id) {
+            unit.to_tell.usage(row, event);
+        }
+    }
+    Ok(events)
 }
 
 /// The runs of these jobs, which the unit holds, ended without a word: what those of metered tasks spent is not known. The caller

@@ -10,7 +10,7 @@
 //!   a session, or waits for a job, locked before; then gateways, boards, agents; boards whose streams go on come last, by id)
 //!   and give one result per entry. A question is changed under the lock of its job alone.
 //! * Whoever ends a job also frees its successor, tells its parent and, if it was the last child, ends the parent; withdraws the
-//!   question it asks; and writes its line of the audit.
+//!   question it asks; writes its line of the audit; and makes the deliveries that tell of it ([`Webhooks`]).
 //!
 //! What must be told to the rest of the fleet after the commit is returned as [`Consequences`];
 //! [`crate::backend::Backend::dispatch`] tells it. If nobody does, the sweep finds it.
@@ -34,6 +34,7 @@ mod sealing;
 mod submit;
 mod sweep;
 mod usage;
+mod webhook;
 
 pub use access::{Access, ApiKey, NewApiKey, Scope};
 pub use approval::{Approvals, Ask, Asked, Park, Parked, Ruled, Ruling, Verdict};
@@ -56,6 +57,7 @@ pub use submit::{
 };
 pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
 pub use usage::{Spent, SpentBy, UsageFilter, UsageGroup, UsageReads, UsageSum};
+pub use webhook::{Delivery, DeliveryFilter, NewWebhook, WebhookChange, Webhooks};
 
 use crate::domain::{Event, JobId, JobState, WorkerId};
 
@@ -144,6 +146,7 @@ pub trait Store:
     + Instances
     + Callbacks
     + Tickets
+    + Webhooks
     + coordination::Coordination
 {
 }
@@ -169,6 +172,7 @@ impl<
         + Instances
         + Callbacks
         + Tickets
+        + Webhooks
         + coordination::Coordination,
 > Store for T
 {

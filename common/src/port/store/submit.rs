@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Consequences, StoreError, coordination::NewQuestion};
+use super::{Consequences, NewWebhook, StoreError, coordination::NewQuestion};
 use crate::{
     domain::{
         AgentId, AttachmentRef, BoardId, Dedup, DedupMode, GatewayId, InstanceId, Job, JobId, JobState, OnBusy,
@@ -64,6 +64,8 @@ pub struct NewJob {
     pub children: Vec<NewJob>,
     /// Present for a job of coordination.
     pub coordination: Option<NewCoordination>,
+    /// Who is told of its end, beside the tenant's endpoints. Jobs that repeat it tell it too.
+    pub webhook: Option<NewWebhook>,
 }
 
 /// What a job of coordination brings beside its payload.
@@ -167,6 +169,7 @@ impl NewJob {
                 question: None,
                 broadcast: None,
             }),
+            webhook: None,
         }
     }
 

@@ -29,6 +29,7 @@ mod sweep;
 mod usage;
 mod user;
 mod vault;
+mod webhook;
 mod workers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -135,6 +136,7 @@ pub(crate) fn plain_job() -> NewJob {
         dedup: None,
         children: Vec::new(),
         coordination: None,
+        webhook: None,
     }
 }
 

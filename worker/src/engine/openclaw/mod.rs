@@ -78,8 +78,7 @@ impl OpenClaw {
             let mut listener = Listener::open(gateway, &session_key, &key).await?;
             let prompt = prompt_effect(ordinal, &destination, &session_key, &turn.prompt);
             let in_doubt = context.link.intend(prompt).await?;
-            let message =
-                Message { text: &text, key: &key, deliver: false, timeout: None, commands: false, in_doubt };
+            let message = Message { text: &text, key: &key, deliver: false, timeout: None, commands: false, in_doubt };
             let gone = match in_turn.deliver(&message, Instant::now() + ACCEPT_LIMIT).await {
                 Ok(delivered) => match listener.until_over(delivered, context).await? {
                     Ended::Answered(text) => {
@@ -114,7 +113,7 @@ impl OpenClaw {
 fn prompt_effect(ordinal: u32, destination: &str, session_key: &str, prompt: &str) -> NewEffect {
     let digest = Sha256::digest(json!([session_key, prompt]).to_string());
     let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    NewEffect { ordinal, kind: KIND.to_owned(), destination: destination.to_owned(), fingerprint }
+    NewEffect { ordinal, kind: KIND.to_owned(), destination: destination.to_owned(), fingerprint, request: None }
 }
 
 /// What is said. The gateway knows no system prompt but its agents' own files: a task's goes before its conversation's first

@@ -1,7 +1,6 @@
 //! `http`: one call, with its effect key as `Idempotency-Key`.
 
 mod answer;
-mod client;
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +9,7 @@ use errand_common::{
     config::Config,
     domain::{FailureClass, JobId, gate::Verdict},
     port::store::Claimed,
-    wire::http::{self, HttpPayload, KIND, VERSION},
+    wire::http::{self, HttpPayload, KIND, Method, VERSION},
 };
 use ipnet::IpNet;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -23,8 +22,8 @@ use super::{Completion, Handler, HandlerFailure, RunContext, asked_limit};
 use crate::{
     effect::{self, Call, Description, End, Sent},
     gate::Policies,
+    outbound::{Clients, Unsent},
 };
-use client::Clients;
 
 /// What an attempt may take beside its call: the gate, the intent, the end.
 const BESIDE_THE_CALL: Duration = Duration::from_secs(30);
@@ -44,7 +43,7 @@ impl HttpHandler {
         let lease = Duration::from_secs(config.worker.lease_seconds.into());
         let allow: Arc<[IpNet]> = config.outbound.allow.clone().into();
         Self {
-            clients: Clients::new(&config.outbound, &allow),
+            clients: Clients::new(&config.outbound),
             allow,
             // A permit outlives the intent, which is written while the lease holds, and the call.
             policies: Policies::new(&config.gates, call_limit + lease.max(BESIDE_THE_CALL)),
@@ -158,19 +157,39 @@ impl Call for HttpCall<'_> {
 impl HttpCall<'_> {
     async fn exchange(&self, key: &str) -> Sent {
         let place = http::destination(&self.url);
-        let sent = self.clients.send(&self.payload, self.url.clone(), self.headers.clone(), key).await;
+        let mut headers = self.headers.clone();
+        if let Ok(key) = HeaderValue::from_str(key) {
+            headers.insert(HeaderName::from_static("idempotency-key"), key);
+        }
+        let body = match &self.payload.body {
+            Some(Value::String(text)) => Some(text.clone().into()),
+            Some(body @ (Value::Object(_) | Value::Array(_))) => Some(body.to_string().into()),
+            _ => None,
+        };
+        let sent = self.clients.send(method(self.payload.method), self.url.clone(), headers, body).await;
         let response = match sent {
             Ok(response) => response,
-            Err(client::Unsent::Refused(refused)) => {
+            Err(Unsent::Refused(refused)) => {
                 return unsent(FailureClass::Invalid, "ADDRESS_NOT_ALLOWED", refused, Verdict::Neutral);
             }
-            Err(client::Unsent::NoConnection(reason)) => {
+            Err(Unsent::NoConnection(reason)) => {
                 let message = format!("{place} can't be reached: {reason}");
                 return unsent(FailureClass::Transient, "NO_CONNECTION", message, Verdict::Failure);
             }
-            Err(client::Unsent::Broken(reason)) => return doubt(format!("{place} broke the connection: {reason}")),
+            Err(Unsent::Broken(reason)) => return doubt(format!("{place} broke the connection: {reason}")),
         };
         answer::judge(&self.payload, &place, response, self.handler.response_limit).await
+    }
+}
+
+const fn method(method: Method) -> reqwest::Method {
+    match method {
+        Method::Get => reqwest::Method::GET,
+        Method::Head => reqwest::Method::HEAD,
+        Method::Post => reqwest::Method::POST,
+        Method::Put => reqwest::Method::PUT,
+        Method::Patch => reqwest::Method::PATCH,
+        Method::Delete => reqwest::Method::DELETE,
     }
 }
 

@@ -14,9 +14,10 @@ use errand_common::{
     domain::{
         AgentId, ApiKeyId, Approval, ApprovalId, AttachmentContent, AttachmentRef, BoardId, Children, Decision, Effect,
         Event, Fence, GatewayId, InstanceId, Job, JobId, MemoryId, Message, QuestionId, Session, SessionId, Stream,
-        Timestamp, UsageRecord, WorkerId,
+        Timestamp, UsageRecord, WebhookEvent, WebhookId, WorkerId,
         coordination::{Activity, Agent, Board, Gateway, Memory, NewActivity, Question},
         instance::Instance,
+        webhook::WebhookEndpoint,
     },
     port::{
         Ready, Store, StoreError,
@@ -115,6 +116,20 @@ delegate! { UsageReads {
     usage_sums(filter: &UsageFilter, groups: &[UsageGroup], limit: u32) -> Vec<UsageSum>;
     usage_of(tenant: &str, job: JobId) -> Vec<UsageRecord>;
     spent(tenant: &str, job: JobId, session: Option<SessionId>, since: Timestamp) -> SpentBy;
+} }
+
+delegate! { Webhooks {
+    create_webhook(tenant: &str, new: &NewWebhook, limit: u32, now: Timestamp) -> bool;
+    webhook(tenant: &str, id: WebhookId) -> Option<WebhookEndpoint>;
+    webhooks(tenant: &str, before: Option<WebhookId>, limit: u32) -> Vec<WebhookEndpoint>;
+    change_webhook(tenant: &str, id: WebhookId, change: WebhookChange, now: Timestamp) -> Option<WebhookEndpoint>;
+    replace_webhook_secrets(
+        tenant: &str, id: WebhookId, expected: Option<&str>, secrets: &str, now: Timestamp
+    ) -> bool;
+    remove_webhook(tenant: &str, id: WebhookId) -> bool;
+    deliveries(tenant: &str, id: WebhookId, filter: &DeliveryFilter) -> Vec<Delivery>;
+    deliver(tenant: &str, id: WebhookId, event: WebhookEvent, now: Timestamp) -> Option<(JobId, Consequences)>;
+    redeliver(tenant: &str, id: WebhookId, delivery: JobId, now: Timestamp) -> Option<(JobId, Consequences)>;
 } }
 
 delegate! { Attachments {

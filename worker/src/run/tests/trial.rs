@@ -262,6 +262,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         dedup: None,
         children: Vec::new(),
         coordination: None,
+        webhook: None,
     }
 }
 

@@ -156,5 +156,6 @@ pub(super) fn follow_up(row: &JobRow, id: JobId, kind: &str, payload: &MessagePa
         dedup: None,
         children: Vec::new(),
         coordination: Some(NewCoordination { told, window: Some(WINDOW), question: None, broadcast: None }),
+        webhook: None,
     }
 }

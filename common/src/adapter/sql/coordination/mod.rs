@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use super::{dialect::Dialect, row::JobRow, unit::Unit};
 use crate::{
-    domain::{BoardId, Failure, JobId, JobState, NewEvent, Timestamp},
+    domain::{BoardId, Failure, JobId, JobState, NewEvent, Timestamp, coordination::NewActivity},
     port::{StoreError, store::AgentWritten},
     wire::coordination::{ASK_USER, PROVISION},
 };
@@ -62,6 +62,12 @@ impl LeftOver {
     fn say(&mut self, board: BoardId, job: Option<JobId>, event: NewEvent) {
         self.boards.entry(board).or_default().events.push((job, event));
     }
+}
+
+/// Writes a line of the audit that is no job's.
+pub(super) async fn note<D: Dialect>(unit: &mut Unit<D>, tenant: &str, line: NewActivity) -> Result<(), StoreError> {
+    let row = activity::ActivityRow::new(tenant.to_owned(), line, None, unit.now);
+    activity::insert(&mut unit.tx, &[row]).await
 }
 
 /// Writes what is left over. Jobs are saved; sessions, events and messages are not written yet.

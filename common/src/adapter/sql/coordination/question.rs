@@ -88,6 +88,7 @@ pub(in crate::adapter::sql) fn open<D: Dialect>(unit: &mut Unit<D>, row: &mut Jo
 
 /// In both streams: the job's and the board's.
 pub(super) fn say<D: Dialect>(unit: &mut Unit<D>, row: &mut JobRow, board: BoardId, event: NewEvent) {
+    unit.to_tell.question(&row.job.tenant, row.job.id, &event);
     unit.left.say(board, Some(row.job.id), event.clone());
     unit.emit(row, event);
 }
@@ -112,7 +113,9 @@ pub(super) async fn withdraw<D: Dialect>(unit: &mut Unit<D>) -> Result<(), Store
         let (id, board) = (QuestionId::from(row.uuid("id")?), BoardId::from(row.uuid("board_id")?));
         let data = json!({"question_id": id, "board_id": board});
         let event = NewEvent::new(EventType::QuestionCancelled, data);
-        unit.left.say(board, Some(row.uuid("job_id")?.into()), event);
+        let job = JobId::from(row.uuid("job_id")?);
+        unit.to_tell.question(&row.text("tenant")?, job, &event);
+        unit.left.say(board, Some(job), event);
     }
     Ok(())
 }

@@ -295,5 +295,6 @@ fn poll(row: &JobRow) -> NewJob {
         dedup: None,
         children: Vec::new(),
         coordination: None,
+        webhook: None,
     }
 }

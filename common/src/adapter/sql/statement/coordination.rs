@@ -199,7 +199,7 @@ statements! {
         WHERE state = 'open' AND id IN (SELECT r.id FROM {rows: id uuid})";
     /// $1 rows of ids of jobs that ended, $2 now.
     CANCEL_QUESTIONS = "UPDATE questions SET state = 'cancelled', ended_at = $2 \
-        WHERE state = 'open' AND job_id IN (SELECT r.id FROM {rows: id uuid}) RETURNING id, board_id, job_id";
+        WHERE state = 'open' AND job_id IN (SELECT r.id FROM {rows: id uuid}) RETURNING id, tenant, board_id, job_id";
     /// $1 now, $2 limit.
     EXPIRING_QUESTIONS = "SELECT job_id FROM questions WHERE state = 'open' AND expires_at <= $1 ORDER BY expires_at LIMIT $2";
     /// $1 now, $2 limit.
