@@ -214,10 +214,12 @@ impl World {
     pub(super) fn list_files(&mut self, params: &Map<String, Value>) -> Result<Value, Value> {
         let few_files = self.few_files;
         let agent = self.agent(params)?;
-        let is_listed =
-            |name: &&&str| !few_files || !(RETIRED_FILES.contains(*name) || UNLISTED_FILES.contains(*name));
-        let files: Vec<Value> =
-            FILES.iter().filter(is_listed).map(|name| json!({"name": name, "missing": !agent.files.contains_key(*name)})).collect();
+        let is_listed = |name: &&&str| !few_files || !(RETIRED_FILES.contains(*name) || UNLISTED_FILES.contains(*name));
+        let files: Vec<Value> = FILES
+            .iter()
+            .filter(is_listed)
+            .map(|name| json!({"name": name, "missing": !agent.files.contains_key(*name)}))
+            .collect();
         Ok(json!({"agentId": text(params, "agentId"), "workspace": agent.workspace, "files": files}))
     }
 

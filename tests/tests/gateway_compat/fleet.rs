@@ -54,7 +54,10 @@ impl World {
         let errand = Setup::new(env!("CARGO_BIN_EXE_errand-under-test"), Mode::Cluster)
             .workers(2)
             .section("worker", "lease_seconds = 5\nsweep_interval_ms = 500")
-            .section("gateways", "request_timeout_seconds = 60\nhandshake_timeout_seconds = 60\nreconnect_max_ms = 1000")
+            .section(
+                "gateways",
+                "request_timeout_seconds = 60\nhandshake_timeout_seconds = 60\nreconnect_max_ms = 1000",
+            )
             .section("gates", "min_calls = 1000")
             .section("outbound", "allow = [\"127.0.0.0/8\"]")
             .start()
@@ -188,7 +191,8 @@ async fn messages(world: &World) {
     world.assert_said_once(&session, &job, "the first word to the lead").await;
     eprintln!("ok: lead_message");
 
-    let broadcast = json!({"kind": "broadcast", "payload": {"gateway_id": world.gateway, "content": "a word to all leads"}});
+    let broadcast =
+        json!({"kind": "broadcast", "payload": {"gateway_id": world.gateway, "content": "a word to all leads"}});
     let job = world.submit_job(&broadcast).await;
     let result = world.done(&job).await;
     assert_eq!((&result["ok"], &result["sent"], &result["failed"]), (&json!(true), &json!(1), &json!(0)), "{result:#}");

@@ -62,10 +62,7 @@ impl Fleet {
             .on_database(database.clone())
             .workers(2)
             .section("worker", &format!("lease_seconds = {LEASE}\nsweep_interval_ms = 200\npoll_interval_ms = 100"))
-            .section(
-                "gateways",
-                &format!("request_timeout_seconds = 2\nreconnect_max_ms = 100\nresend = \"{resend}\""),
-            )
+            .section("gateways", &format!("request_timeout_seconds = 2\nreconnect_max_ms = 100\nresend = \"{resend}\""))
             .section("gates", "min_calls = 10000")
             .section("outbound", "allow = [\"127.0.0.0/8\"]")
             .start()
@@ -123,7 +120,9 @@ impl Fleet {
             let class = job.failure.as_ref().map(|failure| failure.class);
             match (job.state, class) {
                 (JobState::Completed, _) => delivered.push(id.to_string()),
-                (JobState::Failed, Some(FailureClass::Ambiguous)) if !self.deduplicates => ambiguous.push(id.to_string()),
+                (JobState::Failed, Some(FailureClass::Ambiguous)) if !self.deduplicates => {
+                    ambiguous.push(id.to_string())
+                }
                 _ => panic!("{}: {:?}", job.state, job.failure),
             }
         }

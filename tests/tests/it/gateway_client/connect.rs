@@ -326,7 +326,10 @@ fn a_pause_that_is_asked_for_is_bounded() {
             let world = World::new().await;
             world.fake.fail("upgrade", [Fault::ComeLater(asked)]);
             let failure = refusal(&world.gateway()).await;
-            assert_eq!((failure.class, failure.retry_after), (FailureClass::Transient, Some(Duration::from_secs(seconds))));
+            assert_eq!(
+                (failure.class, failure.retry_after),
+                (FailureClass::Transient, Some(Duration::from_secs(seconds)))
+            );
         }
     });
 }

@@ -245,10 +245,18 @@ async fn a_denied_call_does_not_run_though_another_has_its_id() {
     let ran = run(&engine, turn("hello"), link).await;
     assert_eq!(ran.end.as_ref().expect("success").text, "well");
     let asked = ran.link.remembered().asked;
-    assert_eq!(asked.iter().map(|call| call.id.as_str()).collect::<Vec<_>>(), ["t1", "t1-2"], "viewers tell them apart");
+    assert_eq!(
+        asked.iter().map(|call| call.id.as_str()).collect::<Vec<_>>(),
+        ["t1", "t1-2"],
+        "viewers tell them apart"
+    );
     body(&mut fake).await;
     let results = body(&mut fake).await["messages"][2]["content"].clone();
-    assert_eq!((&results[0]["tool_use_id"], &results[1]["tool_use_id"]), (&json!("t1"), &json!("t1")), "as it named them");
+    assert_eq!(
+        (&results[0]["tool_use_id"], &results[1]["tool_use_id"]),
+        (&json!("t1"), &json!("t1")),
+        "as it named them"
+    );
     assert_ne!(results[0]["content"], "no");
     assert_eq!(results[1]["content"], "no");
 }

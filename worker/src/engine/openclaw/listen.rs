@@ -5,9 +5,7 @@ use std::time::Duration;
 use errand_common::domain::{EventType, FailureClass};
 
 use super::{TurnContext, TurnFailure, code, failed};
-use crate::gateway::{
-    ChatNews, ChatState, Delivered, Gateway, GatewayFailure, HistoryRequest, RunEndStatus, Watch,
-};
+use crate::gateway::{ChatNews, ChatState, Delivered, Gateway, GatewayFailure, HistoryRequest, RunEndStatus, Watch};
 
 /// Without news for so long, the history is looked at.
 const SILENCE: Duration = Duration::from_secs(15);

@@ -78,8 +78,7 @@ impl OpenClaw {
             let mut listener = Listener::open(gateway, &session_key, &key).await?;
             let prompt = prompt_effect(ordinal, &destination, &session_key, &turn.prompt);
             let in_doubt = context.link.intend(prompt).await?;
-            let message =
-                Message { text: &text, key: &key, deliver: false, timeout: None, commands: false, in_doubt };
+            let message = Message { text: &text, key: &key, deliver: false, timeout: None, commands: false, in_doubt };
             let gone = match in_turn.deliver(&message, Instant::now() + ACCEPT_LIMIT).await {
                 Ok(delivered) => match listener.until_over(delivered, context).await? {
                     Ended::Answered(text) => {

@@ -129,7 +129,10 @@ mod tests {
             "tools": {"exec": {"host": "sandbox"}},
         });
         let heartbeat = json!({"every": "10m", "target": "last"});
-        assert_eq!(patch(&config, "a.b", "/w"), Some(json!({"agents": {"entries": {"a.b": {"heartbeat": heartbeat}}}})));
+        assert_eq!(
+            patch(&config, "a.b", "/w"),
+            Some(json!({"agents": {"entries": {"a.b": {"heartbeat": heartbeat}}}}))
+        );
     }
 
     #[test]
