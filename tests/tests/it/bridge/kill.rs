@@ -27,7 +27,7 @@ impl World {
             (self.client().job(&task.id).await["state"] == "completed").then_some(())
         })
         .await;
-        assert_eq!(self.keys(), [task.id.clone()], "one key");
+        assert_eq!(self.keys(), std::slice::from_ref(&task.id), "one key");
         let came = self.bridge.came();
         assert!(came.iter().all(|(_, bytes)| *bytes == came[0].1), "byte by byte the same");
         assert_eq!(self.said(task).await, turn("survive", answer));

@@ -90,7 +90,8 @@ both_modes! {
         let sent = ["sessions.patch", "chat.send"];
         let question = json!(["gateway.main.lead_message.sent", "Sent question to lead for board: Ops.", by_main, board]);
         // Requests, the session and its label, whether it may go on to a channel, and what is told, newest first.
-        let expected: [(&[&str], Option<(&Agent, &str, bool)>, Vec<Value>); 6] = [
+        type Expected<'a> = (&'a [&'a str], Option<(&'a Agent, &'a str, bool)>, Vec<Value>);
+        let expected: [Expected<'_>; 6] = [
             (&sent, Some((ada, "Ada", true)), vec![json!(["agent.nudge.sent", "Nudge sent to Ada.", by_lead, board])]),
             (&["agents.files.get"], None, vec![]),
             (&["agents.files.set"], None, vec![json!([

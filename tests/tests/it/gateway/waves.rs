@@ -121,7 +121,7 @@ impl Fleet {
             match (job.state, class) {
                 (JobState::Completed, _) => delivered.push(id.to_string()),
                 (JobState::Failed, Some(FailureClass::Ambiguous)) if !self.deduplicates => {
-                    ambiguous.push(id.to_string())
+                    ambiguous.push(id.to_string());
                 }
                 _ => panic!("{}: {:?}", job.state, job.failure),
             }
