@@ -8,7 +8,7 @@ use axum::{
 };
 use errand_common::{
     domain::{
-        InstanceId,
+        InstanceId, address,
         instance::{Instance, InstanceStatus},
     },
     port::store::{InstanceChange, coordination::Removed},
@@ -124,6 +124,7 @@ pub(crate) async fn create_instance(
     check_name(&request.name, &mut faults);
     check_user(request.user_id.as_deref(), &mut faults);
     let server_host = kept_host(&app, request.server_host.as_deref(), &mut faults);
+    let host_port = kept_port(request.host_port, &mut faults);
     check_secret(request.callback_secret.as_deref(), &mut faults);
     faults.finish()?;
     let (id, now) = (InstanceId::new(), app.now());
@@ -133,7 +134,7 @@ pub(crate) async fn create_instance(
         name: request.name.trim().to_owned(),
         user_id: request.user_id,
         server_host,
-        host_port: port(request.host_port),
+        host_port,
         status: request.status.unwrap_or_default(),
         callback_secret: sealed(&app, id, request.callback_secret.as_deref()),
         poll_seconds: request.poll_seconds.map(Int::as_u32),
@@ -204,13 +205,14 @@ pub(crate) async fn change_instance(
     }
     check_user(patch.user_id.as_ref().and_then(Option::as_deref), &mut faults);
     let server_host = patch.server_host.map(|host| kept_host(&app, host.as_deref(), &mut faults));
+    let host_port = patch.host_port.map(|port| kept_port(port, &mut faults));
     check_secret(patch.callback_secret.as_ref().and_then(Option::as_deref), &mut faults);
     faults.finish()?;
     let change = InstanceChange {
         name: patch.name.map(|name| name.trim().to_owned()),
         user_id: patch.user_id,
         server_host,
-        host_port: patch.host_port.map(port),
+        host_port,
         status: patch.status,
         callback_secret: patch.callback_secret.map(|secret| sealed(&app, id, secret.as_deref())),
         poll_seconds: patch.poll_seconds.map(|seconds| seconds.map(Int::as_u32)),
@@ -243,8 +245,12 @@ pub(crate) async fn remove_instance(
     }
 }
 
-fn port(port: Int<1, 65_535>) -> u16 {
-    u16::try_from(port.get()).unwrap_or(u16::MAX)
+fn kept_port(port: Int<1, 65_535>, faults: &mut Faults) -> u16 {
+    let port = u16::try_from(port.get()).unwrap_or(u16::MAX);
+    if let Err(refused) = address::check_port(port) {
+        faults.add("/hostPort", refused.to_string());
+    }
+    port
 }
 
 fn check_name(name: &str, faults: &mut Faults) {
