@@ -1,8 +1,8 @@
 //! A bridge: takes prompts over HTTP, answers them in its own time, and calls back. It keeps to `docs/bridges.md`, so it may serve as
 //! an example (`src/bin/example-bridge.rs` runs it); for tests it can be told to misbehave.
 //!
-//! What a bridge must do is in three places here: [`take`] takes what comes twice under one key once, [`Bridge::call_back`] posts to
-//! the whole `callbackUrl`, and [`settle`] tries again until it is told that the answer counts, or never will.
+//! What a bridge must do is in three places here: `take` takes what comes twice under one key once, [`Bridge::call_back`] posts to
+//! the whole `callbackUrl`, and `settle` tries again until it is told that the answer counts, or never will.
 
 use std::{
     collections::BTreeMap,
