@@ -1,6 +1,11 @@
 //! A whole fleet before a real gateway: every operation from the API to the agent, and what may die in between.
 
-use std::{fs::File, io::Write, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use errand_tests::{
     Client, Errand, Mode, Setup,
@@ -16,7 +21,8 @@ use serde_json::{Value, json};
 use super::{LIMIT, pool, start, target, wanted};
 
 /// An operation may have to wait for an agent to be made, and for a gateway that starts again.
-const PATIENCE: Duration = Duration::from_secs(420);
+const PATIENCE: Duration = Duration::from_secs(240);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(400);
 /// How late everything is between workers and gateway where something is to happen in mid-call: long enough to see that a
 /// message is there, and to act, before its sender hears of it.
 const LATE: Duration = Duration::from_secs(6);
@@ -113,28 +119,30 @@ impl World {
         text(&agent["openclaw_session_id"]).to_owned()
     }
 
-    /// As the gateway tells it now; nothing while it can't.
-    async fn history(&self, session: &str) -> Option<HistoryPage> {
+    /// The session's history, once it is as wanted. The gateway is asked seldom: it has work to do.
+    ///
+    /// # Panics
+    /// If it never is; says how it was last.
+    async fn history(&self, session: &str, what: &str, is_so: impl Fn(&HistoryPage) -> bool) -> HistoryPage {
         let request = HistoryRequest { limit: 200, offset: 0, max_chars: None };
-        self.eye.history(session, &request).await.ok()
-    }
-
-    async fn until_there(&self, session: &str, key: &str) {
-        wait::until_within(PATIENCE, format!("the gateway has {key}"), || async {
-            self.history(session).await?.has_message(key).then_some(())
-        })
-        .await;
+        let started = Instant::now();
+        loop {
+            match self.eye.history(session, &request).await {
+                Ok(page) if is_so(&page) => return page,
+                last => assert!(started.elapsed() < PATIENCE, "waited in vain until {what}: {last:#?}"),
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
     }
 
     /// The session holds this message under this key, and nowhere else. What a gateway took while the agent was busy is there
     /// once its turn has come.
     async fn assert_said_once(&self, session: &str, key: &str, message: &str) {
-        let page = wait::until_within(PATIENCE, format!("{message:?} is said"), || async {
-            let page = self.history(session).await?;
+        let is_said = |page: &HistoryPage| {
             let is_there = page.messages.iter().any(|row| row.to_string().contains(message));
-            (is_there && page.running().is_none() && !page.is_under_way(key)).then_some(page)
-        })
-        .await;
+            is_there && page.running().is_none() && !page.is_under_way(key)
+        };
+        let page = self.history(session, &format!("{message:?} is said"), is_said).await;
         let said: Vec<&Value> = page.messages.iter().filter(|row| row["role"] == "user").collect();
         let with_key = said.iter().filter(|row| row["idempotencyKey"] == format!("{key}:user")).count();
         let with_text = said.iter().filter(|row| row["content"].to_string().contains(message)).count();
@@ -146,7 +154,7 @@ impl World {
         let session = self.session(&self.worker).await;
         self.proxy.set(proxy::Mode::Delay { base: LATE, jitter: Duration::ZERO });
         let job = self.nudge(message).await;
-        self.until_there(&session, &job).await;
+        self.history(&session, "the gateway has the message", |page| page.has_message(&job)).await;
         // What the gateway answered is on its way, and never arrives.
         self.proxy.set(proxy::Mode::BlackHole(proxy::Direction::Down));
         let before = self.errand.client().job(&job).await;
@@ -230,12 +238,9 @@ async fn questions(world: &World) {
     world.done(&job).await;
     // Who asked is told.
     let session = world.session(&world.lead).await;
-    wait::until_within(PATIENCE, "the lead hears of the answer", || async {
-        let page = world.history(&session).await?;
-        let hears = |row: &&Value| row["role"] == "user" && row["content"].to_string().contains("blue");
-        (page.messages.iter().filter(hears).count() == 1).then_some(())
-    })
-    .await;
+    let hears = |row: &&Value| row["role"] == "user" && row["content"].to_string().contains("blue");
+    let is_told = |page: &HistoryPage| page.messages.iter().filter(hears).count() == 1;
+    world.history(&session, "the lead hears of the answer", is_told).await;
     eprintln!("ok: ask_user");
 }
 
