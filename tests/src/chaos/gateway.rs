@@ -16,6 +16,8 @@ use crate::{
 
 /// Agents that are nudged.
 const AGENTS: usize = 12;
+/// How often the making of a place is tried.
+const TRIES: u32 = 20;
 /// The session of the agent that asks.
 const ASKER: &str = "agent:main:asker";
 /// What a nudge's text begins with; the number of its submission follows.
@@ -41,9 +43,18 @@ impl Places {
     /// If one of them is refused.
     pub async fn introduce(client: &Client, url: &str) -> Result<Self> {
         let make = async |path: &str, body: Value| -> Result<Value> {
-            let answer = Client::try_send(client.request(Method::POST, path).json(&body)).await?;
-            anyhow::ensure!(answer.status == 200, "{path}: {}", answer.text);
-            Ok(answer.body)
+            let mut tries = 0;
+            loop {
+                let answer = Client::try_send(client.request(Method::POST, path).json(&body)).await?;
+                // A fleet that has only just started may be short of breath; a 503 says that nothing was done.
+                if answer.status == 503 && tries < TRIES {
+                    tries += 1;
+                    sleep(Duration::from_millis(500)).await;
+                    continue;
+                }
+                anyhow::ensure!(answer.status == 200, "{path}: {}", answer.text);
+                return Ok(answer.body);
+            }
         };
         let id = |body: &Value| body["id"].as_str().map(str::to_owned).context("an id");
         let gateway = json!({"name": "Home", "url": url, "token": Options::default().token});

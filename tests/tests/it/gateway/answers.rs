@@ -145,7 +145,7 @@ impl Fleet {
     /// Waits until those who are asked have been.
     async fn delivered(&self) {
         let path = "/jobs?kind=ask_user&state=queued,running,retrying,scheduled&limit=1";
-        wait::until("all questions are delivered", || async {
+        wait::until_within(Duration::from_secs(180), "all questions are delivered", || async {
             self.clients[0].get(path).await.items().is_empty().then_some(())
         })
         .await;
