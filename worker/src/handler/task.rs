@@ -331,7 +331,8 @@ async fn forward(
 
 fn completion(end: TurnEnd, context: &RunContext) -> Completion {
     let usage = context.ledger().report().map(|report| report.usage);
-    Completion { message: Some(end.text.clone()), ..Completion::new(result(&end, usage.as_ref())) }
+    let result = result(&end, usage.as_ref());
+    Completion { message: Some(end.text), ..Completion::new(result) }
 }
 
 /// What the job's result and its `completed` event say; what the engine doesn't tell is null.
