@@ -5,7 +5,6 @@ use errand_tests::{
     bridge::{Plan, done},
     wait,
 };
-use futures::{StreamExt, stream};
 use serde_json::json;
 
 use super::World;
@@ -17,15 +16,10 @@ both_modes! {
     async fn more_tasks_wait_than_there_are_slots_and_all_are_answered(setup: Setup) {
         let setup = setup.section("worker", "lease_seconds = 5\nconcurrency = 2");
         let world = World::new(setup, |_, _| Plan::silent()).await;
-        let asked = (0..TASKS).map(|number| async move { number });
-        let tasks: Vec<_> = stream::iter(asked)
-            .buffered(1)
-            .then(|number| {
-                let world = &world;
-                async move { world.ask(&format!("prompt {number}")).await }
-            })
-            .collect()
-            .await;
+        let mut tasks = Vec::with_capacity(TASKS);
+        for number in 0..TASKS {
+            tasks.push(world.ask(&format!("prompt {number}")).await);
+        }
         wait::until("all wait", || async {
             let waiting = world.client().get("/queues").await.items()[0]["waiting"].clone();
             (waiting == TASKS).then_some(())
