@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use errand_tests::{both_modes, fake_openai::FakeOpenAi};
+use errand_tests::{both_modes, fake_openai::FakeOpenAi, wait};
 use serde_json::{Value, json};
 
 fn out(output: &Output) -> String {
@@ -91,7 +91,11 @@ both_modes! {
             .engine("gone", "type = \"command\"\ncommand = [\"/not/there\"]")
             .start()
             .await;
-        let list = printed(&errand.run_cli(&["engines", "list"]).await);
+        let list = wait::until("the worker has told of its engines", || async {
+            let list = printed(&errand.run_cli(&["engines", "list"]).await);
+            (!list.contains("no live worker")).then_some(list)
+        })
+        .await;
         assert_eq!(words(&list, 1)[..4], ["echo", "echo", "default", "default"], "{list}");
         assert!(words(&list, 1).contains(&"streaming"), "{list}");
         let gone = words(&list, 2);

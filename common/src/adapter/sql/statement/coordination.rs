@@ -87,8 +87,8 @@ statements! {
     /// Nothing is written if another board has the slug.
     SAVE_BOARD = "UPDATE boards SET name = $2, slug = $3, gateway_id = $4, updated_at = $5 WHERE id = $1 \
         AND NOT EXISTS (SELECT 1 FROM boards o WHERE o.tenant = boards.tenant AND o.slug = $3 AND o.id <> $1)";
-    /// $1 board, $2 gateway or null: what runs in another.
-    AGENTS_ELSEWHERE = "SELECT count(*) AS found FROM agents WHERE board_id = $1 AND (gateway_id <> $2 OR $2 IS NULL)";
+    /// $1 board, $2 gateway or null: what runs in another. A board without a gateway reaches nobody, and misleads nobody.
+    AGENTS_ELSEWHERE = "SELECT count(*) AS found FROM agents WHERE board_id = $1 AND gateway_id <> $2";
     /// What keeps a board.
     BELONGINGS = "SELECT (SELECT count(*) FROM agents WHERE board_id = $1) \
         + (SELECT count(*) FROM questions WHERE board_id = $1 AND state = 'open') AS found";

@@ -209,13 +209,14 @@ on_both! {
         assert_eq!(fixture.events(Stream::Board(world.board)).await, before, "nothing was written");
     }
 
-    async fn a_board_keeps_its_gateway_as_long_as_agents_of_it_run_there(fixture: Fixture) {
+    async fn a_board_gets_no_other_gateway_as_long_as_agents_of_it_run_in_one(fixture: Fixture) {
         let world = fixture.world().await;
         let other = fixture.gateway().await;
         let to = |gateway| BoardChange { gateway_id: Some(gateway), ..BoardChange::default() };
         let change = async |gateway| fixture.store.change_board(TENANT, world.board, to(gateway), now()).await.unwrap();
         assert_eq!(change(Some(other)).await.unwrap_err(), BoardRefused::HasAgents(1));
-        assert_eq!(change(None).await.unwrap_err(), BoardRefused::HasAgents(1));
+        assert_eq!(change(None).await.unwrap().gateway_id, None);
+        assert_eq!(change(Some(other)).await.unwrap_err(), BoardRefused::HasAgents(1));
         fixture.store.remove_agent(TENANT, world.lead).await.unwrap();
         assert_eq!(change(Some(other)).await.unwrap().gateway_id, Some(other));
     }
