@@ -35,11 +35,19 @@ async fn running_task(errand: &Errand, client: &Client) -> errand_tests::Task {
     task
 }
 
-/// What is not a user's own by having been made by them: gateways, boards, agents and what is left there, instances; and what agents do
+/// What is not a user's own by having been made by them: gateways, boards, agents and what is left there, instances, webhooks; and what agents do
 /// with their own token.
 fn of_the_tenant(path: &str) -> bool {
-    let families =
-        ["gateways/", "boards/", "agents/", "questions/", "agent/boards/", "agent/gateway/", "agent/instances/"];
+    let families = [
+        "gateways/",
+        "boards/",
+        "agents/",
+        "questions/",
+        "webhooks/",
+        "agent/boards/",
+        "agent/gateway/",
+        "agent/instances/",
+    ];
     families.iter().any(|family| path.starts_with(&format!("/api/v1/{family}")))
 }
 

@@ -240,8 +240,9 @@ both_modes! {
 
 embedded_only! {
     async fn who_waits_is_told_after_45_seconds_and_who_does_not_has_more_time(setup: Setup) {
-        // No pause of the gateway's gate, which would not count.
-        let world = World::start(setup.section("gates", "min_calls = 10000")).await;
+        // No pause of the gateway's gate, which would not count, and no long last look at who is not there.
+        let setup = setup.section("gates", "min_calls = 10000");
+        let world = World::with(setup, "connect_timeout_seconds = 2\nhandshake_timeout_seconds = 2").await;
         world.provisioned().await;
         world.fake.set_away(true);
         world.fake.cut();
