@@ -18,7 +18,7 @@ both_modes! {
         run_task(client).await;
         let cancelled = client.post("/jobs", &json!({"kind": "task", "payload": {"prompt": "x"}, "run_at": "2030-01-01T00:00:00Z"})).await;
         let cancelled = cancelled.body["job_id"].as_str().expect("an id").to_owned();
-        assert_eq!(client.post(&format!("/jobs/{cancelled}/cancel"), &json!(null)).await.status, 200);
+        assert_eq!(client.post(&format!("/jobs/{cancelled}/cancel"), &json!({})).await.status, 200);
         let nowhere = json!({"kind": "http", "payload": {"method": "POST", "url": all.url("/missing"), "expect": [201]}});
         let group = json!({"kind": "group", "payload": {"jobs": [nowhere, {"kind": "task", "payload": {"prompt": "y"}}]}});
         client.wait_for_end(client.post("/jobs", &group).await.body["job_id"].as_str().expect("an id")).await;
@@ -74,7 +74,7 @@ both_modes! {
         });
         let failed = client.post("/jobs", &job).await.body["job_id"].as_str().expect("an id").to_owned();
         client.wait_for_end(&failed).await;
-        let again = client.post(&format!("/jobs/{failed}/retry"), &json!(null)).await.body["job_id"].clone();
+        let again = client.post(&format!("/jobs/{failed}/retry"), &json!({})).await.body["job_id"].clone();
         client.wait_for_end(again.as_str().expect("an id")).await;
         settle(client).await;
         let told: Vec<_> = receiver.calls().into_iter().filter(|call| call.target == "/plain").collect();
@@ -92,12 +92,12 @@ both_modes! {
         run_task(client).await;
         let first = only_delivery(client, &endpoint).await;
         let path = format!("/webhooks/{}/deliveries/{}/redeliver", endpoint.id, first["id"].as_str().expect("an id"));
-        let again = client.post(&path, &json!(null)).await;
+        let again = client.post(&path, &json!({})).await;
         assert_eq!(again.status, 202, "{again:?}");
         let calls = called(&receiver, 2).await;
         assert_eq!(calls[0].header("webhook-id"), calls[1].header("webhook-id"), "the same event");
         assert_eq!(calls[0].body, calls[1].body);
-        let tried = client.post(&format!("/webhooks/{}/test", endpoint.id), &json!(null)).await;
+        let tried = client.post(&format!("/webhooks/{}/test", endpoint.id), &json!({})).await;
         assert_eq!(tried.status, 202, "{tried:?}");
         let calls = called(&receiver, 3).await;
         assert!(calls[2].body["type"] == "webhook.test" && is_signed(&calls[2], &endpoint.secret));

@@ -126,7 +126,7 @@ both_modes! {
         run_task(client).await;
         settle(client).await;
         assert_eq!((gone.call_count(), deliveries(client, &first).await.len()), (1, 1));
-        let refused = client.post(&format!("/webhooks/{}/test", first.id), &json!(null)).await;
+        let refused = client.post(&format!("/webhooks/{}/test", first.id), &json!({})).await;
         assert_eq!((refused.status, &refused.body["code"]), (409, &json!("webhook_disabled")));
         gone.rule(|_| Reply::ok());
         let enabled = patch(client, &format!("/webhooks/{}", first.id), &json!({"state": "enabled"})).await;
