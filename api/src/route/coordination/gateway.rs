@@ -241,12 +241,15 @@ pub(crate) async fn change_gateway(
     }
     faults.finish()?;
     // The same token is no other: a device that was paired with it stays paired.
-    let is_same = |token: &str| opened(&app, &former).as_deref() == Some(token.trim());
-    let token = patch.token.as_deref().filter(|token| !is_same(token));
+    let (same, token) = match patch.token.as_deref() {
+        Some(token) if opened(&app, &former).as_deref() == Some(token.trim()) => (Some(token), None),
+        other => (None, other),
+    };
     let change = GatewayChange {
         name: patch.name.map(|name| name.trim().to_owned()),
         url,
         token: token.map(|token| sealed(&app, id, Some(token))),
+        resealed: sealed(&app, id, same),
         workspace_root: patch.workspace_root.map(|root| root.trim().to_owned()),
         disable_device_pairing: patch.disable_device_pairing,
         allow_insecure_tls: patch.allow_insecure_tls,

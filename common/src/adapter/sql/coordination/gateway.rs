@@ -82,17 +82,18 @@ impl<D: Dialect> Gateways for SqlStore<D> {
     ) -> Result<Option<Gateway>, StoreError> {
         let mut tx = self.dialect.begin().await?;
         let Some(former) = lock(&mut tx, tenant, id).await? else { return Ok(None) };
+        let has_another = change.token.is_some();
         let mut gateway = Gateway {
             name: change.name.unwrap_or_else(|| former.name.clone()),
             url: change.url.unwrap_or_else(|| former.url.clone()),
-            token: change.token.unwrap_or_else(|| former.token.clone()),
+            token: change.token.unwrap_or_else(|| change.resealed.or_else(|| former.token.clone())),
             workspace_root: change.workspace_root.unwrap_or_else(|| former.workspace_root.clone()),
             disable_device_pairing: change.disable_device_pairing.unwrap_or(former.disable_device_pairing),
             allow_insecure_tls: change.allow_insecure_tls.unwrap_or(former.allow_insecure_tls),
             updated_at: now,
             ..former.clone()
         };
-        let is_elsewhere = (&gateway.url, &gateway.token) != (&former.url, &former.token);
+        let is_elsewhere = gateway.url != former.url || (has_another && gateway.token != former.token);
         let switches = |gateway: &Gateway| (gateway.disable_device_pairing, gateway.allow_insecure_tls);
         if is_elsewhere {
             gateway.device = None;

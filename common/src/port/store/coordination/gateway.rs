@@ -40,6 +40,8 @@ pub struct GatewayChange {
     pub url: Option<String>,
     /// What it is shown, sealed; `Some(None)`: nothing.
     pub token: Option<Option<String>>,
+    /// The token it has, sealed anew: by the key that seals now. Changes nothing else, and stands back behind `token`.
+    pub resealed: Option<String>,
     /// Where workspaces are.
     pub workspace_root: Option<String>,
     /// As [`Gateway::disable_device_pairing`].

@@ -56,6 +56,9 @@ on_both! {
         assert_eq!((renamed.version, renamed.device.as_deref()), (1, Some("first")));
         let plain = change(GatewayChange { disable_device_pairing: Some(true), ..GatewayChange::default() }).await;
         assert_eq!((plain.version, plain.device.as_deref()), (2, Some("first")));
+        let resealed = change(GatewayChange { resealed: Some("anew".to_owned()), ..GatewayChange::default() }).await;
+        assert_eq!((resealed.version, resealed.token.as_deref()), (2, Some("anew")));
+        assert_eq!(resealed.device.as_deref(), Some("first"), "it is the same token");
         let moved = change(GatewayChange { url: Some("wss://x".to_owned()), ..GatewayChange::default() }).await;
         assert_eq!((moved.version, moved.device), (3, None), "it was paired with another");
         let open = change(GatewayChange { token: Some(None), ..GatewayChange::default() }).await;
