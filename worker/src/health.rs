@@ -1,6 +1,6 @@
 //! How the worker is, for whoever probes it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use tokio::sync::watch;
 
 /// How the worker is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,37 +16,61 @@ pub enum Condition {
 }
 
 /// A worker's condition, set by the worker and read by anyone.
-#[derive(Debug, Default)]
-pub struct Health(AtomicU8);
+#[derive(Debug)]
+pub struct Health(watch::Sender<Condition>);
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(watch::Sender::new(Condition::Starting))
+    }
+}
 
 impl Health {
-    const ALL: [Condition; 4] = [Condition::Starting, Condition::Ready, Condition::CannotRenew, Condition::Draining];
-
     /// How it is now.
     #[must_use]
     pub fn condition(&self) -> Condition {
-        Self::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+        *self.0.borrow()
+    }
+
+    /// Returns once it is registered, so that others can see its engines, or was asked to stop before.
+    pub async fn started(&self) {
+        let mut conditions = self.0.subscribe();
+        // The sender is here: the wait can't fail.
+        drop(conditions.wait_for(|condition| *condition != Condition::Starting).await);
     }
 
     /// After a try to register or renew.
     pub(crate) fn renewed(&self, succeeded: bool) {
         let now = if succeeded { Condition::Ready } else { Condition::CannotRenew };
         // A drain is for good, and who has never registered is still starting.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-            let from_start = before == Condition::Starting as u8 && !succeeded;
-            (before != Condition::Draining as u8 && !from_start).then_some(now as u8)
+        self.0.send_if_modified(|condition| {
+            let from_start = *condition == Condition::Starting && !succeeded;
+            let changes = *condition != Condition::Draining && !from_start && *condition != now;
+            if changes {
+                *condition = now;
+            }
+            changes
         });
     }
 
     /// It was asked to stop.
     pub(crate) fn drain(&self) {
-        self.0.store(Condition::Draining as u8, Ordering::Relaxed);
+        self.0.send_replace(Condition::Draining);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn it_has_started_once_it_is_registered() {
+        let health = Health::default();
+        let mut started = std::pin::pin!(health.started());
+        assert!(futures::poll!(&mut started).is_pending());
+        health.renewed(true);
+        started.await;
+    }
 
     #[test]
     fn it_is_ready_while_renewals_succeed_and_never_again_once_it_drains() {

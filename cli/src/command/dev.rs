@@ -102,6 +102,7 @@ impl Dev {
         let (mut parts, metrics) = Parts::new()?;
         // The worker stops first: while its runs finish, the api still shows them to those who watch, and says that it is
         // not ready for more.
+        let health: Arc<errand_worker::Health> = Arc::default();
         parts.add("the worker", |shutdown| {
             errand_worker::run(errand_worker::RunOptions {
                 backend: backend.clone(),
@@ -110,10 +111,13 @@ impl Dev {
                 sole_holder,
                 // Its api would be left without a worker.
                 drainable: false,
-                health: Arc::default(),
+                health: health.clone(),
                 shutdown,
             })
         });
+        // Who calls before that would be told that no worker has the engine; callers wait at the listener meanwhile. The worker
+        // registers as soon as the store lets it.
+        drop(tokio::time::timeout(ENGINE_PATIENCE, health.started()).await);
         let draining = parts.draining().clone();
         parts.add("the api", |shutdown| {
             errand_api::serve(errand_api::ServeOptions {

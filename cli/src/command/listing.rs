@@ -144,6 +144,9 @@ fn cell(value: &Value) -> String {
         Value::Null => String::new(),
         Value::Bool(truth) => if *truth { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Value::Array(words) if words.iter().all(Value::is_string) => {
+            words.iter().map(cell).collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     }
 }
@@ -187,13 +190,13 @@ mod tests {
     #[test]
     fn a_row_is_one_line_whatever_is_in_it() {
         let rows =
-            [json!({"id": "b-1", "content": "one\ntwo", "paused": true, "gateway_id": null, "answer": {"a": 1}})];
+            [json!({"id": "b-1", "content": ["one\ntwo", "three"], "paused": true, "gateway_id": null, "answer": {"a": 1}})];
         let columns: Columns =
             &[("ID", "id"), ("PAUSED", "paused"), ("GATEWAY", "gateway_id"), ("ANSWER", "answer"), ("WHAT", "content")];
         let (screen, ..) = screen(false);
         let text = text(&screen, columns, &rows);
         let last: Vec<_> = text.lines().last().expect("a row").split_whitespace().collect();
-        assert_eq!(last, ["b-1", "yes", "{\"a\":1}", "one", "two"]);
+        assert_eq!(last, ["b-1", "yes", "{\"a\":1}", "one", "two,", "three"]);
     }
 
     #[test]

@@ -96,6 +96,7 @@ impl Renderer {
         let note = match (text(event, "state"), text(event, "run_at")) {
             ("blocked", _) => "waits for its session".to_owned(),
             ("awaiting_answer", _) => "waits for the answer".to_owned(),
+            ("awaiting_callback", _) => "waits for the callback".to_owned(),
             ("awaiting_children", _) => "waits for its jobs".to_owned(),
             ("scheduled", run_at) if !run_at.is_empty() => format!("scheduled for {run_at}"),
             _ => "queued".to_owned(),
@@ -308,6 +309,7 @@ mod tests {
     fn notes_say_what_happens_and_why() {
         for (event, expected) in [
             (json!({"type": "queued", "state": "blocked"}), "waits for its session\n"),
+            (json!({"type": "queued", "state": "awaiting_callback"}), "waits for the callback\n"),
             (
                 json!({"type": "queued", "state": "scheduled", "run_at": "2026-11-21T12:00:00Z"}),
                 "scheduled for 2026-11-21T12:00:00Z\n",

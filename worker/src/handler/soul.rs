@@ -1,6 +1,9 @@
 //! `soul_read`, `soul_write`: an agent's `SOUL.md`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use errand_common::{
@@ -18,13 +21,13 @@ use super::{
     journal::{Journal, field},
     message::invalid,
     provision::wanted,
-    recipient::{Reached, Recipients, failed, gate_of, held_or_failed},
+    recipient::{Reached, Recipients, gate_of, held_or_failed},
 };
 use crate::{
     directory::Directory,
     effect::{self, Asked, Call, Description, End, Sent},
-    gate::{Closed, Passage, Policies},
-    gateway::{GatewayFailure, Unanswered, failure::code},
+    gate::Policies,
+    gateway::{AgentFile, GatewayFailure, Unanswered, failure::code},
 };
 
 /// The file.
@@ -52,23 +55,6 @@ impl SoulHandler {
         Self { recipients: Recipients::new(directory), gates: Policies::new(&config.gates, limit), limit }
     }
 
-    async fn read(&self, reached: &Reached, context: &RunContext) -> Result<String, HandlerFailure> {
-        let passage = Passage::enter(&context.backend, &self.gates, &gate_of(reached.gateway.id))
-            .await
-            .map_err(|Closed { until, reason }| HandlerFailure::HeldBack { until, reason: reason.as_str() })?;
-        let file = reached.client.file(&reached.agent.key(), SOUL).await;
-        let verdict = file.as_ref().map_or_else(|unanswered| unanswered.failure().verdict(), |_| Verdict::Success);
-        let pause = file.as_ref().err().and_then(|unanswered| unanswered.failure().pause());
-        passage.leave(verdict, pause).await;
-        let file = file.map_err(|unanswered| failed(unanswered.failure().clone()))?;
-        file.content.ok_or_else(|| HandlerFailure::Failed {
-            class: FailureClass::Invalid,
-            code: "SOUL_MISSING",
-            message: format!("the agent has no {SOUL}"),
-            retry_after: None,
-        })
-    }
-
     async fn work(
         &self,
         claimed: &Claimed,
@@ -77,16 +63,18 @@ impl SoulHandler {
     ) -> Result<Completion, HandlerFailure> {
         let recipient = Recipient::Agent { agent_id: payload.agent_id };
         let reached = self.recipients.find(context, claimed, recipient).await?;
+        // Each run reads or writes, though an earlier one may have: another job may have come between, and what is kept with the
+        // end of this one must be what the gateway has.
+        let place = u32::try_from(claimed.fence.claim).unwrap_or(u32::MAX);
         let Some(content) = &payload.content else {
-            let content = self.read(&reached, context).await?;
+            let call = SoulRead { reached: &reached, content: OnceLock::new() };
+            effect::perform(context, &self.gates, place, &call).await?;
+            let content = call.content.into_inner().unwrap_or_default();
             let result = json!({"content": content, "hash": hash(&content)});
             return Ok(Completion::new(result));
         };
         wanted::files(context, claimed, payload.agent_id).await?;
-        let call = SoulCall { reached: &reached, content, expected_hash: payload.expected_hash.as_deref() };
-        // Each run writes, though an earlier one may have: another job may have come between, and what is kept with the end of
-        // this one must be what the gateway has.
-        let place = u32::try_from(claimed.fence.claim).unwrap_or(u32::MAX);
+        let call = SoulWrite { reached: &reached, content, expected_hash: payload.expected_hash.as_deref() };
         effect::perform(context, &self.gates, place, &call).await?;
         context.wrote_agent(AgentWritten::Soul {
             agent_id: payload.agent_id,
@@ -133,15 +121,56 @@ impl Handler for SoulHandler {
     }
 }
 
+/// One reading. It changes nothing; it is an effect because a job's time to reach its gateway runs from its first intent.
+struct SoulRead<'a> {
+    reached: &'a Reached,
+    /// What was read: not in the receipt, which would keep it twice.
+    content: OnceLock<String>,
+}
+
+#[async_trait]
+impl Call for SoulRead<'_> {
+    fn describe(&self) -> Description {
+        let parts = json!([self.reached.agent.key(), SOUL]);
+        Description {
+            kind: "agent_file",
+            destination: gate_of(self.reached.gateway.id),
+            fingerprint: hash(&parts.to_string()),
+        }
+    }
+
+    async fn send(&self, _key: &str) -> Sent {
+        let Reached { agent, client, .. } = self.reached;
+        match client.file(&agent.key(), SOUL).await {
+            Ok(AgentFile { content: Some(content), .. }) => {
+                drop(self.content.set(content));
+                done()
+            }
+            Ok(AgentFile { content: None, .. }) => {
+                let message = format!("the agent has no {SOUL}");
+                let (class, code) = (FailureClass::Invalid, "SOUL_MISSING");
+                let answer = json!({"code": code});
+                Sent { end: End::Failed { class, code, message, answer }, verdict: Verdict::Success, pause: None }
+            }
+            // Also in doubt: what did not answer did nothing.
+            Err(unanswered) => refused(unanswered.failure().clone()),
+        }
+    }
+
+    fn deduplicates(&self) -> bool {
+        true
+    }
+}
+
 /// One writing.
-struct SoulCall<'a> {
+struct SoulWrite<'a> {
     reached: &'a Reached,
     content: &'a str,
     expected_hash: Option<&'a str>,
 }
 
 #[async_trait]
-impl Call for SoulCall<'_> {
+impl Call for SoulWrite<'_> {
     fn describe(&self) -> Description {
         let parts = json!([self.reached.agent.key(), self.content, self.expected_hash]);
         Description {
@@ -178,7 +207,7 @@ impl Call for SoulCall<'_> {
     }
 }
 
-impl SoulCall<'_> {
+impl SoulWrite<'_> {
     fn is_conflict_with_ourselves(&self, failure: &GatewayFailure) -> bool {
         let current = failure.details.get("currentHash").and_then(serde_json::Value::as_str);
         failure.code == code::FILE_CHANGED && current == Some(&hash(self.content))

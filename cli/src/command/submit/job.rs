@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{arguments::ClientOptions, client, exit, screen::Screen};
 
@@ -26,6 +26,9 @@ pub(crate) struct Job {
     /// Not before this time, such as 2030-01-31T08:00:00Z
     #[arg(long, value_name = "TIME")]
     run_at: Option<String>,
+    /// URL that is told of its end, unsigned; `errand webhooks add` makes one that is signed
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
     /// Show what it does as it happens; the outcome is the exit status
     #[arg(long)]
     follow: bool,
@@ -45,6 +48,7 @@ impl Job {
         body.extend(self.queue.clone().map(|queue| ("queue".to_owned(), queue.into())));
         body.extend(self.priority.map(|priority| ("priority".to_owned(), priority.into())));
         body.extend(self.run_at.clone().map(|run_at| ("run_at".to_owned(), run_at.into())));
+        body.extend(self.webhook.as_ref().map(|url| ("webhook".to_owned(), json!({"url": url}))));
         Ok(body.into())
     }
 }

@@ -52,6 +52,9 @@ pub(crate) struct Task {
     /// Most attempts, the first included [default: 3]
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
+    /// URL that is told of its end, unsigned; `errand webhooks add` makes one that is signed
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
     /// Show the answer as it comes; the outcome is the exit status
     #[arg(long)]
     follow: bool,
@@ -84,6 +87,7 @@ impl Task {
         put("priority", self.priority.map(Value::from));
         put("timeoutSeconds", self.timeout_seconds.map(Value::from));
         put("maxAttempts", self.max_attempts.map(Value::from));
+        put("webhook", self.webhook.as_ref().map(|url| json!({"url": url})));
         Ok(body.into())
     }
 
@@ -118,6 +122,10 @@ mod tests {
         assert_eq!(
             body(&["hello", "--engine", "echo", "--session", "s", "--on-busy", "enqueue", "--priority", "1"]),
             json!({"prompt": "hello", "engineType": "echo", "sessionId": "s", "onBusy": "enqueue", "priority": 1})
+        );
+        assert_eq!(
+            body(&["hello", "--webhook", "https://example.com/x"]),
+            json!({"prompt": "hello", "webhook": {"url": "https://example.com/x"}})
         );
         let words = ["hello", "--allow", "Read", "--allow", "Bash(ls)", "--max-turns", "3", "--budget-usd", "0.5"];
         assert_eq!(
