@@ -189,8 +189,9 @@ mod tests {
 
     #[test]
     fn a_row_is_one_line_whatever_is_in_it() {
-        let rows =
-            [json!({"id": "b-1", "content": ["one\ntwo", "three"], "paused": true, "gateway_id": null, "answer": {"a": 1}})];
+        let rows = [
+            json!({"id": "b-1", "content": ["one\ntwo", "three"], "paused": true, "gateway_id": null, "answer": {"a": 1}}),
+        ];
         let columns: Columns =
             &[("ID", "id"), ("PAUSED", "paused"), ("GATEWAY", "gateway_id"), ("ANSWER", "answer"), ("WHAT", "content")];
         let (screen, ..) = screen(false);

@@ -56,6 +56,8 @@ pub(super) struct Session {
     running: Option<Run>,
     /// Messages that wait for the end of the run, each with its row.
     waiting: VecDeque<(Run, Value)>,
+    /// Those that waited when the gateway ended: it keeps them, and says them no more.
+    interrupted: Vec<(Run, Value)>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,7 +71,7 @@ struct Run {
 impl Default for Session {
     fn default() -> Self {
         let id = Uuid::new_v4().to_string();
-        Self { id, label: None, rows: Vec::new(), running: None, waiting: VecDeque::new() }
+        Self { id, label: None, rows: Vec::new(), running: None, waiting: VecDeque::new(), interrupted: vec![] }
     }
 }
 
@@ -89,7 +91,7 @@ impl Session {
 
     pub(super) fn lose_run(&mut self) {
         self.running = None;
-        self.waiting.clear();
+        self.interrupted.extend(self.waiting.drain(..));
     }
 
     fn begin(&mut self, run: Run) {
@@ -164,6 +166,11 @@ impl World {
                 begun: None,
                 events: stopped.0,
             });
+        }
+        let session = self.sessions.get(&session_key);
+        if session.is_some_and(|session| session.interrupted.iter().any(|(run, _)| run.key == key)) {
+            let message = "Error: Pending input ownership ended; submit a new turn to continue";
+            return Err(json!({"code": "UNAVAILABLE", "message": message}));
         }
         let turn = self.turns.pop_front().unwrap_or_else(|| Turn::Answer(format!("heard: {message}")));
         self.turns_begun += 1;
@@ -266,8 +273,12 @@ impl World {
         let end = session.rows.len().saturating_sub(offset);
         let start = end.saturating_sub(limit);
         let rows: Vec<Value> = session.rows[start..end].iter().map(|row| cut_row(row, max_chars)).collect();
-        let waits = |(run, row): &(Run, Value)| json!({"runId": run.key, "message": row, "state": "queued"});
-        let waiting: Vec<Value> = session.waiting.iter().map(waits).collect();
+        let waits = |(run, row): &(Run, Value), state: &str| {
+            let message = json!({"role": "user", "content": row["content"]});
+            json!({"runId": run.key, "message": message, "state": state})
+        };
+        let interrupted = session.interrupted.iter().map(|item| waits(item, "interrupted"));
+        let waiting: Vec<Value> = interrupted.chain(session.waiting.iter().map(|item| waits(item, "queued"))).collect();
         let mut page = json!({
             "sessionKey": session_key,
             "sessionId": session.id,

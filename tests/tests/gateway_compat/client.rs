@@ -11,7 +11,7 @@ use errand_tests::{
 };
 use errand_worker::gateway::{
     AgentChange, ChatNews, ChatState, Delivered, DevicesInMemory, Gateway, HistoryRequest, Message, NewAgent,
-    RunEndStatus, Turn, Unanswered,
+    RunEndStatus, Turn, Unanswered, Undelivered,
     failure::code::{
         ALREADY_EXISTS, AUTH, CONFIG_CHANGED, FILE_CHANGED, KEY_REUSED, LABEL_TAKEN, NOT_PAIRED, UNKNOWN_AGENT,
         UNKNOWN_METHOD, UNSUPPORTED_FILE,
@@ -255,4 +255,40 @@ async fn restarts(real: &RealGateway, gateway: &Gateway) {
     finished(gateway, "crash-1").await;
     assert_eq!(said(gateway, session).await, before + 1);
     eprintln!("ok: restarts");
+    drop(turn);
+    for key in ["cut-off-1", "cut-off-2", "cut-off-3"] {
+        cut_off(real, gateway, session, key).await;
+    }
+}
+
+/// Kills the gateway as soon as it has the message: it may have taken it without having said it.
+async fn cut_off(real: &RealGateway, gateway: &Gateway, session: &str, key: &str) {
+    let before = said(gateway, session).await;
+    let turn = gateway.turn(session).await;
+    let request = HistoryRequest { limit: 20, offset: 0, max_chars: None };
+    let killed = async {
+        while !gateway.history(session, &request).await.is_ok_and(|page| page.has_message(key)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        real.crash().await;
+    };
+    let first = message(key, key);
+    let (sent, ()) = tokio::join!(turn.deliver(&first, soon()), killed);
+    wait::until("it is back", || async { gateway.identity().await.ok() }).await;
+    let page = gateway.history(session, &request).await.expect("a history");
+    let was_heard = !page.has_interrupted(key);
+    let again = turn.deliver(&Message { in_doubt: true, ..first }, soon()).await;
+    eprintln!("{key}: {sent:?}, heard: {was_heard}, then {again:?}");
+    let last = match again {
+        Ok(_) => key.to_owned(),
+        Err(Undelivered::NewOrdinal(_)) => {
+            let other = format!("{key}:2");
+            say(&turn, &Message { key: &other, ..first }).await;
+            other
+        }
+        Err(why) => panic!("{why:?}"),
+    };
+    finished(gateway, &last).await;
+    assert_eq!(said(gateway, session).await, before + 1, "{key}");
+    eprintln!("ok: {key}: one message");
 }

@@ -36,6 +36,8 @@ pub mod code {
     pub const RATE_LIMITED: &str = "GATEWAY_RATE_LIMITED";
     /// It, or something that it needs, does not work now; for a message, also how it tells again of a failed turn.
     pub const UNAVAILABLE: &str = "GATEWAY_UNAVAILABLE";
+    /// It took a message, and was cut off before the agent heard it.
+    pub const INTERRUPTED: &str = "GATEWAY_INTERRUPTED";
     /// No answer in time.
     pub const TIMEOUT: &str = "GATEWAY_TIMEOUT";
     /// The connection ended.

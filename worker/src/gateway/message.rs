@@ -7,6 +7,9 @@
 //! doubt ─► ask the history for `<key>:user` ─► there ─► delivered
 //!   ▲                                       └ not there ─► send again under the same key
 //!   └────────── not asked ◄─ pause ◄────────┘              (or ambiguous, where that may not be)
+//!
+//! A gateway that dies between taking a message and saying it to the agent keeps it as interrupted, and leaves it at that. It may
+//! take it again under its key; if it does not, the message goes under a new one.
 //! ```
 //!
 //! A gateway tells repeats by their key, for some minutes and until it restarts; its history tells them for good. It is asked
@@ -62,7 +65,8 @@ pub enum Undelivered {
     /// It is not there. It may be sent again under its key, if the class of the failure says that this may help.
     #[error("{0}")]
     Refused(GatewayFailure),
-    /// It is not there, and the gateway keeps a failure under its key: it can only be sent under a new one.
+    /// It is not there, and the gateway keeps a failure or an interrupted turn under its key: it can only be sent under a new
+    /// one.
     #[error("{0}")]
     NewOrdinal(GatewayFailure),
     /// It may be there, and the gateway could not be asked in time. To be tried again under its key, as in doubt.
@@ -116,8 +120,18 @@ impl Gateway {
     pub async fn look_up(&self, session_key: &str, key: &str) -> Result<bool, Unanswered> {
         let connection = self.connection().await.map_err(Unanswered::Refused)?;
         let limit = self.settings().request_timeout;
-        is_there(&connection, session_key, key, self.settings().history_limit, limit).await
+        let place = look(&connection, session_key, key, self.settings().history_limit, limit).await?;
+        Ok(place == Place::There)
     }
+}
+
+/// Where a message is, as far as a history tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    There,
+    /// Taken, not said, and not about to be.
+    Interrupted,
+    NotThere,
 }
 
 /// What follows a step.
@@ -133,7 +147,7 @@ struct Delivery<'a> {
     deadline: Instant,
     /// It may have been sent.
     in_doubt: bool,
-    /// The gateway was asked last, and did not have it.
+    /// The gateway was asked last, and it was not said.
     not_there: bool,
 }
 
@@ -149,11 +163,14 @@ impl Delivery<'_> {
         let may_resend = self.turn.gateway.settings().resend == Resend::SameKey;
         if self.in_doubt {
             self.not_there = false;
-            match self.is_there(&connection).await {
-                Ok(true) => return Step::Ended(Ok(Delivered::Found)),
-                Ok(false) if may_resend => self.not_there = true,
+            match self.look(&connection).await {
+                Ok(Place::There) => return Step::Ended(Ok(Delivered::Found)),
+                Ok(Place::Interrupted) if !may_resend => {
+                    return Step::Ended(Err(Undelivered::NewOrdinal(interrupted())));
+                }
+                Ok(_) if may_resend => self.not_there = true,
                 // It may still be on its way within the gateway.
-                Ok(false) => {
+                Ok(_) => {
                     self.not_there = true;
                     return Step::Again(unknown("the gateway does not have it yet"));
                 }
@@ -175,11 +192,11 @@ impl Delivery<'_> {
                 (self.in_doubt, self.not_there) = (true, false);
                 Step::Again(failure)
             }
-            // How a gateway says that the turn which this key began has failed, and that it could not begin one.
+            // How a gateway says that the turn which this key began has failed or was interrupted, and that it could not begin one.
             Err(Unanswered::Refused(failure)) if failure.code == code::UNAVAILABLE => {
-                match self.is_there(&connection).await {
-                    Ok(true) => Step::Ended(Ok(Delivered::Found)),
-                    Ok(false) => Step::Ended(Err(Undelivered::NewOrdinal(failure))),
+                match self.look(&connection).await {
+                    Ok(Place::There) => Step::Ended(Ok(Delivered::Found)),
+                    Ok(Place::NotThere | Place::Interrupted) => Step::Ended(Err(Undelivered::NewOrdinal(failure))),
                     Err(unanswered) => {
                         self.in_doubt = true;
                         Step::Again(unanswered.failure().clone())
@@ -199,9 +216,9 @@ impl Delivery<'_> {
         self.turn.gateway.settings().request_timeout.min(self.deadline.saturating_duration_since(Instant::now()))
     }
 
-    async fn is_there(&self, connection: &Connection) -> Result<bool, Unanswered> {
+    async fn look(&self, connection: &Connection) -> Result<Place, Unanswered> {
         let rows = self.turn.gateway.settings().history_limit;
-        is_there(connection, &self.turn.session_key, self.message.key, rows, self.limit()).await
+        look(connection, &self.turn.session_key, self.message.key, rows, self.limit()).await
     }
 
     async fn send(&self, connection: &Connection) -> Result<(), Unanswered> {
@@ -229,6 +246,11 @@ fn unknown(words: &str) -> GatewayFailure {
     GatewayFailure::new(FailureClass::Ambiguous, code::TIMEOUT, words)
 }
 
+fn interrupted() -> GatewayFailure {
+    let message = "the gateway was cut off before the agent heard the message";
+    GatewayFailure::new(FailureClass::Transient, code::INTERRUPTED, message)
+}
+
 fn params(session_key: &str, message: &Message<'_>) -> Value {
     let mut params = json!({
         "sessionKey": session_key,
@@ -247,26 +269,29 @@ fn params(session_key: &str, message: &Message<'_>) -> Value {
 }
 
 /// Looks through the newest rows of a session's history, all within `limit`.
-async fn is_there(
+async fn look(
     connection: &Connection,
     session_key: &str,
     key: &str,
     rows: u32,
     limit: Duration,
-) -> Result<bool, Unanswered> {
+) -> Result<Place, Unanswered> {
     let deadline = Instant::now() + limit;
-    let mut offset = 0;
+    let (mut offset, mut place) = (0, Place::NotThere);
     loop {
         let request = HistoryRequest { limit: PAGE.min(rows - offset), offset, max_chars: Some(PAGE_CHARS) };
         let params = chat::history_params(session_key, &request);
         let left = deadline.saturating_duration_since(Instant::now());
         let page: HistoryPage = ask(connection, "chat.history", &params, left).await?;
         if page.has_message(key) {
-            return Ok(true);
+            return Ok(Place::There);
+        }
+        if page.has_interrupted(key) {
+            place = Place::Interrupted;
         }
         offset = offset.saturating_add(request.limit);
         if !page.has_more || offset >= rows {
-            return Ok(false);
+            return Ok(place);
         }
     }
 }

@@ -62,6 +62,27 @@ everywhere! {
         worker.stop().await;
     }
 
+    async fn what_a_gateway_took_and_never_said_goes_under_another_key(place: Place) {
+        for resend in [Resend::SameKey, Resend::Never] {
+            let options = Options { queues: true, turn: Duration::from_secs(600), ..Options::default() };
+            let world = World::with(place, options, |config| config.gateways.resend = resend).await;
+            let board = world.board("Ops").await;
+            let ada = world.agent(board, "Ada").await;
+            let worker = world.worker();
+            world.fake.overhear(&ada.session_key, "me first");
+            world.fake.fail("chat.send", [Fault::HangAfter]);
+            let before = world.count("chat.send");
+            let id = world.nudge(&ada, "hello").await;
+            wait::until("the message is sent", || async { (world.count("chat.send") > before).then_some(()) }).await;
+            // It waits for the end of the turn that goes on, which never comes.
+            world.fake.crash();
+            world.done(id).await;
+            let said = world.fake.said(&ada.session_key);
+            assert_eq!(said[1..], [(format!("{id}:2"), "hello".to_owned())], "{resend:?}");
+            worker.stop().await;
+        }
+    }
+
     async fn a_gateway_that_does_not_tell_repeats_hears_nothing_twice(place: Place) {
         let options = Options { deduplicates: false, ..Options::default() };
         let world = World::with(place, options, |config| config.gateways.resend = Resend::Never).await;

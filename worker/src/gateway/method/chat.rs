@@ -44,14 +44,19 @@ fn truth<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
 }
 
 impl HistoryPage {
-    /// Whether the message with this key is here: said, being answered, or waiting to be said.
+    /// Whether the message with this key is here: said, being answered, waiting to be said, or cancelled before it was.
     #[must_use]
     pub fn has_message(&self, key: &str) -> bool {
-        let user = format!("{key}:user");
-        let said =
-            |row: &Value| [Some(user.as_str()), Some(key)].contains(&row.get("idempotencyKey").and_then(Value::as_str));
-        let is_here = |row: &Value| said(row) || run_of(row) == Some(key);
-        self.messages.iter().any(is_here) || self.pending().any(is_here) || self.is_under_way(key)
+        self.messages.iter().any(|row| is_of(row, key))
+            || self.pending().any(|item| is_of(item, key) && !is_interrupted(item))
+            || self.is_under_way(key)
+    }
+
+    /// Whether the gateway took the message with this key and was cut off before the agent heard it. It keeps such a message, and
+    /// does not say it by itself.
+    #[must_use]
+    pub fn has_interrupted(&self, key: &str) -> bool {
+        !self.has_message(key) && self.pending().any(|item| is_of(item, key))
     }
 
     /// Whether the run that this key began goes on, or waits for its turn. What it has said so far is then no answer.
@@ -88,6 +93,16 @@ impl HistoryPage {
 
 fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
     value.and_then(Value::as_array).into_iter().flatten()
+}
+
+fn is_interrupted(item: &Value) -> bool {
+    item.get("state").and_then(Value::as_str) == Some("interrupted")
+}
+
+/// Whether a row is the message with this key, or of the run that it began.
+fn is_of(row: &Value, key: &str) -> bool {
+    let of = row.get("idempotencyKey").and_then(Value::as_str);
+    of.is_some_and(|of| of.strip_suffix(":user").unwrap_or(of) == key) || run_of(row) == Some(key)
 }
 
 fn run_of(row: &Value) -> Option<&str> {
