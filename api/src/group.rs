@@ -95,6 +95,7 @@ pub(crate) async fn new_job(intake: &mut Intake<'_>, request: JobRequest) -> Res
         children,
         coordination: None,
         webhook: None,
+        trace: None,
     })
 }
 
@@ -174,5 +175,6 @@ pub(crate) async fn repeat(app: &App, known: &Known, group: &Job) -> Result<NewJ
         children,
         coordination: None,
         webhook: None,
+        trace: Some(group.trace_context()),
     })
 }

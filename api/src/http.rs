@@ -110,5 +110,6 @@ pub(crate) fn new_job(app: &App, caller: &Caller, request: JobRequest) -> Result
         task: None,
         coordination: None,
         webhook: None,
+        trace: None,
     })
 }

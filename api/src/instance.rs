@@ -147,6 +147,7 @@ pub(crate) fn new_job(app: &App, caller: &Caller, instance: &Instance, prompt: P
         task: Some(joins(&payload, session_id, on_busy, interruption)),
         coordination: None,
         webhook: None,
+        trace: None,
     })
 }
 

@@ -268,6 +268,7 @@ pub(crate) fn repeat_plain(job: &Job) -> NewJob {
         task: None,
         coordination: None,
         webhook: None,
+        trace: Some(job.trace_context()),
     }
 }
 

@@ -41,6 +41,7 @@ mod state;
 mod submission;
 mod submit;
 mod task;
+mod traced;
 mod transcription;
 mod view;
 mod wait;

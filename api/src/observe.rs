@@ -8,9 +8,10 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use errand_common::telemetry::trace::{self, Span};
 use tracing::Instrument;
 
-use crate::problem::Problem;
+use crate::{problem::Problem, traced};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -25,12 +26,14 @@ pub(crate) async fn observe(State(head_limit): State<usize>, request: Request, n
         "http.request", method = %request.method(), path = request.uri().path(), request_id = %id
     );
     let started = Instant::now();
+    let mut traced = traced::request(&request);
+    let context = traced.as_ref().and_then(Span::context).cloned();
     let head = head_bytes(request.uri(), request.headers());
     let mut response = if head > head_limit {
         let response = too_large(head, head_limit);
         axum::response::IntoResponse::into_response(response)
     } else {
-        next.run(request).instrument(span.clone()).await
+        trace::within(context.clone(), next.run(request).instrument(span.clone())).await
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let headers = std::mem::take(response.headers_mut());
@@ -46,8 +49,12 @@ pub(crate) async fn observe(State(head_limit): State<usize>, request: Request, n
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    if let Some(traced) = &mut traced {
+        traced::answered(traced, response.status());
+    }
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    span.in_scope(|| tracing::debug!(status = response.status().as_u16(), duration_ms, "answered"));
+    let status = response.status().as_u16();
+    trace::within(context, async { span.in_scope(|| tracing::debug!(status, duration_ms, "answered")) }).await;
     response
 }
 

@@ -10,7 +10,7 @@ use errand_common::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{limit, problem::Problem};
+use crate::{limit, problem::Problem, traced};
 
 type Answer = Result<Submitted, StoreError>;
 
@@ -47,7 +47,16 @@ impl Submitter {
     }
 
     /// Makes the jobs durable. If the client goes away meanwhile, they are made all the same.
-    pub(crate) async fn submit(&self, submission: Submission) -> Result<Submitted, Problem> {
+    pub(crate) async fn submit(&self, mut submission: Submission) -> Result<Submitted, Problem> {
+        let mut span = traced::submission(&mut submission.jobs);
+        let done = self.enter(submission).await;
+        if let (Some(span), Err(problem)) = (&mut span, &done) {
+            span.fail(problem.status.as_str());
+        }
+        done
+    }
+
+    async fn enter(&self, submission: Submission) -> Result<Submitted, Problem> {
         let (reply, answer) = oneshot::channel();
         self.pending.try_send(Pending { submission, reply }).map_err(|_| {
             Problem::unavailable("overloaded", "Too many submissions wait for the database; this one was not taken")

@@ -268,6 +268,7 @@ fn assemble(
         }),
         coordination: None,
         webhook: None,
+        trace: None,
     }
 }
 
@@ -318,6 +319,7 @@ pub(crate) fn repeat(known: &Known, job: &Job) -> Result<NewJob, Problem> {
         }),
         coordination: None,
         webhook: None,
+        trace: Some(job.trace_context()),
     })
 }
 

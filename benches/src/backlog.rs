@@ -147,6 +147,7 @@ fn job(number: usize) -> NewJob {
         task: None,
         coordination: None,
         webhook: None,
+        trace: None,
     }
 }
 

@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, bail};
 use errand_api::RenderMetrics;
-use errand_common::telemetry::metric::Metrics;
+use errand_common::{
+    config::Config,
+    telemetry::{metric::Metrics, trace},
+};
 use futures::future;
 use tokio::{
     net::TcpListener,
@@ -76,6 +79,7 @@ pub(crate) struct Parts {
     /// Cancelled as soon as the process is to stop.
     draining: CancellationToken,
     upkeep: JoinHandle<()>,
+    spans: Option<trace::Exporter>,
 }
 
 /// What ended the wait.
@@ -85,8 +89,10 @@ enum Ended {
 }
 
 impl Parts {
-    /// None yet. From now on metrics are collected; the second value renders them.
-    pub(crate) fn new() -> anyhow::Result<(Self, RenderMetrics)> {
+    /// None yet. From now on metrics are collected, and spans if that is configured; the second value renders the metrics. `role`
+    /// is what traces call the process.
+    pub(crate) fn new(config: &Config, role: &'static str) -> anyhow::Result<(Self, RenderMetrics)> {
+        let spans = trace::start(&config.telemetry, role)?;
         let metrics = Metrics::install()?;
         let renderer = metrics.clone();
         let upkeep = tokio::spawn(async move {
@@ -97,7 +103,7 @@ impl Parts {
             }
         });
         Ok((
-            Self { parts: Vec::new(), draining: CancellationToken::new(), upkeep },
+            Self { parts: Vec::new(), draining: CancellationToken::new(), upkeep, spans },
             Arc::new(move || renderer.render()),
         ))
     }
@@ -167,6 +173,10 @@ impl Parts {
             }
         }
         self.upkeep.abort();
+        // Last, so that it has the ends of all the others.
+        if let Some(spans) = self.spans.take() {
+            spans.stop().await;
+        }
         done
     }
 }

@@ -1,7 +1,7 @@
 //! The library every part of Errand stands on: no HTTP, no handlers, no `main`.
 //!
 //! Direction of imports: `domain ← wire ← port ← adapter ← backend`. `config` and `telemetry` are leaves
-//! (`config` knows the forms of keys, to check them).
+//! (`config` knows the forms of keys, to check them; `telemetry` what a job's trace is).
 //!
 //! * [`domain`]: what a job is and how it may change; pure, no I/O.
 //! * [`wire`]: what crosses a process boundary (payloads of the kinds, bus messages, answers).

@@ -12,6 +12,24 @@
 {{- end }}
 {{- end -}}
 
+{{/* Where spans go. */}}
+{{- define "errand.env.telemetry" -}}
+{{- with .Values.telemetry -}}
+{{- if .endpoint -}}
+- name: ERRAND_TELEMETRY__OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: ERRAND_TELEMETRY__SAMPLE_RATIO
+  value: {{ .sampleRatio | quote }}
+- name: ERRAND_TELEMETRY__FLUSH_SECONDS
+  value: {{ int .flushSeconds | quote }}
+{{- if .existingSecret }}
+- name: ERRAND_TELEMETRY__OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .headersKey }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "errand.env.log" -}}
 - name: ERRAND_LOG_FORMAT
   value: {{ .Values.log.format }}

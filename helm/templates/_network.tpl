@@ -21,6 +21,11 @@
 # Redis
 - to: {{ toJson .redis.to }}
   ports: {{ include "errand.ports" .redis.ports }}
+{{- if .collector.to }}
+# the collector of spans
+- to: {{ toJson .collector.to }}
+  ports: {{ include "errand.ports" .collector.ports }}
+{{- end }}
 # what is public: neither the cluster, nor the cloud's metadata
 {{- $v6 := list "fc00::/7" "fe80::/10" "::1/128" "::ffff:0:0/96" }}
 - to:

@@ -85,6 +85,9 @@ spec:
           env:
             {{- include "errand.env.backends" $root | nindent 12 }}
             {{- include "errand.env.log" $root | nindent 12 }}
+            {{- with include "errand.env.telemetry" $root }}
+            {{- . | nindent 12 }}
+            {{- end }}
             {{- if $root.Values.config }}
             - name: ERRAND_CONFIG
               value: /etc/errand/errand.toml

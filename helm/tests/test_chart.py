@@ -200,6 +200,7 @@ class Consistency(unittest.TestCase):
                         stop = int(env["ERRAND_WORKER__DRAIN_SECONDS"]) + int(env["ERRAND_WORKER__LEASE_SECONDS"]) + 10
                     else:
                         stop = 3 * int(env["ERRAND_SERVER__DRAIN_SECONDS"]) + 5
+                    stop += int(env.get("ERRAND_TELEMETRY__FLUSH_SECONDS", 0))
                     self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], pause + stop)
 
     def test_probes_ask_the_metrics_port_and_only_readiness_asks_for_the_database(self):
@@ -266,6 +267,24 @@ class Consistency(unittest.TestCase):
             self.assertEqual(sealing["valueFrom"]["secretKeyRef"], {"name": "errand-sealing", "key": "keys"})
         (job,) = of_kind(objects, "Job")
         self.assertNotIn("ERRAND_SECRETS__KEYS", environment(pod_of(job)["spec"]["containers"][0]))
+
+    def test_the_fleet_tells_the_collector_and_may_reach_it(self):
+        for name, objects in rendered():
+            values = values_of(CHART / "ci" / name)
+            told = values.get("telemetry", {})
+            for object in of_kind(objects, "Deployment"):
+                env = environment(pod_of(object)["spec"]["containers"][0])
+                self.assertEqual("ERRAND_TELEMETRY__OTLP_ENDPOINT" in env, "endpoint" in told, name)
+                if told:
+                    self.assertEqual(env["ERRAND_TELEMETRY__OTLP_ENDPOINT"]["value"], told["endpoint"])
+                    self.assertEqual(env["ERRAND_TELEMETRY__SAMPLE_RATIO"]["value"], str(told["sampleRatio"]))
+                    key = env["ERRAND_TELEMETRY__OTLP_HEADERS"]["valueFrom"]["secretKeyRef"]
+                    self.assertEqual(key, {"name": told["existingSecret"], "key": told["headersKey"]})
+            where = values.get("networkPolicy", {}).get("collector", {}).get("to")
+            for policy in of_kind(objects, "NetworkPolicy"):
+                component = policy["metadata"]["name"].rsplit("-", 1)[1]
+                reaches = any(rule.get("to") == where for rule in policy["spec"]["egress"])
+                self.assertEqual(reaches, bool(where) and component in ("api", "relay", "worker"), component)
 
     def test_the_direct_url_is_the_migrations_alone(self):
         objects = render_4(values_of(next(case for case in CASES if case.name == "everything-values.yaml")))

@@ -32,15 +32,18 @@ BY_SCHEMA = [
     ("database.url", "postgres://u:p@h/d", "url"),
     ("sealing.keys", ["a:b"], "keys"),
     ("networkPolicy.database.ports", [70000], "ports"),
+    ("telemetry.endpoint", "otel-collector:4317", "endpoint"),
+    ("telemetry.sampleRatio", 1.5, "sampleRatio"),
+    ("telemetry.headers", "a=b", "headers"),
 ]
 
 # By the chart's own checks: the sentence is ours.
 BY_CHECKS = [
     ("database.existingSecret", "", "database.existingSecret: name the Secret"),
     ("redis.existingSecret", "", "redis.existingSecret: name the Secret"),
-    ("api.terminationGracePeriodSeconds", 39, "api.terminationGracePeriodSeconds: 39 is too short: a stop takes up to 40 s"),
+    ("api.terminationGracePeriodSeconds", 43, "api.terminationGracePeriodSeconds: 43 is too short: a stop takes up to 44 s"),
     ("relay.terminationGracePeriodSeconds", 30, "relay.terminationGracePeriodSeconds: 30 is too short"),
-    ("worker.pools.reviews.terminationGracePeriodSeconds", 1800, "worker.pools.reviews.terminationGracePeriodSeconds: 1800 is too short: a stop takes up to 1840 s"),
+    ("worker.pools.reviews.terminationGracePeriodSeconds", 1800, "worker.pools.reviews.terminationGracePeriodSeconds: 1800 is too short: a stop takes up to 1844 s"),
     ("worker.defaults.terminationGracePeriodSeconds", 60, "worker.pools.default.terminationGracePeriodSeconds: 60 is too short"),
     ("api.autoscaling.minReplicas", 10, "api.autoscaling: minReplicas 10 is more than maxReplicas 9"),
     ("worker.pools.default.autoscaling.minReplicas", 21, "worker.pools.default.autoscaling: minReplicas 21"),
@@ -53,7 +56,10 @@ BY_CHECKS = [
     ("worker.pools.default.env", [{"name": "OPENAI_API_KEY", "value": "sk-1"}], "worker.pools.default.env: OPENAI_API_KEY looks like a secret"),
     # (9 apis + 10 relays) × 8 and (20 + 10 workers) × 10, and as many that still drain.
     ("database.connectionLimit", 903, "may open 904 connections, and PostgreSQL has 903"),
-    ("config", '[secrets]\nkeys = ["a:b"]\n', "name their Secrets in database, redis, auth and sealing"),
+    ("config", '[secrets]\nkeys = ["a:b"]\n', "name their Secrets in database, redis, auth, sealing and telemetry"),
+    ("config", '[telemetry]\notlp_headers = "a=b"\n', "name their Secrets in database, redis, auth, sealing and telemetry"),
+    ("config", '[telemetry]\nsample_ratio = 0.5\n', "set telemetry.endpoint, telemetry.sampleRatio"),
+    ("networkPolicy.collector.to", [], "networkPolicy.collector.to: say where the collector"),
     ("ingress.host", "", "ingress.host: say under which name"),
     ("networkPolicy.database.to", [], "networkPolicy.database.to: say where PostgreSQL is"),
     ("networkPolicy.redis.to", [], "networkPolicy.redis.to: say where Redis is"),

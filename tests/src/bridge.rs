@@ -98,6 +98,8 @@ type Rule = Arc<dyn Fn(&Prompt, usize) -> Plan + Send + Sync>;
 struct World {
     /// Every request for a prompt, in order.
     came: Vec<(Prompt, Bytes)>,
+    /// `traceparent` and `tracestate` of every request, in order; empty where there was none.
+    traces: Vec<(String, String)>,
     /// Prompts that were taken, by key.
     taken: BTreeMap<String, Prompt>,
     /// What the bridge answers when it is asked about a key.
@@ -160,6 +162,7 @@ impl Bridge {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let world = World {
             came: Vec::new(),
+            traces: Vec::new(),
             taken: BTreeMap::new(),
             known: BTreeMap::new(),
             heard: Vec::new(),
@@ -219,6 +222,12 @@ impl Bridge {
         self.shared.lock().came.clone()
     }
 
+    /// `traceparent` and `tracestate` of every request so far, in order.
+    #[must_use]
+    pub fn traces(&self) -> Vec<(String, String)> {
+        self.shared.lock().traces.clone()
+    }
+
     /// Prompts that were taken, by key.
     #[must_use]
     pub fn taken(&self) -> BTreeMap<String, Prompt> {
@@ -255,7 +264,8 @@ impl Bridge {
 }
 
 /// Takes a prompt, unless it was taken before: then it is acknowledged once more, and nothing else happens.
-async fn take(State(shared): State<Shared>, body: Bytes) -> Response {
+async fn take(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.lock().traces.push(traced(&headers));
     let Ok(prompt) = serde_json::from_slice::<Prompt>(&body) else { return StatusCode::BAD_REQUEST.into_response() };
     let (plan, is_new) = {
         let mut world = shared.lock();
@@ -293,9 +303,16 @@ async fn take(State(shared): State<Shared>, body: Bytes) -> Response {
     (status, headers, Json(json!({"accepted": status.is_success()}))).into_response()
 }
 
+/// Which trace a request belongs to.
+fn traced(headers: &HeaderMap) -> (String, String) {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    (text("traceparent"), text("tracestate"))
+}
+
 /// Says what became of a prompt.
-async fn ask(State(shared): State<Shared>, Path(key): Path<String>) -> Response {
+async fn ask(State(shared): State<Shared>, headers: HeaderMap, Path(key): Path<String>) -> Response {
     let mut world = shared.lock();
+    world.traces.push(traced(&headers));
     world.asked += 1;
     match world.known.get(&key) {
         Some(answer) => Json(answer.clone()).into_response(),

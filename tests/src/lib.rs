@@ -9,6 +9,7 @@ pub mod bridge;
 pub mod chaos;
 pub mod claude;
 pub mod client;
+pub mod collector;
 pub mod destination;
 pub mod errand;
 pub mod fake_answer;

@@ -15,7 +15,10 @@ use errand_common::{
         StoreError,
         store::{Claimed, Outcome, Parked},
     },
-    telemetry::metric,
+    telemetry::{
+        metric,
+        trace::{self, OUTCOME, Span},
+    },
 };
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -91,12 +94,15 @@ impl Executor {
     pub(crate) async fn execute(&self, assignment: Assignment) {
         let Assignment { claimed, held } = assignment;
         let job = &claimed.job;
-        let span = tracing::info_span!("run", job_id = %job.id, kind = %job.kind, attempt = job.attempt);
-        self.attempt(&claimed, held.run()).instrument(span).await;
+        let line = tracing::info_span!("run", job_id = %job.id, kind = %job.kind, attempt = job.attempt);
+        let mut span = Span::run(job, claimed.fence.claim);
+        let context = span.context().cloned();
+        trace::within_run(context, job.id, self.attempt(&claimed, held.run(), &mut span).instrument(line)).await;
+        drop(span);
         drop(held);
     }
 
-    async fn attempt(&self, claimed: &Claimed, run: &Arc<Run>) {
+    async fn attempt(&self, claimed: &Claimed, run: &Arc<Run>, span: &mut Span) {
         let started = Instant::now();
         let outbox = self.writer.outbox(run.clone());
         let ended = match self.handlers.get(&claimed.job.kind) {
@@ -107,25 +113,31 @@ impl Executor {
             None => Ended::Itself(Err(HandlerFailure::Missing(Missing::kind_of(&claimed.job)))),
         };
         if !run.is_revoked() && !run.lease_holds() {
-            lease_lost(run);
+            lease_lost(run, span);
             return;
         }
         if run.is_revoked() {
+            span.set(OUTCOME, "revoked");
             self.release(claimed, run, &outbox).await;
             return;
         }
         if !run.open_asks().is_empty() && self.leave_waiting(claimed, run, &outbox, &ended).await {
+            span.set(OUTCOME, "parked");
             return;
         }
         let Some(outcome) = self.decide(claimed, run, ended).await else { return };
         match self.write(claimed, outbox.clone(), outcome.clone()).await {
             Finished::Written => {
+                tell(span, &outcome);
                 count(claimed, &outcome, started.elapsed());
                 metered::count(&claimed.job, outbox.ledger().report().as_ref());
             }
             // Whether it was cancelled or claimed by another is not known here; the store is.
-            Finished::Stale => self.release(claimed, run, &outbox).await,
-            Finished::LeaseLost => lease_lost(run),
+            Finished::Stale => {
+                span.set(OUTCOME, "stale");
+                self.release(claimed, run, &outbox).await;
+            }
+            Finished::LeaseLost => lease_lost(run, span),
             Finished::Refused => tracing::error!("the end of the run could not be written; its lease will pass"),
         }
     }
@@ -286,8 +298,29 @@ fn events_refused(claimed: &Claimed) -> errand_common::domain::Failure {
     outcome::failure(claimed, FailureClass::Fatal, "EVENT_REFUSED", message)
 }
 
-fn lease_lost(run: &Run) {
+/// The sweep tells of its end.
+fn lease_lost(run: &Run, span: &mut Span) {
+    span.forget();
     tracing::debug!(job_id = %run.fence().job_id, "the run was stopped without a word: its lease has passed");
+}
+
+/// What came of a run, for its trace.
+fn tell(span: &mut Span, outcome: &Outcome) {
+    let word = match outcome {
+        Outcome::Completed { .. } => "completed",
+        Outcome::Failed { .. } => "failed",
+        Outcome::AwaitingAnswer { .. } => "awaiting_answer",
+        Outcome::AwaitingCallback { .. } => "awaiting_callback",
+        Outcome::Retry { .. } => "retrying",
+        Outcome::Snoozed { .. } => "snoozed",
+        Outcome::HeldBack { .. } => "held_back",
+        Outcome::HandedBack { .. } => "handed_back",
+    };
+    span.set(OUTCOME, word);
+    if let Outcome::Failed { failure } | Outcome::Retry { failure, .. } = outcome {
+        span.set("errand.failure.code", failure.code.as_str());
+        span.fail(failure.class.as_str());
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
@@ -349,6 +382,7 @@ pub(crate) mod tests {
             version: 1,
             metadata: None,
             dedup_key: None,
+            trace: None,
             tail_seq: 0,
         };
         Claimed {

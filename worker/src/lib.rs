@@ -36,6 +36,7 @@ mod run;
 mod runner;
 mod slots;
 mod sweep;
+mod traced;
 mod warm;
 mod writer;
 

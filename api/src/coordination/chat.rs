@@ -84,6 +84,7 @@ fn notice(board: &Board, agent: &Agent, writer: Writer<'_>, message: String, del
         children: Vec::new(),
         coordination: Some(NewCoordination { told: None, window: Some(window), question: None, broadcast: None }),
         webhook: None,
+        trace: None,
     }
 }
 

@@ -427,5 +427,6 @@ fn made(
         children: Vec::new(),
         coordination: Some(NewCoordination { told, window, question: None, broadcast: None }),
         webhook: None,
+        trace: None,
     }
 }

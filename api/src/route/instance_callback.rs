@@ -8,6 +8,7 @@ use axum::{
 use errand_common::{
     domain::instance::Instance,
     port::store::{Callback, Received},
+    telemetry::trace,
     vault::Purpose,
     wire::{
         callback::Dispatch,
@@ -23,6 +24,7 @@ use crate::{
     extract::{Params, SignedBody, Wanted},
     problem::{Problem, ProblemBody},
     state::{App, AppState},
+    traced,
 };
 
 /// Where the signature of the body is.
@@ -117,7 +119,14 @@ pub(crate) async fn take_callback(State(app): AppState, request: Request) -> Res
         .said(locale.bridge_timed_out(), locale.bridge_failed())
         .ok_or_else(|| Problem::field("/ok", "must be true or false; only a piece, with partial, goes without it"))?;
     let Dispatch { tenant, job_id, ordinal } = dispatch;
-    match app.callbacks.take(Callback { tenant, job_id, ordinal, said }).await? {
+    // Where nobody hears of it, its job need not be read.
+    let job = if trace::is_recording() { app.backend.store.job(&tenant, job_id).await.ok().flatten() } else { None };
+    let mut span = job.map(|job| traced::callback(&job, ordinal));
+    let received = app.callbacks.take(Callback { tenant, job_id, ordinal, said }).await?;
+    if let Some(span) = &mut span {
+        traced::received(span, received);
+    }
+    match received {
         Received::Accepted | Received::Repeated => Ok(Json(CallbackReceived { received: true })),
         Received::Unknown => Err(unknown()),
         Received::Superseded => {

@@ -22,6 +22,7 @@ use crate::{
     job, limit,
     problem::{Faults, Problem},
     state::{App, AppState},
+    traced,
     view::schema,
 };
 
@@ -224,7 +225,8 @@ fn choose(page: &[Unsuccessful], wanted: &BulkRetry, most: usize) -> Chosen {
     chosen
 }
 
-async fn submit(app: &App, caller: &Caller, key: Option<&Bound>, found: Found) -> Result<Response, Problem> {
+async fn submit(app: &App, caller: &Caller, key: Option<&Bound>, mut found: Found) -> Result<Response, Problem> {
+    let _span = traced::submission(&mut found.jobs);
     let stored = serde_json::to_value(&found.answer).map_err(|_| Problem::internal())?;
     let record = key.map(|key| key.record(app, StatusCode::ACCEPTED, stored));
     let retries = app.backend.store.submit_retries(&caller.tenant, found.jobs, record, app.now());

@@ -75,7 +75,7 @@ fn start(
     listener: TcpListener,
     operations: Option<TcpListener>,
 ) -> anyhow::Result<Parts> {
-    let (mut parts, metrics) = Parts::new()?;
+    let (mut parts, metrics) = Parts::new(&config, "api")?;
     let draining = parts.draining().clone();
     parts.add("the api", |shutdown| {
         let metrics = Some(metrics);

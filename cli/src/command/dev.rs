@@ -99,7 +99,7 @@ impl Dev {
         let database =
             if sole_holder { data.database().display().to_string() } else { dev::without_password(&database_url) };
         let config = Arc::new(config);
-        let (mut parts, metrics) = Parts::new()?;
+        let (mut parts, metrics) = Parts::new(&config, "dev")?;
         // The worker stops first: while its runs finish, the api still shows them to those who watch, and says that it is
         // not ready for more.
         let health: Arc<errand_worker::Health> = Arc::default();

@@ -46,7 +46,7 @@ impl Worker {
         let Some(backend) = cluster::connect(&config, &database_url, &operations, &mut signals).await? else {
             return Ok(ExitCode::SUCCESS);
         };
-        let (mut parts, metrics) = Parts::new()?;
+        let (mut parts, metrics) = Parts::new(&config, "worker")?;
         let health = Arc::<Health>::default();
         parts.add_finite("the worker", |shutdown| {
             let guard_program = errand_worker::guard::default_program();

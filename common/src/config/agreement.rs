@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config) -> Vec<Disagreement> {
     let mut found = Vec::new();
     keys_of_users(config, &mut found);
     graces(config, &mut found);
+    batches(config, &mut found);
     found
 }
 
@@ -28,6 +29,15 @@ fn graces(config: &Config, found: &mut Vec<Disagreement>) {
             let detail = format!("is {workers}; allowed: more than engines.{name}.stop_grace_ms, which is {its}");
             found.push(("worker.stop_grace_ms", detail));
         }
+    }
+}
+
+/// A queue that is full before there is a batch loses what it should only delay.
+fn batches(config: &Config, found: &mut Vec<Disagreement>) {
+    let (queue, batch) = (config.telemetry.queue_spans, config.telemetry.batch_spans);
+    if queue < batch {
+        let detail = format!("is {queue}; allowed: at least telemetry.batch_spans, which is {batch}");
+        found.push(("telemetry.queue_spans", detail));
     }
 }
 

@@ -14,6 +14,7 @@ mod redis_url;
 mod reference;
 mod schema;
 mod secret;
+mod telemetry;
 mod tool;
 mod webhooks;
 
@@ -32,6 +33,7 @@ pub use load::{File, load};
 pub use price::{Price, Prices, UsdPerMillion};
 pub use redis_url::{RedisMode, RedisUrl};
 pub use secret::Secret;
+pub use telemetry::Telemetry;
 pub use tool::{Tool, ToolApproval};
 pub use webhooks::Webhooks;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub server: Server,
     /// Where `/metrics` is served.
     pub metrics: Metrics,
+    /// Where traces go.
+    pub telemetry: Telemetry,
     /// The truth.
     pub database: Database,
     /// The index and the fan-out of a cluster.

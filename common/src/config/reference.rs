@@ -8,8 +8,13 @@ use super::{
 };
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
-const SOURCES: [&str; 4] =
-    [include_str!("mod.rs"), include_str!("engine.rs"), include_str!("gateways.rs"), include_str!("webhooks.rs")];
+const SOURCES: [&str; 5] = [
+    include_str!("mod.rs"),
+    include_str!("engine.rs"),
+    include_str!("gateways.rs"),
+    include_str!("telemetry.rs"),
+    include_str!("webhooks.rs"),
+];
 const PRICE_SOURCE: &str = include_str!("price.rs");
 const TOOL_SOURCE: &str = include_str!("tool.rs");
 const BEGIN: &str = "<!-- settings: written by a test, not by hand -->\n";

@@ -7,6 +7,7 @@ use toml::Value;
 use super::{
     price::UsdPerMillion,
     redis_url::{self, RedisUrl},
+    telemetry,
 };
 use crate::{
     domain::{attachment, prompt::PromptTemplate},
@@ -21,6 +22,10 @@ pub(super) enum Rule {
     Whole(i64, i64),
     /// True or false.
     Flag,
+    /// A part of the whole: 0 to 1.
+    Ratio,
+    /// Headers as `name=value` with commas between them; never shown.
+    HeaderPairs,
     /// An amount of US dollars.
     Dollars,
     /// Text that is not blank.
@@ -66,8 +71,8 @@ pub(super) enum Rule {
 }
 
 use Rule::{
-    Address, ApiKey, Choice, Dollars, Flag, Id, KeyPrefix, List, MediaTypes, Networks, Prompt, RedisPlace, Schema,
-    SealingKeys, SigningSecret, Text, ToolName, Tools, Url, Usd, Waits, Whole, Words,
+    Address, ApiKey, Choice, Dollars, Flag, HeaderPairs, Id, KeyPrefix, List, MediaTypes, Networks, Prompt, Ratio,
+    RedisPlace, Schema, SealingKeys, SigningSecret, Text, ToolName, Tools, Url, Usd, Waits, Whole, Words,
 };
 
 const HTTP: Rule = Url(&["http", "https"]);
@@ -88,6 +93,15 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("server.header_limit_kib", Whole(4, 1_024)),
     ("server.drain_seconds", Whole(0, 3_600)),
     ("metrics.listen", Address),
+    ("telemetry.otlp_endpoint", HTTP),
+    ("telemetry.otlp_headers", HeaderPairs),
+    ("telemetry.sample_ratio", Ratio),
+    ("telemetry.service_name", Text),
+    ("telemetry.queue_spans", Whole(64, 1_000_000)),
+    ("telemetry.batch_spans", Whole(1, 8_192)),
+    ("telemetry.export_interval_ms", Whole(10, 60_000)),
+    ("telemetry.export_timeout_seconds", Whole(1, 60)),
+    ("telemetry.flush_seconds", Whole(0, 60)),
     ("database.url", Url(&["postgres", "postgresql", "sqlite"])),
     ("database.max_connections", Whole(1, 1_000)),
     ("database.renewal_connections", Whole(1, 16)),
@@ -397,6 +411,7 @@ impl Rule {
                 | ApiKey
                 | Id
                 | SigningSecret(_)
+                | HeaderPairs
                 | Choice(_)
                 | Prompt
                 | ToolName
@@ -411,6 +426,8 @@ impl Rule {
             Whole(min, max) => format!("a whole number from {min} to {max}"),
             Flag => "true or false".to_owned(),
             Dollars => format!("US dollars above 0, such as 2.5; at most {MOST_DOLLARS}"),
+            Ratio => "a number from 0 to 1, such as 0.1".to_owned(),
+            HeaderPairs => "name=value, with commas between them".to_owned(),
             Text => "text that is not blank".to_owned(),
             Address => "an IP address with a port, such as 127.0.0.1:8080".to_owned(),
             Url(schemes) => format!("a URL that begins with {}://", schemes.join(":// or ")),
@@ -449,6 +466,9 @@ impl Rule {
             (Dollars, Value::Float(amount)) => *amount > 0.0 && *amount <= MOST_DOLLARS,
             #[expect(clippy::cast_precision_loss, reason = "compared with a bound that is far smaller")]
             (Dollars, Value::Integer(amount)) => *amount > 0 && (*amount as f64) <= MOST_DOLLARS,
+            (Ratio, Value::Float(part)) => (0.0..=1.0).contains(part),
+            (Ratio, Value::Integer(part)) => (0..=1).contains(part),
+            (HeaderPairs, Value::String(text)) => telemetry::pairs(text).is_some(),
             (Text, Value::String(text)) => !text.trim().is_empty(),
             (Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Url(schemes), Value::String(text)) => text
@@ -521,6 +541,7 @@ impl Rule {
             (SigningSecret(_), _) => "is not text".to_owned(),
             (SealingKeys, Value::Array(_)) => "holds something that is no such key, or a name twice".to_owned(),
             (SealingKeys, _) => "is no list".to_owned(),
+            (HeaderPairs, _) => "is written otherwise".to_owned(),
             (_, Value::String(text)) if text.trim().is_empty() => "is blank".to_owned(),
             (Url(_) | RedisPlace, _) => "is not text".to_owned(),
             (_, Value::String(text)) => format!("is {:?}", text.chars().take(60).collect::<String>()),

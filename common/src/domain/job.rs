@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{JobId, LeaseToken, RetryPolicy, SessionId, Timestamp, WorkerId};
+use super::{JobId, LeaseToken, RetryPolicy, SessionId, Timestamp, TraceContext, WorkerId};
 
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -254,4 +254,14 @@ pub struct Job {
     pub dedup_key: Option<String>,
     /// Number of the last event of its stream; 0 if none.
     pub tail_seq: i64,
+    /// The span that made it, if somebody said which; see [`Job::trace_context`].
+    pub trace: Option<TraceContext>,
+}
+
+impl Job {
+    /// The trace it belongs to: that of what made it, or one of its own.
+    #[must_use]
+    pub fn trace_context(&self) -> TraceContext {
+        self.trace.clone().unwrap_or_else(|| TraceContext::of_job(self.id))
+    }
 }

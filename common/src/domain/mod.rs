@@ -19,6 +19,7 @@ pub mod retry;
 pub mod session;
 pub mod template;
 pub mod time;
+pub mod trace;
 pub mod usage;
 pub mod webhook;
 
@@ -37,5 +38,6 @@ pub use lifecycle::{Change, Illegal};
 pub use retry::RetryPolicy;
 pub use session::{Message, OnBusy, Role, Session, SessionStatus};
 pub use time::Timestamp;
+pub use trace::TraceContext;
 pub use usage::{Usage, UsageRecord, UsageReport, nano_usd, usd_text};
 pub use webhook::WebhookEvent;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Job, JobId, JobState, Timestamp, WebhookEventId, WebhookId, job::text_enum};
+use super::{Job, JobId, JobState, Timestamp, TraceContext, WebhookEventId, WebhookId, job::text_enum};
 
 /// Every type of event there is; a filter names them, or a family such as `job.*`.
 pub const EVENTS: &[&str] = &[
@@ -116,9 +116,9 @@ pub struct WebhookEvent {
 }
 
 impl WebhookEvent {
-    /// The body as sent.
+    /// The body as sent; the same in every attempt of a delivery, which `trace` is the context of.
     #[must_use]
-    pub fn body(&self, format: WebhookFormat, tenant: &str) -> String {
+    pub fn body(&self, format: WebhookFormat, tenant: &str, trace: &TraceContext) -> String {
         let body = match format {
             WebhookFormat::Standard => json!({"type": self.r#type, "timestamp": self.timestamp, "data": self.data}),
             WebhookFormat::CloudEvents => {
@@ -129,6 +129,11 @@ impl WebhookEvent {
                 });
                 if let Some(job) = self.job_id {
                     event["subject"] = format!("jobs/{job}").into();
+                }
+                // The extension for distributed tracing.
+                event["traceparent"] = trace.traceparent().into();
+                if let Some(state) = trace.tracestate() {
+                    event["tracestate"] = state.into();
                 }
                 event
             }
@@ -225,13 +230,14 @@ mod tests {
             job_id: Some(job_id),
             data: json!({"x": 1}),
         };
-        let body = |format| serde_json::from_str::<Value>(&event.body(format, "acme")).expect("json");
+        let trace = TraceContext::of_job(job_id);
+        let body = |format| serde_json::from_str::<Value>(&event.body(format, "acme", &trace)).expect("json");
         let plain = json!({"type": "job.completed", "timestamp": event.timestamp, "data": {"x": 1}});
         assert_eq!(body(WebhookFormat::Standard), plain);
         let cloud = json!({
             "specversion": "1.0", "id": event.id, "source": "/tenants/acme", "type": "errand.job.completed",
             "time": event.timestamp, "datacontenttype": "application/json", "data": {"x": 1},
-            "subject": format!("jobs/{job_id}"),
+            "subject": format!("jobs/{job_id}"), "traceparent": trace.traceparent(),
         });
         assert_eq!(body(WebhookFormat::CloudEvents), cloud);
     }

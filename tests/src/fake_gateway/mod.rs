@@ -225,6 +225,12 @@ impl FakeGateway {
         self.shared.world().requests.get(method).cloned().unwrap_or_default()
     }
 
+    /// The methods of all requests since the greeting, each with the `traceparent` that it named; empty where it named none.
+    #[must_use]
+    pub fn traces(&self) -> Vec<(String, String)> {
+        self.shared.world().traces.clone()
+    }
+
     /// How many TCP connections were made to it.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -262,8 +262,13 @@ async fn tear(socket: &mut Socket, frame: &str) {
 fn request(shared: &Arc<Shared>, scopes: &[String], ears: &mut Ears, frame: &Value, out: mpsc::UnboundedSender<Out>) {
     let params = frame["params"].as_object().cloned().unwrap_or_default();
     let (id, method) = (frame["id"].clone(), frame["method"].as_str().unwrap_or_default().to_owned());
+    if let Some(fault) = strange(frame) {
+        out.send(Out::Frame(reply(&id, &Err(invalid(fault))))).ok();
+        return;
+    }
     let fault = {
         let mut world = shared.world();
+        world.traces.push((method.clone(), frame["traceparent"].as_str().unwrap_or_default().to_owned()));
         world.requests.entry(method.clone()).or_default().push(Value::Object(params.clone()));
         world.calls.push(method.clone());
         world.next_fault(&method).or_else(|| world.fault_of_session(&method, &params))
@@ -277,6 +282,16 @@ fn request(shared: &Arc<Shared>, scopes: &[String], ears: &mut Ears, frame: &Val
             out.send(one).ok();
         }
     });
+}
+
+/// What a gateway does not take of a request, whatever it asks for.
+fn strange(frame: &Value) -> Option<String> {
+    const FIELDS: &[&str] = &["type", "id", "method", "params", "traceparent", "expectedProfileId"];
+    const TRACE_CHARS: usize = 128;
+    let unknown = frame.as_object()?.keys().find(|name| !FIELDS.contains(&name.as_str()));
+    let too_long = frame["traceparent"].as_str().is_some_and(|trace| trace.chars().count() > TRACE_CHARS);
+    let unknown = unknown.map(|name| format!("invalid request frame: at root: unexpected property '{name}'"));
+    unknown.or_else(|| too_long.then(|| "invalid request frame: at /traceparent: too long".to_owned()))
 }
 
 fn subscribe(ears: &mut Ears, method: &str, params: &Map<String, Value>) {

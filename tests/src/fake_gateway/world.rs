@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) token: Option<String>,
     pub(super) connections: usize,
     pub(super) requests: HashMap<String, Vec<Value>>,
+    /// Methods, and the traces that their requests named; empty where they named none.
+    pub(super) traces: Vec<(String, String)>,
     pub(super) faults: HashMap<String, VecDeque<Fault>>,
     /// All methods that were asked for, in order.
     pub(super) calls: Vec<String>,
@@ -73,6 +75,7 @@ impl World {
             token: None,
             connections: 0,
             requests: HashMap::new(),
+            traces: Vec::new(),
             faults: HashMap::new(),
             calls: Vec::new(),
             session_faults: HashMap::new(),

@@ -50,6 +50,7 @@ mod session;
 mod socket;
 mod stream;
 mod submit;
+mod trace;
 mod upgrade;
 mod usage;
 mod usage_exactness;

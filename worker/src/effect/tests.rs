@@ -116,6 +116,7 @@ impl Place {
             task: None,
             coordination: None,
             webhook: None,
+            trace: None,
         };
         let id = job.id;
         let submission = Submission { jobs: vec![job], idempotency: None };

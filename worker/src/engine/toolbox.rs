@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::Path, sync::Arc, time::Duration};
 use errand_common::{
     config::{Tool, ToolApproval},
     domain::ToolCall,
+    telemetry::trace,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -127,6 +128,7 @@ impl Toolbox {
         ];
         mark.extend(turn.session_id.map(|session| ("ERRAND_SESSION_ID".into(), session.to_string().into())));
         env.extend(mark.iter().cloned());
+        env.extend(trace::environment().map(|(name, value)| (name.into(), value.into())));
         let (program, args) = tool.command.split_first().ok_or("its command is empty")?;
         let spec = Spec {
             guard_program: self.guard_program.to_path_buf(),

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use errand_common::domain::FailureClass;
+use errand_common::{
+    domain::FailureClass,
+    telemetry::trace::{Kind, Span},
+};
 use serde_json::Value;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -36,6 +39,9 @@ use super::{
 const SPARE: usize = 16;
 /// How long a close may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The first protocol whose requests may name a trace; before it, a field that is not known is refused.
+const TRACED: u32 = 4;
 
 /// What the writer is to do.
 enum Outgoing {
@@ -114,6 +120,18 @@ impl Connection {
 
     /// Asks, and waits for the answer for `limit` at most, its turn included.
     pub(super) async fn request(&self, method: &str, params: &Value, limit: Duration) -> Result<Payload, Unanswered> {
+        let mut span = Span::child(Kind::Client, || method.to_owned());
+        span.set("rpc.system.name", "openclaw");
+        span.set("rpc.method", method);
+        let answered = span.around(self.exchange(method, params, limit)).await;
+        match &answered {
+            Ok(_) => {}
+            Err(Unanswered::Refused(failure) | Unanswered::Doubt(failure)) => span.fail(failure.code),
+        }
+        answered
+    }
+
+    async fn exchange(&self, method: &str, params: &Value, limit: Duration) -> Result<Payload, Unanswered> {
         let deadline = Instant::now() + limit;
         if let Some(scope) = self.hello.scopes.as_deref().and_then(|granted| scope::missing(method, granted)) {
             let message = format!("missing scope: {scope}; grant it to this device at the gateway");
@@ -154,8 +172,9 @@ impl Connection {
 
     fn encode(&self, id: &str, method: &str, params: &Value) -> Result<Utf8Bytes, GatewayFailure> {
         let invalid = |code, message| GatewayFailure::new(FailureClass::Invalid, code, message);
-        let text = serde_json::to_string(&Request::new(id, method, params))
-            .map_err(|error| invalid(code::REFUSED, error.to_string()))?;
+        let request = Request::new(id, method, params);
+        let request = if self.hello.protocol >= TRACED { request.traced() } else { request };
+        let text = serde_json::to_string(&request).map_err(|error| invalid(code::REFUSED, error.to_string()))?;
         if text.len() > self.frame_limit {
             let message =
                 format!("the request has {} bytes; the gateway takes at most {}", text.len(), self.frame_limit);

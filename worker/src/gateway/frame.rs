@@ -1,5 +1,6 @@
 //! Frames: ours exactly as gateways want them, theirs as far as they are understood.
 
+use errand_common::telemetry::trace;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
@@ -11,11 +12,19 @@ pub(super) struct Request<'a> {
     id: &'a str,
     method: &'a str,
     params: &'a Value,
+    /// At most 128 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 impl<'a> Request<'a> {
     pub(super) const fn new(id: &'a str, method: &'a str, params: &'a Value) -> Self {
-        Self { kind: "req", id, method, params }
+        Self { kind: "req", id, method, params, traceparent: None }
+    }
+
+    /// In the trace of the work at hand.
+    pub(super) fn traced(self) -> Self {
+        Self { traceparent: trace::current().map(|context| context.traceparent()), ..self }
     }
 }
 
@@ -142,6 +151,7 @@ fn read_error(error: Value) -> ErrorFrame {
 
 #[cfg(test)]
 mod tests {
+    use errand_common::domain::{JobId, TraceContext};
     use serde_json::json;
 
     use super::*;
@@ -158,6 +168,17 @@ mod tests {
         let params = json!({"sessionKey": "main"});
         let frame = serde_json::to_value(Request::new("7", "chat.history", &params)).expect("plain data");
         assert_eq!(frame, json!({"type": "req", "id": "7", "method": "chat.history", "params": params}));
+    }
+
+    #[tokio::test]
+    async fn a_request_of_a_run_names_its_trace() {
+        let job = JobId::new();
+        let context = TraceContext::of_job(job).run(job, 1);
+        let named = context.traceparent();
+        let frame = trace::within_run(Some(context), job, async {
+            serde_json::to_value(Request::new("7", "chat.send", &Value::Null).traced()).expect("plain data")
+        });
+        assert_eq!(frame.await["traceparent"], named);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use chrono::Utc;
 use errand_common::{
     config::Config,
     domain::{
-        FailureClass, JobId, Timestamp,
+        FailureClass, Timestamp,
         gate::Verdict,
         webhook::{WebhookEndpoint, WebhookState},
     },
@@ -79,7 +79,7 @@ impl WebhookHandler {
         let secrets =
             endpoint.secrets.as_deref().map(|sealed| Secrets::open(sealed, &context.backend.vault, endpoint.id));
         let secrets = secrets.transpose().map_err(|error| invalid("NO_SECRET", error.to_string()))?;
-        let body = payload.event.body(endpoint.format, &claimed.job.tenant);
+        let body = payload.event.body(endpoint.format, &claimed.job.tenant, &claimed.job.trace_context());
         let call =
             Delivery { handler: self, clients, context, payload: &payload, endpoint: &endpoint, url, secrets, body };
         let done = effect::perform(context, &self.policies, 1, &call).await;
@@ -214,17 +214,9 @@ impl Delivery<'_> {
         if let Some(secrets) = &self.secrets {
             put("webhook-signature", secrets.signature(event.id, now, &self.body));
         }
-        if let Some(job) = event.job_id {
-            put("traceparent", trace(job));
-        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.endpoint.format.media_type()));
         headers
     }
-}
-
-/// Leads back to the job that is told of.
-fn trace(job: JobId) -> String {
-    format!("00-{}-{:016x}-01", job.uuid().simple(), rand::random::<u64>().max(1))
 }
 
 /// Its body is not read: it says nothing to us.

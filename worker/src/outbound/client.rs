@@ -8,6 +8,7 @@ use reqwest::{Body, Client, Method, Response, header::HeaderMap, redirect::Polic
 use url::Url;
 
 use super::resolve::{Lookup, NoAddress, Resolver, system};
+use crate::traced;
 
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(30);
@@ -57,7 +58,8 @@ impl Clients {
         Ok(Self { https: client(true)?, http: client(false)?, allow: allow.clone() })
     }
 
-    /// Sends a call, and returns once the head of an answer is there. The caller bounds the time.
+    /// Sends a call, and returns once the head of an answer is there. The caller bounds the time. It carries the trace of the work
+    /// at hand, unless the headers name one.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -65,9 +67,28 @@ impl Clients {
         headers: HeaderMap,
         body: Option<Body>,
     ) -> Result<Response, Unsent> {
+        let mut span = traced::call(&method, &url);
+        let sent = span.around(self.exchange(method, url, headers, body)).await;
+        match &sent {
+            Ok(response) => traced::answered(&mut span, response.status()),
+            Err(Unsent::Refused(_)) => span.fail("address_not_allowed"),
+            Err(Unsent::NoConnection(_)) => span.fail("no_connection"),
+            Err(Unsent::Broken(_)) => span.fail("connection_broken"),
+        }
+        sent
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        url: Url,
+        mut headers: HeaderMap,
+        body: Option<Body>,
+    ) -> Result<Response, Unsent> {
         // An address in the URL itself never comes to the resolver.
         place::check(&url, &self.allow).map_err(|refused| Unsent::Refused(refused.to_string()))?;
         let client = if place::is_encrypted(&url) { &self.https } else { &self.http };
+        traced::carry(&mut headers);
         let mut call = client.request(method, url).headers(headers);
         if let Some(body) = body {
             call = call.body(body);

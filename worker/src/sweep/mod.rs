@@ -17,9 +17,12 @@ use errand_common::{
     domain::{SessionId, Timestamp, WorkerId},
     port::{
         Ready, StoreError,
-        store::{Consequences, RescueScope},
+        store::{Consequences, LostRun, RescueScope},
     },
-    telemetry::metric,
+    telemetry::{
+        metric,
+        trace::{OUTCOME, Span},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -199,12 +202,13 @@ impl Sweeper {
     }
 
     async fn rescue(&self, scope: RescueScope) -> Result<usize, StoreError> {
-        let (count, consequences) = self.call(self.backend.store.rescue(scope, self.now(), self.batch)).await?;
+        let (lost, consequences) = self.call(self.backend.store.rescue(scope, self.now(), self.batch)).await?;
+        tell_of(&lost);
         if scope == RescueScope::All {
             leftover::kill_of_jobs(consequences.events.iter().filter_map(|event| event.job_id)).await;
         }
         self.backend.dispatch(consequences).await;
-        Ok(count)
+        Ok(lost.len())
     }
 
     async fn rescue_lapsed(&self) -> Result<(), StoreError> {
@@ -307,5 +311,15 @@ impl Sweeper {
     /// A queue that is away is told again: these lists are read each round.
     async fn push(&self, ready: Vec<Ready>) {
         self.backend.dispatch(Consequences { ready, ..Consequences::default() }).await;
+    }
+}
+
+/// Ends the spans of runs that nobody else will: their workers are gone, or don't know what came of them.
+fn tell_of(lost: &[LostRun]) {
+    for LostRun { job, claim, claimed_at } in lost {
+        let mut span = Span::run(job, *claim);
+        span.begun_at(claimed_at.unwrap_or(job.created_at));
+        span.set(OUTCOME, "lease_lost");
+        span.fail("lease_lost");
     }
 }

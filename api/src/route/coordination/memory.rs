@@ -35,6 +35,7 @@ use crate::{
     limit,
     problem::{Faults, Problem},
     state::{App, AppState},
+    traced,
     view::{MemoryView, schema},
 };
 
@@ -160,7 +161,8 @@ async fn post(
     let (content, tags) = judge(&request)?;
     let is_chat = tags.iter().any(|tag| tag == CHAT);
     let given = request.source.filter(|source| !source.is_empty());
-    let notices = if is_chat { notices(app, &board, writer, &content).await? } else { Vec::new() };
+    let mut notices = if is_chat { notices(app, &board, writer, &content).await? } else { Vec::new() };
+    let _span = traced::submission(&mut notices);
     let id = MemoryId::new();
     let named = request.question_id;
     let new = NewMemory {

@@ -10,7 +10,7 @@ use super::dialect::SqlRow;
 use crate::{
     domain::{
         AttachmentRef, Change, Event, Failure, FailureClass, Fence, Illegal, Job, JobId, JobState, LeaseToken, Message,
-        OnBusy, Priority, RetryPolicy, Session, Timestamp,
+        OnBusy, Priority, RetryPolicy, Session, Timestamp, TraceContext,
     },
     port::{
         Ready, StoreError,
@@ -160,6 +160,10 @@ pub(super) struct InsertedJob {
     window_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     window_from_send: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<String>,
     #[serde(flatten)]
     saved: SavedJob,
 }
@@ -243,6 +247,8 @@ impl JobRow {
             told: self.told.clone(),
             window_ms: self.window.map(|window| i64::try_from(window.length.as_millis()).unwrap_or(i64::MAX)),
             window_from_send: self.window.map(|window| window.from_send.into()),
+            traceparent: job.trace.as_ref().map(TraceContext::traceparent),
+            tracestate: job.trace.as_ref().and_then(TraceContext::tracestate).map(str::to_owned),
             saved: self.saved(),
         }
     }
@@ -401,6 +407,7 @@ pub(super) fn job_row(row: &impl SqlRow) -> Result<JobRow, StoreError> {
         metadata: lenient_json(row, "metadata")?,
         dedup_key: row.opt_text("dedup_key")?,
         tail_seq: row.int("tail_seq")?,
+        trace: trace(row)?,
     };
     Ok(JobRow {
         on_busy: row.opt_text("on_busy")?.and_then(|text| text.parse().ok()).unwrap_or_default(),
@@ -445,6 +452,12 @@ pub(super) fn readable(row: &impl SqlRow) -> Option<JobRow> {
             tracing::error!(?job_id, %error, "the row of a job can't be read; the job is left alone");
         })
         .ok()
+}
+
+/// One that can't be read counts as absent: the job has a trace of its own then.
+fn trace(row: &impl SqlRow) -> Result<Option<TraceContext>, StoreError> {
+    let Some(parent) = row.opt_text("traceparent")? else { return Ok(None) };
+    Ok(TraceContext::parse(&parent, row.opt_text("tracestate")?.as_deref()))
 }
 
 fn window(row: &impl SqlRow) -> Result<Option<Window>, StoreError> {

@@ -22,7 +22,8 @@ macro_rules! job_columns {
          started_at, finished_at, snoozed_since, cut_off_at, text_from, payload_version, \
          crashes, waits_for, user_id, engine, metered, interruption, pending_attachments, parked_seq, \
          waited_until, told, told_at, window_ms, window_from_send, window_put_off_ms, first_sent_at, callback_until, \
-         callback_poll_at, callback_poll_ms, callback_pieces, callback_fingerprint, callback_late_at, version, tail_seq"
+         callback_poll_at, callback_poll_ms, callback_pieces, callback_fingerprint, callback_late_at, traceparent, \
+         tracestate, version, tail_seq"
     };
 }
 
@@ -154,16 +155,17 @@ statements! {
     INSERT_JOBS = "INSERT INTO jobs (id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, \
         backoff_cap_ms, timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, \
         retry_of, dedup_key, payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, told, window_ms, window_from_send, claim, run_at, \
-        expires_at, deadline, created_at, started_at, version, tail_seq) \
+        expires_at, deadline, created_at, started_at, traceparent, tracestate, version, tail_seq) \
         SELECT id, tenant, kind, queue, state, priority, attempt, max_attempts, backoff_base_ms, backoff_cap_ms, \
         timeout_ms, payload, metadata, session_id, on_busy, position, pending_message, parent_id, retry_of, dedup_key, \
         payload_version, waits_for, user_id, engine, metered, interruption, pending_attachments, told, window_ms, window_from_send, 0, run_at, \
-        expires_at, deadline, created_at, started_at, 1, tail_seq \
+        expires_at, deadline, created_at, started_at, traceparent, tracestate, 1, tail_seq \
         FROM {rows: id uuid, tenant text, kind text, queue text, state text, priority int, attempt int, max_attempts int, \
         backoff_base_ms int, backoff_cap_ms int, timeout_ms int, payload text, metadata text, session_id uuid, \
         on_busy text, position int, pending_message text, parent_id uuid, retry_of uuid, dedup_key text, payload_version int, waits_for uuid, \
         user_id text, engine text, metered int, interruption text, pending_attachments text, told text, window_ms int, \
-        window_from_send int, run_at int, expires_at int, deadline int, created_at int, started_at int, tail_seq int}";
+        window_from_send int, run_at int, expires_at int, deadline int, created_at int, started_at int, traceparent text, \
+        tracestate text, tail_seq int}";
     /// Writes back what was loaded under a lock; `version` is the belt to those braces.
     SAVE_JOBS = "UPDATE jobs SET state = r.state, attempt = r.attempt, result = r.result, failure = r.failure, \
         progress = r.progress, position = r.position, pending_message = r.pending_message, claim = r.claim, \

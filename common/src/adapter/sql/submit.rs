@@ -308,6 +308,7 @@ impl<D: Dialect> SqlStore<D> {
                 Err(refused) => return Ok(Err(refused)),
             },
         };
+        let trace = row.job.trace_context();
         let created = match self.make(unit, new, row, keys, originals, rows).await? {
             Ok(created) => created,
             Err(refused) => return Ok(Err(refused)),
@@ -316,6 +317,7 @@ impl<D: Dialect> SqlStore<D> {
             let mut row = new_row(child, unit.now);
             row.job.parent_id = Some(new.id);
             row.job.expires_at = row.job.expires_at.or(new.expires_at);
+            row.job.trace.get_or_insert_with(|| trace.clone());
             if row.on_busy == OnBusy::Reject {
                 row.on_busy = OnBusy::Enqueue;
             }
@@ -510,6 +512,7 @@ pub(super) fn new_row(new: &NewJob, now: Timestamp) -> JobRow {
         metadata: new.metadata.clone(),
         dedup_key: new.dedup.as_ref().map(|dedup| dedup.key.clone()),
         tail_seq: 0,
+        trace: new.trace.clone(),
     };
     let told = new.coordination.as_ref().and_then(|given| given.told.as_ref());
     JobRow {

@@ -25,7 +25,7 @@ use crate::{
     domain::{Change, Failure, FailureClass, JobId, JobState, SessionId, Timestamp},
     port::{
         Ready, StoreError,
-        store::{Consequences, Due, Queued, RescueScope, Sweeps, Unblocked},
+        store::{Consequences, Due, LostRun, Queued, RescueScope, Sweeps, Unblocked},
     },
 };
 
@@ -39,6 +39,10 @@ struct KeyRow {
     key: String,
     /// Read by the statement that puts it off alone.
     again_at: i64,
+}
+
+fn lost_run(row: &JobRow) -> LostRun {
+    LostRun { job: row.job.clone(), claim: row.claim, claimed_at: row.claimed_at }
 }
 
 #[async_trait]
@@ -73,20 +77,21 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         scope: RescueScope,
         now: Timestamp,
         limit: u32,
-    ) -> Result<(usize, Consequences), StoreError> {
+    ) -> Result<(Vec<LostRun>, Consequences), StoreError> {
         let sql = match scope {
             RescueScope::Lapsed => &statement::LAPSED,
             RescueScope::All => &statement::LEASED,
         };
         let ids = self.ids(&self.dialect.read(sql, params![limit]).await?)?;
         if ids.is_empty() {
-            return Ok((0, Consequences::default()));
+            return Ok((Vec::new(), Consequences::default()));
         }
         let mut unit = Unit::begin(&self.dialect, now).await?;
         unit.lock_sessions_of(&ids).await?;
         let mut rows = unit.lock_free_jobs(&ids).await?;
         let lapsed = unit.db_now;
         rows.retain(|row| row.job.lease_until.is_some_and(|until| scope == RescueScope::All || until < lapsed));
+        let lost = rows.iter().map(lost_run).collect();
         let holders = crash::holders(&mut unit, &rows).await?;
         usage::lost(&mut unit, &mut rows).await?;
         for row in &mut rows {
@@ -115,7 +120,7 @@ impl<D: Dialect> Sweeps for SqlStore<D> {
         }
         unit.save(&mut rows).await?;
         line::free_next(&mut unit, rows.iter().filter_map(|row| row.job.session_id).collect()).await?;
-        Ok((rows.len(), unit.commit().await?))
+        Ok((lost, unit.commit().await?))
     }
 
     async fn expire(&self, now: Timestamp, limit: u32) -> Result<(usize, Consequences), StoreError> {

@@ -55,7 +55,7 @@ pub use submit::{
     BroadcastMessage, CancelRequest, CancelResult, Created, IdempotencyRecord, Interruption, NewBroadcast,
     NewCoordination, NewJob, NewTask, Refused, StoredAnswer, Submission, Submissions, Submitted, Window,
 };
-pub use sweep::{Due, Queued, RescueScope, Sweeps, Unblocked};
+pub use sweep::{Due, LostRun, Queued, RescueScope, Sweeps, Unblocked};
 pub use usage::{Spent, SpentBy, UsageFilter, UsageGroup, UsageReads, UsageSum};
 pub use webhook::{Delivery, DeliveryFilter, NewWebhook, WebhookChange, Webhooks};
 

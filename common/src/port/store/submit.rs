@@ -10,7 +10,7 @@ use super::{Consequences, NewWebhook, StoreError, coordination::NewQuestion};
 use crate::{
     domain::{
         AgentId, AttachmentRef, BoardId, Dedup, DedupMode, GatewayId, InstanceId, Job, JobId, JobState, OnBusy,
-        Priority, RetryPolicy, SessionId, Timestamp,
+        Priority, RetryPolicy, SessionId, Timestamp, TraceContext,
         coordination::{
             Agent, Told,
             text::{LeadMessageKind, trace_id},
@@ -66,6 +66,8 @@ pub struct NewJob {
     pub coordination: Option<NewCoordination>,
     /// Who is told of its end, beside the tenant's endpoints. Jobs that repeat it tell it too.
     pub webhook: Option<NewWebhook>,
+    /// The span that makes it; its children without one are given the job's. `None`: its trace has its own id.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a job of coordination brings beside its payload.
@@ -170,6 +172,7 @@ impl NewJob {
                 broadcast: None,
             }),
             webhook: None,
+            trace: None,
         }
     }
 

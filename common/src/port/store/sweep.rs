@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Consequences, StoreError};
 use crate::{
-    domain::{JobId, SessionId, Timestamp},
+    domain::{Job, JobId, SessionId, Timestamp},
     port::Ready,
 };
 
@@ -39,6 +39,17 @@ pub struct Due {
     pub last_tenant: Option<String>,
 }
 
+/// A run whose lease was ended from outside.
+#[derive(Clone, Debug)]
+pub struct LostRun {
+    /// The job as that run held it, without its payload.
+    pub job: Job,
+    /// Which of its runs.
+    pub claim: i64,
+    /// Since when.
+    pub claimed_at: Option<Timestamp>,
+}
+
 /// What one look at waiting sessions found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Unblocked {
@@ -69,9 +80,13 @@ pub trait Sweeps: Send + Sync {
     /// Ends leases that have passed. A run whose worker is gone crashed: the next attempt is due at once, or the job
     /// fails if that was the last, or if it was the job's third crash (code `QUARANTINED`, with the workers it took along).
     /// A run whose worker lives, or said good-bye, is handed back: no attempt spent.
-    /// Returns how many leases it ended.
-    async fn rescue(&self, scope: RescueScope, now: Timestamp, limit: u32)
-    -> Result<(usize, Consequences), StoreError>;
+    /// Returns the runs whose leases it ended.
+    async fn rescue(
+        &self,
+        scope: RescueScope,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<(Vec<LostRun>, Consequences), StoreError>;
 
     /// Expires what was not started by its `expires_at` or `deadline`; fails, as `timeout`, what was started and is past its
     /// `deadline`, and cancels the children of those with any. Returns how many it expired or failed.

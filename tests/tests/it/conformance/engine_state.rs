@@ -58,7 +58,7 @@ on_both! {
         let created = fixture.submit(task(None, "hi", OnBusy::default())).await.unwrap();
         let run = fixture.claim(created.id, LEASE).await;
         let next = fixture.submit(task(created.session_id, "next", OnBusy::Interrupt)).await.unwrap();
-        assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0, 1);
+        assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0.len(), 1);
         let newer = fixture.claim(next.id, LEASE).await;
         fixture.store.keep_engine_state(newer.fence, state()).await.unwrap().unwrap();
         let old = EngineState { content: "old".to_owned(), ..state() };

@@ -137,6 +137,7 @@ pub(crate) fn plain_job() -> NewJob {
         children: Vec::new(),
         coordination: None,
         webhook: None,
+        trace: None,
     }
 }
 

@@ -31,7 +31,7 @@ impl Fixture {
     /// Ends a lease by its passing.
     async fn lose(&self) {
         wait::until("a lease lapses", || async {
-            let (count, _) = self.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap();
+            let count = self.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap().0.len();
             (count > 0).then_some(())
         })
         .await;
@@ -72,11 +72,11 @@ on_both! {
         fixture.ask(run.fence, &[call("Bash", "ls")]).await;
         let _ = fixture.approve(created.id).await;
         fixture.store.renew(LEASE, &[run.fence]).await.unwrap()[0].unwrap();
-        assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0, 1);
+        assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0.len(), 1);
         assert_eq!(fixture.job(created.id).await.attempt, 2, "it ran when it died");
         let run = fixture.claim(created.id, LEASE).await;
         assert_eq!(fixture.ask(run.fence, &[call("Bash", "ls")]).await.decisions[0].1, Some(Decision::Allow));
-        assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0, 1);
+        assert_eq!(fixture.store.rescue(RescueScope::All, now(), 10).await.unwrap().0.len(), 1);
         let run = fixture.claim_alone(created.id).await;
         assert_eq!(fixture.ask(run.fence, &[call("Bash", "ls")]).await.decisions[0].1, Some(Decision::Allow));
         assert_eq!(fixture.ask(run.fence, &[call("Bash", "ls")]).await.decisions[0].1, None, "one call a run");

@@ -31,7 +31,7 @@ impl Fixture {
         let worker = WorkerId::new();
         self.store.claim_alone(worker, BLINK, id, now()).await.unwrap().0.expect("it can be claimed");
         wait::until("the lease passes", || async {
-            let (count, _) = self.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap();
+            let count = self.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap().0.len();
             (count > 0).then_some(())
         })
         .await;
@@ -152,7 +152,7 @@ on_both! {
         // Its registration lapses as its lease does.
         fixture.tamper("UPDATE workers SET alive_until = 0").await;
         wait::until("the lease passes", || async {
-            let (count, _) = fixture.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap();
+            let count = fixture.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap().0.len();
             (count > 0).then_some(())
         })
         .await;
@@ -175,7 +175,7 @@ on_both! {
         for _ in 0..4 {
             fixture.claim(id, BLINK).await;
             wait::until("the lease passes", || async {
-                let (count, _) = fixture.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap();
+                let count = fixture.store.rescue(RescueScope::Lapsed, now(), 10).await.unwrap().0.len();
                 (count > 0).then_some(())
             })
             .await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use errand_common::{
     domain::{
-        AgentId, BoardId, JobId, JobState,
+        AgentId, BoardId, JobId, JobState, TraceContext,
         coordination::{AgentRole, Told, text::LeadMessageKind},
     },
     port::store::{BroadcastMessage, JobFilter, NewBroadcast, NewCoordination, NewJob, Window, coordination::NewAgent},
@@ -97,6 +97,24 @@ impl World {
 }
 
 everywhere! {
+    async fn its_messages_belong_to_the_trace_of_who_sent_it(place: Place) {
+        let world = World::new(place).await;
+        let boards = world.boards_with_leads(3).await;
+        let worker = world.worker();
+        let context = TraceContext::of_job(JobId::new());
+        let id = world.submit(NewJob { trace: Some(context.clone()), ..world.broadcast("how far?") }).await;
+        world.ended(id).await;
+        let children = world.children(id).await;
+        assert!(children.len() == boards.len() && children.iter().all(|child| child.trace.as_ref() == Some(&context)));
+        let sent = world.fake.traces().into_iter().filter(|(method, _)| method == "chat.send");
+        let mut sent: Vec<_> = sent.map(|(_, trace)| trace).collect();
+        let mut expected: Vec<_> = children.iter().map(|child| context.run(child.id, 1).traceparent()).collect();
+        sent.sort();
+        expected.sort();
+        assert_eq!(sent, expected, "each by the run that sent it");
+        worker.stop().await;
+    }
+
     async fn who_hangs_and_who_refuses_hold_up_nobody_else(place: Place) {
         let world = World::new(place).await;
         let boards = world.boards_with_leads(BOARDS).await;

@@ -296,6 +296,7 @@ pub(crate) fn job(kind: &str, payload: &impl serde::Serialize, told: Option<Told
         children: Vec::new(),
         coordination: Some(NewCoordination { told, window: Some(window), question: None, broadcast: None }),
         webhook: None,
+        trace: None,
     }
 }
 

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use errand_common::{
     config::ClaudeCodeEngine,
     domain::{FailureClass, usd_text},
+    telemetry::trace,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -155,6 +156,7 @@ impl ClaudeCode {
         env.push(("HOME".into(), folders.home.clone().into()));
         env.push(("CLAUDE_CONFIG_DIR".into(), folders.config.clone().into()));
         env.extend(mark.iter().cloned());
+        env.extend(trace::environment().map(|(name, value)| (name.into(), value.into())));
         Ok(Spec {
             guard_program: self.guard_program.to_path_buf(),
             program: self.binary()?.into(),

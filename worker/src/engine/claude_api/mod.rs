@@ -37,6 +37,7 @@ impl ClaudeApi {
             base_url: &config.base_url,
             prompts: "v1/messages",
             models: "v1/models",
+            provider: "anthropic",
             form: "without /v1",
         };
         let key_header = match config.auth {

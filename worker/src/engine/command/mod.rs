@@ -5,7 +5,7 @@ mod output;
 use std::{ffi::OsString, io, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use errand_common::{config::CommandEngine, domain::FailureClass};
+use errand_common::{config::CommandEngine, domain::FailureClass, telemetry::trace};
 use futures::FutureExt;
 
 use self::output::read_answer;
@@ -48,6 +48,7 @@ impl Command {
         ];
         mark.extend(turn.session_id.map(|session| ("ERRAND_SESSION_ID".into(), session.to_string().into())));
         env.extend(mark.iter().cloned());
+        env.extend(trace::environment().map(|(name, value)| (name.into(), value.into())));
         let (program, args) = self.config.command.split_first().unwrap_or((&self.name, &[]));
         Ok(Spec {
             guard_program: self.guard_program.to_path_buf(),

@@ -42,6 +42,7 @@ impl OpenAiCompatible {
                 OpenAiApi::Responses => "responses",
             },
             models: "models",
+            provider: "openai",
             form: "up to and including /v1",
         };
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());

@@ -13,7 +13,10 @@ use super::{
     progress::Progress,
     protocol::{Answer, Listener, Protocol, Said, Spent},
 };
-use crate::engine::{TurnContext, TurnFailure, ledger::Spending};
+use crate::{
+    engine::{TurnContext, TurnFailure, ledger::Spending},
+    traced,
+};
 
 /// The first pause before a request is sent again, and the longest; it doubles from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -94,9 +97,17 @@ async fn once(
     let client = server.client().map_err(Broken::final_)?;
     let body = protocol.request(&progress.rounds);
     let spending = context.ledger.begin();
-    let response = match client.post(&body, key).await {
-        Ok(response) => response,
+    let mut span = client.span(&server.model);
+    let response = match span.around(client.post(&body, key)).await {
+        Ok(response) => {
+            traced::answered(&mut span, response.status());
+            response
+        }
         Err(refusal) => {
+            match &refusal.failure {
+                Some(failure) => span.fail(failure.code),
+                None => traced::answered(&mut span, refusal.status),
+            }
             if !refusal.in_doubt {
                 spending.nothing();
             }
@@ -113,6 +124,13 @@ async fn once(
         listen(server, pieces, account, key, &mut voice).await
     };
     let shown = voice.shown;
+    if let Spent::Exactly(tokens) | Spent::AtLeast(tokens) = listener.spent() {
+        span.set_with("gen_ai.usage.input_tokens", || i64::try_from(tokens.input).unwrap_or(i64::MAX));
+        span.set_with("gen_ai.usage.output_tokens", || i64::try_from(tokens.output).unwrap_or(i64::MAX));
+    }
+    if let Err(failure) = &heard {
+        span.fail(failure.code);
+    }
     heard.map_err(|failure| Broken::in_the_answer(failure, shown))?;
     listener.finish().map_err(|failure| Broken { shown, ..Broken::final_(failure) })
 }

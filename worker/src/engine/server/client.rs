@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use errand_common::{config::Secret, domain::FailureClass, wire::http};
+use errand_common::{
+    config::Secret,
+    domain::FailureClass,
+    telemetry::trace::{Kind, Span},
+    wire::http,
+};
 use reqwest::{
     Response, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
@@ -15,6 +20,7 @@ use super::failure::{ErrorBody, Refusal, silent, transport};
 use crate::{
     engine::{TurnFailure, code},
     retry_after::retry_after,
+    traced,
 };
 
 /// Most of a refusal's body that is read, in bytes.
@@ -32,6 +38,8 @@ pub(in crate::engine) struct Address<'a> {
     pub(in crate::engine) prompts: &'a str,
     /// What can be asked for nothing, below it.
     pub(in crate::engine) models: &'a str,
+    /// Whose protocol it speaks, as traces name it.
+    pub(in crate::engine) provider: &'static str,
     /// What `base_url` is to be, for a person who has it wrong.
     pub(in crate::engine) form: &'a str,
 }
@@ -54,6 +62,7 @@ pub(super) struct Client {
     /// Sent with each request.
     headers: HeaderMap,
     key_header: KeyHeader,
+    provider: &'static str,
 }
 
 impl Client {
@@ -79,7 +88,8 @@ impl Client {
             .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| format!("no HTTP client could be made: {error}"))?;
-        Ok(Self { http, prompts: url(address.prompts)?, models: url(address.models)?, first_byte, headers, key_header })
+        let (prompts, models, provider) = (url(address.prompts)?, url(address.models)?, address.provider);
+        Ok(Self { http, prompts, models, first_byte, headers, key_header, provider })
     }
 
     /// Host and port: what a person needs to find it, without what a URL may hide; and the name of its gate.
@@ -87,9 +97,21 @@ impl Client {
         http::destination(&self.prompts)
     }
 
+    /// The span of one question to a model.
+    pub(super) fn span(&self, model: &str) -> Span {
+        let mut span = Span::child(Kind::Client, || format!("chat {model}"));
+        span.set("gen_ai.operation.name", "chat");
+        span.set("gen_ai.provider.name", self.provider);
+        span.set("gen_ai.request.model", model);
+        traced::at(&mut span, &self.prompts);
+        span
+    }
+
     /// Sends the request, and returns once the head of a good answer is there.
     pub(super) async fn post(&self, body: &Value, key: Option<&Secret>) -> Result<Response, Refusal> {
-        let mut call = self.http.post(self.prompts.clone()).headers(self.headers.clone()).json(body);
+        let mut headers = self.headers.clone();
+        traced::carry(&mut headers);
+        let mut call = self.http.post(self.prompts.clone()).headers(headers).json(body);
         if let Some(key) = key {
             let (name, value) = self.key_header(key).map_err(|failure| Refusal::without_answer(failure, false))?;
             call = call.header(name, value);

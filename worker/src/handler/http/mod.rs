@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use errand_common::{
     config::Config,
-    domain::{FailureClass, JobId, gate::Verdict},
+    domain::{FailureClass, gate::Verdict},
     port::store::Claimed,
     wire::http::{self, HttpPayload, KIND, Method, VERSION},
 };
@@ -93,7 +93,7 @@ impl HttpHandler {
         }
         let clients = self.clients.as_ref().map_err(|reason| invalid("NO_CLIENT", reason.clone()))?;
         let limit = asked_limit(claimed).map_or(self.call_limit, |asked| asked.min(self.call_limit));
-        let headers = headers(&payload, claimed.job.id)?;
+        let headers = headers(&payload)?;
         Ok(HttpCall { handler: self, clients, payload, url, headers, limit })
     }
 }
@@ -102,13 +102,9 @@ fn invalid(code: &'static str, message: String) -> HandlerFailure {
     HandlerFailure::Failed { class: FailureClass::Invalid, code, message, retry_after: None }
 }
 
-/// The client's own headers, and a trace that leads back to the job.
-fn headers(payload: &HttpPayload, job: JobId) -> Result<HeaderMap, HandlerFailure> {
+/// The client's own headers.
+fn headers(payload: &HttpPayload) -> Result<HeaderMap, HandlerFailure> {
     let mut headers = HeaderMap::new();
-    let trace = format!("00-{}-{:016x}-01", job.uuid().simple(), rand::random::<u64>().max(1));
-    if let Ok(trace) = HeaderValue::from_str(&trace) {
-        headers.insert(HeaderName::from_static("traceparent"), trace);
-    }
     if matches!(payload.body, Some(Value::Object(_) | Value::Array(_))) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
@@ -244,18 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_is_the_jobs_and_secrets_are_marked() {
-        let job = JobId::new();
+    fn secrets_are_marked() {
         let payload = payload(
             json!({"method": "POST", "url": "https://x.example/", "headers": {"Authorization": "Bearer s"}, "body": [1]}),
         );
-        let headers = headers(&payload, job).expect("headers");
-        let trace = headers["traceparent"].to_str().expect("text").to_owned();
-        let parts: Vec<_> = trace.split('-').collect();
-        assert_eq!(
-            (parts[0], parts[1], parts[2].len(), parts[3]),
-            ("00", job.uuid().simple().to_string().as_str(), 16, "01")
-        );
+        let headers = headers(&payload).expect("headers");
         assert_eq!(headers["content-type"], "application/json");
         assert!(headers["authorization"].is_sensitive());
     }

@@ -81,6 +81,7 @@ fn provisioning(claimed: &Claimed, agent: &Agent) -> NewJob {
         payload: serde_json::to_value(payload).unwrap_or_default(),
         queue: claimed.job.queue.clone(),
         priority: Priority::default().min(claimed.job.priority),
+        trace: Some(claimed.job.trace_context()),
         ..NewJob::provision(agent, false, None)
     };
     if let Some(coordination) = &mut job.coordination {

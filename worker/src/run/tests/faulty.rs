@@ -147,7 +147,7 @@ delegate! { Sweeps {
     queue_names(limit: u32) -> Vec<String>;
     due(queues: &[String], after_tenant: Option<&str>, limit: u32) -> Due;
     upcoming(until: Timestamp, limit: u32) -> Vec<Ready>;
-    rescue(scope: RescueScope, now: Timestamp, limit: u32) -> (usize, Consequences);
+    rescue(scope: RescueScope, now: Timestamp, limit: u32) -> (Vec<LostRun>, Consequences);
     expire(now: Timestamp, limit: u32) -> (usize, Consequences);
     unblock(after: Option<SessionId>, now: Timestamp, limit: u32) -> (Unblocked, Consequences);
     forget_keys(now: Timestamp, jobs_kept: Option<Duration>, limit: u32) -> u64;

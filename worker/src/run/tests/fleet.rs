@@ -36,7 +36,7 @@ impl Trial {
         for _ in 0..errand_common::domain::poison::SUSPECT_CRASHES {
             let moment = Duration::from_millis(1);
             store.claim_alone(WorkerId::new(), moment, id, now()).await.expect("a store").0.expect("it is due");
-            while store.rescue(RescueScope::Lapsed, now(), 1).await.expect("a store").0 == 0 {
+            while store.rescue(RescueScope::Lapsed, now(), 1).await.expect("a store").0.is_empty() {
                 tokio::time::sleep(moment).await;
             }
         }

@@ -263,6 +263,7 @@ pub(super) fn job(kind: &str, payload: Value) -> NewJob {
         children: Vec::new(),
         coordination: None,
         webhook: None,
+        trace: None,
     }
 }
 

@@ -157,5 +157,6 @@ pub(super) fn follow_up(row: &JobRow, id: JobId, kind: &str, payload: &MessagePa
         children: Vec::new(),
         coordination: Some(NewCoordination { told, window: Some(WINDOW), question: None, broadcast: None }),
         webhook: None,
+        trace: Some(row.job.trace_context()),
     }
 }

@@ -296,5 +296,6 @@ fn poll(row: &JobRow) -> NewJob {
         children: Vec::new(),
         coordination: None,
         webhook: None,
+        trace: Some(row.job.trace_context()),
     }
 }

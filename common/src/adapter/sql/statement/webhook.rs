@@ -43,7 +43,7 @@ statements! {
     INHERIT_TARGETS = "INSERT INTO job_webhooks (job_id, endpoint_id) SELECT r.id, t.endpoint_id \
         FROM {rows: id uuid, original uuid} JOIN job_webhooks t ON t.job_id = r.original";
     /// $1 rows of ids: what is told of them.
-    ENDED_JOBS = "SELECT ", job_columns!(), ", NULL AS payload FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
+    TOLD_JOBS = "SELECT ", job_columns!(), ", NULL AS payload FROM jobs WHERE id IN (SELECT r.id FROM {rows: id uuid})";
 
     // Deliveries.
 

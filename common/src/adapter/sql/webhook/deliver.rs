@@ -10,7 +10,7 @@ use crate::{
         submit::make_plain,
         unit::Unit,
     },
-    domain::{JobId, Priority, RetryPolicy, Timestamp, WebhookEvent, WebhookId},
+    domain::{JobId, Priority, RetryPolicy, Timestamp, TraceContext, WebhookEvent, WebhookId},
     port::{StoreError, store::NewJob},
     wire::webhook::{KIND, QUEUE, VERSION, WebhookPayload},
 };
@@ -27,7 +27,8 @@ struct DeliveryRow<'a> {
 }
 
 impl<'a> DeliveryRow<'a> {
-    fn new(id: JobId, tenant: &'a str, endpoint: WebhookId, event: &'a WebhookEvent, now: Timestamp) -> Self {
+    fn new(id: JobId, delivery: &'a NewDelivery<'_>, now: Timestamp) -> Self {
+        let NewDelivery { tenant, endpoint, event, .. } = delivery;
         Self {
             id: id.uuid(),
             tenant,
@@ -40,18 +41,27 @@ impl<'a> DeliveryRow<'a> {
     }
 }
 
-/// Makes a job for each: tenant, endpoint, event. Returns their ids.
+/// One event on its way to one endpoint.
+pub(super) struct NewDelivery<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) endpoint: WebhookId,
+    pub(super) event: WebhookEvent,
+    /// Of the job that it tells of.
+    pub(super) trace: Option<TraceContext>,
+}
+
+/// Makes a job for each. Returns their ids.
 pub(super) async fn make<D: Dialect>(
     unit: &mut Unit<D>,
-    deliveries: &[(&str, WebhookId, WebhookEvent)],
+    deliveries: &[NewDelivery<'_>],
 ) -> Result<Vec<JobId>, StoreError> {
     if deliveries.is_empty() {
         return Ok(Vec::new());
     }
     let (mut jobs, mut rows) = (Vec::new(), Vec::new());
-    for (tenant, endpoint, event) in deliveries {
-        let job = job(tenant, *endpoint, event);
-        rows.push(DeliveryRow::new(job.id, tenant, *endpoint, event, unit.now));
+    for delivery in deliveries {
+        let job = job(delivery);
+        rows.push(DeliveryRow::new(job.id, delivery, unit.now));
         jobs.push(make_plain(unit, &job, None));
     }
     unit.insert(&jobs).await?;
@@ -59,11 +69,11 @@ pub(super) async fn make<D: Dialect>(
     Ok(jobs.into_iter().map(|row| row.job.id).collect())
 }
 
-fn job(tenant: &str, endpoint_id: WebhookId, event: &WebhookEvent) -> NewJob {
-    let payload = WebhookPayload { endpoint_id, event: event.clone() };
+fn job(delivery: &NewDelivery<'_>) -> NewJob {
+    let payload = WebhookPayload { endpoint_id: delivery.endpoint, event: delivery.event.clone() };
     NewJob {
         id: JobId::new(),
-        tenant: tenant.to_owned(),
+        tenant: delivery.tenant.to_owned(),
         kind: KIND.to_owned(),
         queue: QUEUE.to_owned(),
         priority: Priority::default(),
@@ -83,5 +93,6 @@ fn job(tenant: &str, endpoint_id: WebhookId, event: &WebhookEvent) -> NewJob {
         children: Vec::new(),
         coordination: None,
         webhook: None,
+        trace: delivery.trace.clone(),
     }
 }

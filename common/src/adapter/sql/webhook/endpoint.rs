@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::deliver;
+use super::deliver::{self, NewDelivery};
 use crate::{
     adapter::sql::{
         SqlStore,
@@ -179,7 +179,8 @@ impl<D: Dialect> Webhooks for SqlStore<D> {
             return Ok(None);
         }
         let mut unit = Unit::begin(&self.dialect, now).await?;
-        let made = deliver::make(&mut unit, &[(tenant, id, event)]).await?;
+        let delivery = NewDelivery { tenant, endpoint: id, event, trace: None };
+        let made = deliver::make(&mut unit, &[delivery]).await?;
         let consequences = unit.commit().await?;
         Ok(made.first().map(|job| (*job, consequences)))
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{
-        EventType, JobId, NewEvent, WebhookEvent, WebhookEventId, WebhookId,
+        EventType, Job, JobId, NewEvent, WebhookEvent, WebhookEventId, WebhookId,
         webhook::{self, USAGE},
     },
     port::{
@@ -29,6 +29,7 @@ use crate::{
     },
     wire::webhook::KIND,
 };
+use deliver::NewDelivery;
 use endpoint::EndpointRow;
 use health::Attempt;
 
@@ -188,11 +189,11 @@ async fn tell<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreError> {
     if heard.is_empty() {
         return Ok(());
     }
-    let ended = heard.iter().filter(|(fact, _)| fact.data.is_none()).filter_map(|(fact, _)| fact.job);
-    let mut ended = data_of(unit, ended).await?;
+    let jobs = jobs_of(unit, heard.iter().filter_map(|(fact, _)| fact.job)).await?;
     let mut deliveries = Vec::new();
     for (fact, listeners) in heard {
-        let data = fact.data.clone().or_else(|| ended.remove(&fact.job?));
+        let job = fact.job.and_then(|job| jobs.get(&job));
+        let data = fact.data.clone().or_else(|| Some(webhook::job_data(job?)));
         // A row that can't be read was logged where it was found.
         let Some(data) = data else { continue };
         let event = WebhookEvent {
@@ -202,7 +203,12 @@ async fn tell<D: Dialect>(unit: &mut Unit<D>) -> Result<(), StoreError> {
             job_id: fact.job,
             data,
         };
-        deliveries.extend(listeners.into_iter().map(|listener| (listener.tenant.as_str(), listener.id, event.clone())));
+        deliveries.extend(listeners.into_iter().map(|listener| NewDelivery {
+            tenant: &listener.tenant,
+            endpoint: listener.id,
+            event: event.clone(),
+            trace: job.map(Job::trace_context),
+        }));
     }
     deliver::make(unit, &deliveries).await.map(drop)
 }
@@ -231,14 +237,15 @@ async fn listeners<D: Dialect>(unit: &mut Unit<D>, facts: &[Fact]) -> Result<Vec
         .collect()
 }
 
-async fn data_of<D: Dialect>(
+/// What events are about, as it is saved.
+async fn jobs_of<D: Dialect>(
     unit: &mut Unit<D>,
     jobs: impl Iterator<Item = JobId>,
-) -> Result<BTreeMap<JobId, Value>, StoreError> {
-    let ids: Vec<_> = jobs.map(JobId::uuid).collect();
+) -> Result<BTreeMap<JobId, Job>, StoreError> {
+    let ids: BTreeSet<_> = jobs.map(JobId::uuid).collect();
     if ids.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let rows = unit.tx.fetch(&statement::ENDED_JOBS, params![id_rows(ids)]).await?;
-    Ok(rows.iter().filter_map(row::readable).map(|row| (row.job.id, webhook::job_data(&row.job))).collect())
+    let rows = unit.tx.fetch(&statement::TOLD_JOBS, params![id_rows(ids)]).await?;
+    Ok(rows.iter().filter_map(row::readable).map(|row| (row.job.id, row.job)).collect())
 }
