@@ -1,49 +1,40 @@
-//! The way to the collector: OTLP over HTTP, in batches. A collector that is away or hangs costs spans, and nothing else: the
-//! queue is bounded, whoever ends a span never waits, and the log says so once a minute.
+//! The way to the collector: OpenTelemetry's own batches and its exporter (OTLP over HTTP), on our HTTP client. A collector that is
+//! away or hangs costs spans, and nothing else: the queue is bounded, whoever ends a span never waits, and the log says so once a
+//! minute.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
-    common::v1::InstrumentationScope,
-    resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans},
+use async_trait::async_trait;
+use opentelemetry::KeyValue;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanProcessor},
 };
-use prost::Message;
-use reqwest::{
-    Client, StatusCode, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
-    redirect::Policy,
-};
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use reqwest::{Client, redirect::Policy};
+use tokio::runtime::Handle;
 
-use super::span::{Ended, attribute};
 use crate::config;
 
 /// Between two lines of the log that say the same.
 const QUIET: Duration = Duration::from_secs(60);
-/// Between two tries of a process that is about to end.
-const LAST_PAUSE: Duration = Duration::from_millis(200);
-/// Most of an answer that is read, in bytes.
-const ANSWER_BYTES: usize = 64 * 1024;
+/// What the address of a collector ends in.
+const PATH: &str = "/v1/traces";
+/// So often a batch is sent again, within `telemetry.export_timeout_seconds`, if the collector may take it later.
+const RETRIES: usize = 16;
 
 /// Spans can't be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum NotStarted {
     /// The endpoint is no URL.
-    #[error("telemetry.otlp_endpoint is no URL: {0}")]
-    Endpoint(String),
+    #[error("telemetry.otlp_endpoint can't be used: {0}")]
+    Endpoint(#[from] ExporterBuildError),
     /// The headers are not `name=value` with commas between them.
     #[error("telemetry.otlp_headers can't be sent; they are written name=value, with commas between them")]
     Headers,
@@ -55,214 +46,127 @@ pub enum NotStarted {
     Twice,
 }
 
-/// How many spans nobody will hear of.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Lost(Arc<AtomicU64>);
-
-impl Lost {
-    pub(super) fn add(&self, count: usize) {
-        self.0.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    fn take(&self) -> u64 {
-        self.0.swap(0, Ordering::Relaxed)
-    }
-}
-
 /// Sends spans until it is stopped.
 #[derive(Debug)]
 pub struct Exporter {
-    stop: CancellationToken,
+    batches: Arc<BatchSpanProcessor>,
     flush: Duration,
-    task: JoinHandle<()>,
 }
 
 impl Exporter {
+    /// The exporter, and where spans go.
     pub(super) fn start(
         config: &config::Telemetry,
         endpoint: &str,
         role: &'static str,
-    ) -> Result<(Self, mpsc::Sender<Ended>, Lost), NotStarted> {
-        let collector = Collector::new(config, endpoint, role)?;
-        let (queue, queued) = mpsc::channel(config.queue_spans as usize);
-        let (stop, lost) = (CancellationToken::new(), Lost::default());
-        let sending = Sending {
-            collector,
-            queued,
-            batch: Vec::new(),
-            batch_spans: config.batch_spans as usize,
-            interval: Duration::from_millis(config.export_interval_ms.into()),
-            lost: lost.clone(),
-            said: None,
-            stop: stop.clone(),
-        };
-        let task = tokio::spawn(sending.run());
-        Ok((Self { stop, flush: Duration::from_secs(config.flush_seconds.into()), task }, queue, lost))
+    ) -> Result<(Self, Arc<BatchSpanProcessor>), NotStarted> {
+        let limit = Duration::from_secs(config.export_timeout_seconds.into());
+        let client = Client::builder()
+            .timeout(limit)
+            .redirect(Policy::none())
+            .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        let pairs = config.header_pairs().ok_or(NotStarted::Headers)?;
+        let headers = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let base = endpoint.trim_end_matches('/');
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(format!("{}{PATH}", base.strip_suffix(PATH).unwrap_or(base)))
+            .with_timeout(limit)
+            .with_headers(headers.collect::<HashMap<_, _>>())
+            .with_http_client(OwnClient { client, runtime: Handle::current() })
+            .with_retry_policy(RetryPolicy::recommended().with_max_retries(RETRIES))
+            .build()?;
+        let bounds = BatchConfigBuilder::default()
+            .with_max_queue_size(config.queue_spans as usize)
+            .with_max_export_batch_size(config.batch_spans as usize)
+            .with_scheduled_delay(Duration::from_millis(config.export_interval_ms.into()))
+            .build();
+        let told = Told { exporter, trouble: Mutex::default() };
+        let mut batches = BatchSpanProcessor::builder(told).with_batch_config(bounds).build();
+        let attributes = [
+            KeyValue::new("service.name", config.service_name.clone()),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()),
+            KeyValue::new("errand.role", role),
+        ];
+        // What the standard variable OTEL_RESOURCE_ATTRIBUTES says is said too.
+        batches.set_resource(&Resource::builder().with_attributes(attributes).build());
+        let batches = Arc::new(batches);
+        Ok((Self { batches: batches.clone(), flush: Duration::from_secs(config.flush_seconds.into()) }, batches))
     }
 
     /// Sends what waits, for `telemetry.flush_seconds` at most.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        if timeout(self.flush, &mut self.task).await.is_err() {
-            self.task.abort();
+    pub async fn stop(self) {
+        let Self { batches, flush } = self;
+        let stopped = tokio::task::spawn_blocking(move || batches.shutdown_with_timeout(flush)).await;
+        if !matches!(stopped, Ok(Ok(()))) {
             tracing::warn!("the collector did not take the last spans in time (telemetry.flush_seconds)");
         }
     }
 }
 
-/// Why a batch was not taken.
+/// The batches have a thread of their own; the client works in the process's runtime.
 #[derive(Debug)]
-enum Failed {
-    /// It may be taken later.
-    Away(String),
-    /// It will never be.
-    Refused(String),
-}
-
-/// Who is told.
-struct Collector {
+struct OwnClient {
     client: Client,
-    url: Url,
-    headers: HeaderMap,
-    resource: Resource,
+    runtime: Handle,
 }
 
-impl Collector {
-    fn new(config: &config::Telemetry, endpoint: &str, role: &'static str) -> Result<Self, NotStarted> {
-        const PATH: &str = "/v1/traces";
-        let base = endpoint.trim_end_matches('/');
-        let url = Url::parse(&format!("{}{PATH}", base.strip_suffix(PATH).unwrap_or(base)))
-            .map_err(|error| NotStarted::Endpoint(error.to_string()))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        for (name, value) in config.header_pairs().ok_or(NotStarted::Headers)? {
-            let mut value = HeaderValue::from_str(value).map_err(|_| NotStarted::Headers)?;
-            value.set_sensitive(true);
-            headers.insert(name.parse::<reqwest::header::HeaderName>().map_err(|_| NotStarted::Headers)?, value);
-        }
-        let client = Client::builder()
-            .timeout(Duration::from_secs(config.export_timeout_seconds.into()))
-            .redirect(Policy::none())
-            .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        let attributes = vec![
-            attribute("service.name", config.service_name.as_str()),
-            attribute("service.version", env!("CARGO_PKG_VERSION")),
-            attribute("service.instance.id", uuid::Uuid::now_v7().to_string()),
-            attribute("errand.role", role),
-        ];
-        Ok(Self { client, url, headers, resource: Resource { attributes, ..Resource::default() } })
-    }
-
-    /// Sends a batch. Returns how many spans of it the collector did not want.
-    async fn send(&self, spans: Vec<Ended>) -> Result<usize, Failed> {
-        let scope = InstrumentationScope {
-            name: "errand".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..InstrumentationScope::default()
-        };
-        let request = ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(self.resource.clone()),
-                scope_spans: vec![ScopeSpans { scope: Some(scope), spans, schema_url: String::new() }],
-                schema_url: String::new(),
-            }],
-        };
-        let call = self.client.post(self.url.clone()).headers(self.headers.clone()).body(request.encode_to_vec());
-        // Without the URL: it may hold a secret.
-        let mut answer = call.send().await.map_err(|error| Failed::Away(error.without_url().to_string()))?;
-        let status = answer.status();
-        if !status.is_success() {
-            let said = format!("it answered {status}");
-            return Err(if may_pass(status) { Failed::Away(said) } else { Failed::Refused(said) });
-        }
-        let mut body = Vec::new();
-        while let Ok(Some(piece)) = answer.chunk().await {
-            body.extend_from_slice(&piece);
-            if body.len() > ANSWER_BYTES {
-                return Ok(0);
-            }
-        }
-        let partial = ExportTraceServiceResponse::decode(body.as_slice()).ok().and_then(|said| said.partial_success);
-        Ok(partial.and_then(|partial| usize::try_from(partial.rejected_spans).ok()).unwrap_or_default())
+#[async_trait]
+impl HttpClient for OwnClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        self.runtime.spawn(async move { client.send_bytes(request).await }).await?
     }
 }
 
-/// As OTLP has it.
-fn may_pass(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504)
+/// The exporter; what it can't send is told in our own words, once in a while.
+#[derive(Debug)]
+struct Told {
+    exporter: SpanExporter,
+    trouble: Mutex<Trouble>,
 }
 
-/// The task that sends.
-struct Sending {
-    collector: Collector,
-    queued: mpsc::Receiver<Ended>,
-    batch: Vec<Ended>,
-    batch_spans: usize,
-    interval: Duration,
-    lost: Lost,
-    /// When the log last said that the collector takes nothing; `None`: it takes what it is sent.
+/// What the collector did not take.
+#[derive(Debug, Default)]
+struct Trouble {
+    lost: usize,
+    /// When the log last said so; `None`: the collector takes what it is sent.
     said: Option<Instant>,
-    stop: CancellationToken,
 }
 
-impl Sending {
-    async fn run(mut self) {
-        loop {
-            self.fill().await;
-            if !self.batch.is_empty() {
-                self.send().await;
+impl opentelemetry_sdk::trace::SpanExporter for Told {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        let sent = self.exporter.export(batch).await;
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match sent {
+            Ok(()) if trouble.said.take().is_some() => {
+                tracing::info!(lost = std::mem::take(&mut trouble.lost), "spans reach the collector again");
             }
-            if self.stop.is_cancelled() && self.batch.is_empty() && self.queued.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// Waits until there is a batch, or enough time has passed.
-    async fn fill(&mut self) {
-        let interval = sleep(self.interval);
-        tokio::pin!(interval);
-        while self.batch.len() < self.batch_spans {
-            let room = self.batch_spans - self.batch.len();
-            tokio::select! {
-                biased;
-                _ = self.queued.recv_many(&mut self.batch, room) => {}
-                () = self.stop.cancelled() => return,
-                () = &mut interval => return,
-            }
-        }
-    }
-
-    async fn send(&mut self) {
-        match self.collector.send(self.batch.clone()).await {
-            Ok(unwanted) => {
-                self.batch.clear();
-                self.lost.add(unwanted);
-                if self.said.take().is_some() {
-                    tracing::info!(lost = self.lost.take(), "spans reach the collector again");
-                }
-            }
-            Err(Failed::Refused(reason)) => {
-                self.lost.add(self.batch.len());
-                self.batch.clear();
-                self.complain(&reason);
-            }
-            Err(Failed::Away(reason)) => {
-                self.complain(&reason);
-                if self.stop.is_cancelled() {
-                    sleep(LAST_PAUSE).await;
-                } else {
-                    self.stop.run_until_cancelled(sleep(self.interval)).await;
+            Ok(()) => {}
+            Err(error) => {
+                trouble.lost += count;
+                if trouble.said.is_none_or(|said| said.elapsed() >= QUIET) {
+                    trouble.said = Some(Instant::now());
+                    tracing::warn!(%error, lost = trouble.lost, "spans can't be sent to the collector");
                 }
             }
         }
+        Ok(())
     }
 
-    fn complain(&mut self, reason: &str) {
-        if self.said.is_none_or(|said| said.elapsed() >= QUIET) {
-            self.said = Some(Instant::now());
-            tracing::warn!(reason, lost = self.lost.take(), "spans can't be sent to the collector; it is tried again");
-        }
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }

@@ -8,10 +8,10 @@
 mod export;
 pub mod span;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor};
 use rand::RngExt;
-use tokio::sync::mpsc;
 
 pub use export::{Exporter, NotStarted};
 pub use span::{Kind, Span};
@@ -35,8 +35,7 @@ static RECORDER: OnceLock<Recorder> = OnceLock::new();
 /// Takes spans on their way to the collector.
 #[derive(Debug)]
 struct Recorder {
-    queue: mpsc::Sender<span::Ended>,
-    lost: export::Lost,
+    batches: Arc<BatchSpanProcessor>,
     /// Of traces that begin here, those with a lot below it are recorded.
     below: u128,
 }
@@ -52,11 +51,9 @@ impl Recorder {
         if job.trace.is_some() { context.is_sampled() } else { self.draws(context) }
     }
 
-    /// Never waits: what there is no room for is counted, and lost.
-    fn take(&self, span: span::Ended) {
-        if self.queue.try_send(span).is_err() {
-            self.lost.add(1);
-        }
+    /// Never waits: what there is no room for is lost.
+    fn take(&self, span: SpanData) {
+        self.batches.on_end(span);
     }
 }
 
@@ -67,9 +64,9 @@ impl Recorder {
 /// What is wrong with the settings, or that there is a recorder already.
 pub fn start(config: &config::Telemetry, role: &'static str) -> Result<Option<Exporter>, NotStarted> {
     let Some(endpoint) = &config.otlp_endpoint else { return Ok(None) };
-    let (exporter, queue, lost) = Exporter::start(config, endpoint, role)?;
+    let (exporter, batches) = Exporter::start(config, endpoint, role)?;
     let below = (config.sample_ratio.clamp(0.0, 1.0) * 2.0_f64.powi(64)) as u128;
-    RECORDER.set(Recorder { queue, lost, below }).map_err(|_| NotStarted::Twice)?;
+    RECORDER.set(Recorder { batches, below }).map_err(|_| NotStarted::Twice)?;
     Ok(Some(exporter))
 }
 

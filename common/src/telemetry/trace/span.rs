@@ -1,70 +1,42 @@
 //! One piece of work, as a collector hears of it. Where nothing is recorded a span is its context alone: no name is made, no
 //! attribute, nothing is allocated.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, KeyValue, any_value},
-    trace::v1::{Span as Message, Status, span, status::StatusCode},
+use std::{
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use opentelemetry::{
+    InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId,
+    trace::{Link, SpanContext, Status, TraceState},
+};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::{RECORDER, Recorder, current, fresh, within};
 use crate::domain::{Job, Timestamp, TraceContext};
 
-/// A span that is over.
-pub(super) type Ended = Message;
-
-/// Bit of a span's or link's flags: the other bits that say where it came from are valid.
-const KNOWS_WHETHER_REMOTE: u32 = 0x100;
-/// Bit of a span's or link's flags: its parent, or what it is linked to, is another process's.
-const IS_REMOTE: u32 = 0x200;
-
 /// Which end of a call it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Takes a request.
-    Server,
-    /// Makes one.
-    Client,
-    /// Hands work over.
-    Producer,
-    /// Does what was handed over.
-    Consumer,
-    /// Neither.
-    Internal,
-}
-
-impl From<Kind> for span::SpanKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Server => Self::Server,
-            Kind::Client => Self::Client,
-            Kind::Producer => Self::Producer,
-            Kind::Consumer => Self::Consumer,
-            Kind::Internal => Self::Internal,
-        }
-    }
-}
+pub use opentelemetry::trace::SpanKind as Kind;
 
 /// The value of an attribute.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Value(any_value::Value);
+pub struct Value(opentelemetry::Value);
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
-        Self(any_value::Value::StringValue(text.to_owned()))
+        text.to_owned().into()
     }
 }
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
-        Self(any_value::Value::StringValue(text))
+        Self(text.into())
     }
 }
 
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
-        Self(any_value::Value::IntValue(number))
+        Self(number.into())
     }
 }
 
@@ -80,12 +52,6 @@ impl From<u16> for Value {
     }
 }
 
-/// An attribute.
-pub(super) fn attribute(key: &str, value: impl Into<Value>) -> KeyValue {
-    let value = Some(AnyValue { value: Some(value.into().0) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
-}
-
 /// One piece of work. It is over when this is dropped.
 #[derive(Debug)]
 #[must_use = "it is over when it is dropped"]
@@ -96,7 +62,7 @@ pub struct Span {
 
 #[derive(Debug)]
 struct Recorded {
-    span: Message,
+    span: SpanData,
     recorder: &'static Recorder,
 }
 
@@ -178,16 +144,23 @@ impl Span {
         if !sampled {
             return Self { context: Some(context), recorded: None };
         }
-        let span = Message {
-            trace_id: context.trace_id().to_be_bytes().to_vec(),
-            span_id: context.span_id().to_be_bytes().to_vec(),
-            trace_state: context.tracestate().unwrap_or_default().to_owned(),
-            parent_span_id: parent.as_ref().map_or_else(Vec::new, |parent| parent.span_id().to_be_bytes().to_vec()),
-            flags: flags(true, parent.is_some() && is_remote),
-            name: name(),
-            kind: span::SpanKind::from(kind).into(),
-            start_time_unix_nano: now(),
-            ..Message::default()
+        let started = SystemTime::now();
+        let span = SpanData {
+            span_context: exported(&context, false),
+            parent_span_id: parent.as_ref().map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id())),
+            parent_span_is_remote: parent.is_some() && is_remote,
+            span_kind: kind,
+            name: name().into(),
+            start_time: started,
+            end_time: started,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::builder("errand")
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .build(),
         };
         Self { context: Some(context), recorded: Some(Box::new(Recorded { span, recorder })) }
     }
@@ -212,14 +185,14 @@ impl Span {
     /// Gives it another name.
     pub fn rename(&mut self, name: impl FnOnce() -> String) {
         if let Some(recorded) = &mut self.recorded {
-            recorded.span.name = name();
+            recorded.span.name = name().into();
         }
     }
 
     /// Says something of it. Never what a prompt, a secret, a token or a query holds.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(recorded) = &mut self.recorded {
-            recorded.span.attributes.push(attribute(key, value));
+            recorded.span.attributes.push(KeyValue::new(key, value.into().0));
         }
     }
 
@@ -234,27 +207,22 @@ impl Span {
     pub fn fail(&mut self, error_type: &str) {
         self.set("error.type", error_type);
         if let Some(recorded) = &mut self.recorded {
-            recorded.span.status = Some(Status { code: StatusCode::Error.into(), message: String::new() });
+            recorded.span.status = Status::error("");
         }
     }
 
     /// It has to do with another span that is not above it.
     pub fn link(&mut self, to: &TraceContext) {
         if let Some(recorded) = &mut self.recorded {
-            recorded.span.links.push(span::Link {
-                trace_id: to.trace_id().to_be_bytes().to_vec(),
-                span_id: to.span_id().to_be_bytes().to_vec(),
-                trace_state: to.tracestate().unwrap_or_default().to_owned(),
-                flags: flags(to.is_sampled(), true),
-                ..span::Link::default()
-            });
+            recorded.span.links.links.push(Link::with_context(exported(to, true)));
         }
     }
 
     /// It began earlier than this was called.
     pub fn begun_at(&mut self, at: Timestamp) {
         if let Some(recorded) = &mut self.recorded {
-            recorded.span.start_time_unix_nano = u64::try_from(at.micros()).unwrap_or_default().saturating_mul(1_000);
+            let since = Duration::from_micros(u64::try_from(at.micros()).unwrap_or_default());
+            recorded.span.start_time = UNIX_EPOCH + since;
         }
     }
 
@@ -268,17 +236,14 @@ impl Drop for Span {
     fn drop(&mut self) {
         if let Some(recorded) = self.recorded.take() {
             let Recorded { mut span, recorder } = *recorded;
-            span.end_time_unix_nano = now().max(span.start_time_unix_nano);
+            span.end_time = SystemTime::now().max(span.start_time);
             recorder.take(span);
         }
     }
 }
 
-fn flags(sampled: bool, remote: bool) -> u32 {
-    u32::from(sampled) | KNOWS_WHETHER_REMOTE | if remote { IS_REMOTE } else { 0 }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+fn exported(context: &TraceContext, is_remote: bool) -> SpanContext {
+    let flags = if context.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
+    let state = context.tracestate().and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default();
+    SpanContext::new(TraceId::from(context.trace_id()), SpanId::from(context.span_id()), flags, is_remote, state)
 }
