@@ -154,8 +154,8 @@ impl Collector {
         Ok(Self { client, url, headers, resource: Resource { attributes, ..Resource::default() } })
     }
 
-    /// Sends a batch. Returns how many spans of it the collector did not want.
-    async fn send(&self, spans: Vec<Ended>) -> Result<usize, Failed> {
+    /// A batch as it is sent.
+    fn encode(&self, batch: &mut Vec<Ended>) -> Vec<u8> {
         let scope = InstrumentationScope {
             name: "errand".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -164,11 +164,25 @@ impl Collector {
         let request = ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans {
                 resource: Some(self.resource.clone()),
-                scope_spans: vec![ScopeSpans { scope: Some(scope), spans, schema_url: String::new() }],
+                scope_spans: vec![ScopeSpans {
+                    scope: Some(scope),
+                    spans: std::mem::take(batch),
+                    schema_url: String::new(),
+                }],
                 schema_url: String::new(),
             }],
         };
-        let call = self.client.post(self.url.clone()).headers(self.headers.clone()).body(request.encode_to_vec());
+        let body = request.encode_to_vec();
+        // It may have to be sent again.
+        let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+        batch.extend(scopes.flat_map(|scope| scope.spans));
+        body
+    }
+
+    /// Sends a batch. Returns how many spans of it the collector did not want.
+    async fn send(&self, batch: &mut Vec<Ended>) -> Result<usize, Failed> {
+        let body = self.encode(batch);
+        let call = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
         // Without the URL: it may hold a secret.
         let mut answer = call.send().await.map_err(|error| Failed::Away(error.without_url().to_string()))?;
         let status = answer.status();
@@ -235,7 +249,7 @@ impl Sending {
     }
 
     async fn send(&mut self) {
-        match self.collector.send(self.batch.clone()).await {
+        match self.collector.send(&mut self.batch).await {
             Ok(unwanted) => {
                 self.batch.clear();
                 self.lost.add(unwanted);
