@@ -23,8 +23,8 @@ use crate::{
 /// Where `http` jobs go that name no queue.
 const QUEUE: &str = "default";
 
-/// One call. It is sent with an `Idempotency-Key`, the same in every attempt, and a W3C `traceparent` that holds the job's
-/// id. Redirects are not followed.
+/// One call. It is sent with an `Idempotency-Key`, the same in every attempt, and a W3C `traceparent` of the job's
+/// trace, unless `headers` names one. Redirects are not followed.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HttpRequest {

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, Method, StatusCode},
 };
 use errand_common::{
     domain::{Job, TraceContext},
@@ -19,14 +19,23 @@ pub(crate) fn request(request: &Request) -> Option<Span> {
     if route.is_some_and(|route| UNTRACED.contains(&route)) {
         return None;
     }
-    let method = request.method();
+    let method = known(request.method());
     let mut span = Span::server(client(request.headers()), || match route {
         Some(route) => format!("{method} {route}"),
-        None => method.to_string(),
+        None => method.to_owned(),
     });
-    span.set("http.request.method", method.as_str());
-    span.set("http.route", route.unwrap_or_default());
+    span.set("http.request.method", method);
+    if let Some(route) = route {
+        span.set("http.route", route);
+    }
     Some(span)
+}
+
+/// A client may invent methods without end.
+fn known(method: &Method) -> &str {
+    const KNOWN: &[Method] =
+        &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    if KNOWN.contains(method) { method.as_str() } else { "_OTHER" }
 }
 
 /// A request was answered.

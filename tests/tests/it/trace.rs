@@ -9,6 +9,8 @@ use errand_tests::{
     cluster_only,
     collector::{Collector, Span},
     destination::{Destination, Reply},
+    fake_messages::{self, FakeMessages},
+    fake_openai::{self, FakeOpenAi},
     program::{self, Programs},
     wait,
 };
@@ -218,6 +220,36 @@ both_modes! {
         let of_trace: Vec<_> = lines.filter(|line| line["trace_id"] == TRACE).collect();
         assert!(of_trace.iter().any(|line| line["message"] == "answered"), "of the request");
         assert!(of_trace.iter().any(|line| line["job_id"] == traced && line["span_id"].is_string()), "of the run");
+        errand.finish().await;
+    }
+
+    async fn a_question_to_a_model_is_a_span_of_its_run_and_carries_the_trace(setup: Setup) {
+        const ANSWER: &str = "an-answer-of-the-model";
+        let collector = Collector::start().await;
+        let openai = FakeOpenAi::start([fake_openai::Reply::text(&[ANSWER])]).await;
+        let claude = FakeMessages::start([fake_messages::Reply::text(&[ANSWER])]).await;
+        let setup = exporting(setup, &collector, "").engine("openai", &openai.engine()).engine("claude", &claude.engine());
+        let errand = setup.variable("MODEL_KEY", "sk-secret-of-the-test").start().await;
+        for (engine, provider) in [("openai", "openai"), ("claude", "anthropic")] {
+            let body = json!({"prompt": "a-secret-question", "engineType": engine});
+            let task = job_of(&post_traced(errand.client(), "/agent/tasks", &body).await);
+            errand.client().wait_for_completion(&task).await;
+            let asked = collector.span("the question", |span| span.attribute("gen_ai.provider.name") == provider).await;
+            let run = collector.span("the run", |span| span.attribute("errand.job.id") == task && span.name == "run task").await;
+            assert_eq!((&asked.trace_id, &asked.parent, asked.kind), (&run.trace_id, &run.span_id, SpanKind::Client));
+            assert!(asked.name.starts_with("chat ") && !asked.failed, "{asked:?}");
+            assert!(asked.attribute("gen_ai.usage.output_tokens").parse::<u32>().is_ok(), "{asked:?}");
+            let headers = match engine {
+                "openai" => openai.requests()[0].headers.clone(),
+                _ => claude.requests()[0].headers.clone(),
+            };
+            assert_eq!(headers["traceparent"], header(&asked));
+            assert_eq!(headers["tracestate"], STATE);
+        }
+        let bytes = collector.bytes().concat();
+        for secret in [ANSWER, "a-secret-question", "sk-secret-of-the-test"] {
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
+        }
         errand.finish().await;
     }
 

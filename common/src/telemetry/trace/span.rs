@@ -182,13 +182,6 @@ impl Span {
         within(self.context.clone(), work).await
     }
 
-    /// Gives it another name.
-    pub fn rename(&mut self, name: impl FnOnce() -> String) {
-        if let Some(recorded) = &mut self.recorded {
-            recorded.span.name = name().into();
-        }
-    }
-
     /// Says something of it. Never what a prompt, a secret, a token or a query holds.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(recorded) = &mut self.recorded {
