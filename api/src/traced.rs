@@ -9,6 +9,7 @@ use errand_common::{
     port::store::{NewJob, Received},
     telemetry::trace::{self, Kind, Span, TRACEPARENT, TRACESTATE},
 };
+use reqwest::Url;
 
 /// Asked again and again by machines: nobody looks for them in a trace.
 const UNTRACED: &[&str] = &["/livez", "/readyz", "/metrics", "/scaling"];
@@ -76,6 +77,17 @@ pub(crate) fn submission(jobs: &mut [NewJob]) -> Option<Span> {
         job.trace = job.trace.take().or_else(|| span.context().cloned());
     }
     Some(span)
+}
+
+/// The span of one question to the server that turns speech into text.
+pub(crate) fn transcription(url: &Url, model: &str) -> Span {
+    let mut span = Span::child(Kind::Client, || format!("transcribe {model}"));
+    span.set("gen_ai.operation.name", "transcribe");
+    span.set("gen_ai.provider.name", "openai");
+    span.set("gen_ai.request.model", model);
+    span.set("server.address", url.host_str().unwrap_or_default());
+    span.set("server.port", url.port_or_known_default().unwrap_or_default());
+    span
 }
 
 /// What a bridge says of a job, in the job's trace; the request that said it may belong to another.

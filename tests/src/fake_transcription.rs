@@ -36,6 +36,8 @@ pub enum Hearing {
 pub struct Form {
     /// The `Authorization` header.
     pub authorization: String,
+    /// Its `traceparent`.
+    pub traceparent: String,
     /// The fields that are no file.
     pub fields: BTreeMap<String, String>,
     /// Name of the file.
@@ -105,9 +107,8 @@ fn lock(script: &Shared) -> std::sync::MutexGuard<'_, Script> {
 
 async fn answer(State(script): State<Shared>, headers: HeaderMap, mut parts: Multipart) -> Response {
     let mut form = Form::default();
-    if let Some(value) = headers.get("authorization") {
-        form.authorization = value.to_str().unwrap_or_default().to_owned();
-    }
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    (form.authorization, form.traceparent) = (header("authorization"), header("traceparent"));
     loop {
         let Ok(part) = parts.next_field().await else { return StatusCode::BAD_REQUEST.into_response() };
         let Some(part) = part else { break };

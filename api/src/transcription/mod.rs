@@ -11,7 +11,10 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use errand_common::config::{self, Secret};
+use errand_common::{
+    config::{self, Secret},
+    telemetry::trace,
+};
 use futures::{StreamExt, stream::BoxStream};
 use reqwest::{Body, Url, redirect::Policy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -20,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) use upload::{AudioForm, Upload};
 
 use self::form::Form;
-use crate::{limit, problem::Problem};
+use crate::{limit, problem::Problem, traced};
 
 /// Pieces of an upload that are under way to the server.
 const PIECES_AHEAD: usize = 8;
@@ -77,7 +80,14 @@ impl Transcriber {
         });
         let content_type = form.content_type();
         let upload_timeout = Duration::from_secs(self.config.upload_timeout_seconds.into());
-        let answer = tokio::spawn(async move { server.ask(content_type, body.boxed(), upload_timeout).await });
+        let mut span = traced::transcription(&server.url, &self.config.model);
+        let answer = tokio::spawn(async move {
+            let answer = span.around(server.ask(content_type, body.boxed(), upload_timeout)).await;
+            if let Err(problem) = &answer {
+                span.fail(problem.code);
+            }
+            answer
+        });
         Ok(Call { pieces, answer: AbortOnDropHandle::new(answer), _place: place })
     }
 }
@@ -124,6 +134,9 @@ impl Server {
             .body(Body::wrap_stream(body.map(Ok::<_, Infallible>)));
         if let Some(key) = &self.key {
             call = call.bearer_auth(key.expose());
+        }
+        for (name, value) in trace::carried() {
+            call = call.header(name, value);
         }
         let response = call.send().await.map_err(|error| answer::unreachable(&error))?;
         answer::read(response).await

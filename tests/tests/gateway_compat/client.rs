@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use errand_common::{
+    domain::{JobId, TraceContext},
+    telemetry::trace,
+};
 use errand_tests::{
     fake_openai::{FakeOpenAi, Reply},
     proxy::{self, Proxy},
@@ -64,10 +68,15 @@ fn a_real_gateway_is_served_as_the_fake_is() {
         let devices = Arc::new(DevicesInMemory::default());
         let pool = pool(&devices);
         let gateway = pool.gateway(&target(&real.url(), Some(TOKEN))).expect("room");
-        methods(&gateway).await;
+        // As runs ask: each request names the trace that it belongs to.
+        let job = JobId::new();
+        let asked = async {
+            methods(&gateway).await;
+            messages(&gateway).await;
+        };
+        trace::within_run(Some(TraceContext::of_job(job).run(job, 1)), job, asked).await;
         let refused = pool.gateway(&target(&real.url(), Some("wrong-token"))).expect("room");
         assert_eq!(code(refused.status().await), AUTH);
-        messages(&gateway).await;
         far_back(&gateway).await;
         cut_after_acceptance(&real, &devices).await;
         restarts(&real, &gateway).await;

@@ -29,12 +29,14 @@ both_modes! {
         let client = errand.client();
         let audio = vec![7_u8; 300_000];
         let fields = [("audio", MEMO, audio.as_slice()), ("language", None, b"de-AT".as_slice())];
-        let answer = client.send(request(client, "/agent/transcribe", &fields)).await;
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let answer = client.send(request(client, "/agent/transcribe", &fields).header("traceparent", trace)).await;
         assert_eq!((answer.status, &answer.body), (200, &json!({"text": "guten Tag"})), "{answer:?}");
         let silence = client.send(request(client, "/agent/transcribe", &[("audio", None, b"x")])).await;
         assert_eq!((silence.status, &silence.body), (200, &json!({"text": ""})), "{silence:?}");
 
         let forms = server.forms();
+        assert_eq!(forms[0].traceparent, trace, "the client's trace goes on");
         assert!(forms[0].audio == audio, "the audio arrives whole");
         assert_eq!((forms[0].file_name.as_str(), forms[0].media_type.as_str()), ("audio.ogg", "audio/ogg"));
         let said = |field: &str| forms[0].fields.get(field).map(String::as_str);
