@@ -5,12 +5,13 @@
 //! * `router`: the table of routes; `route`: one file an endpoint; `view`: what they show.
 //! * `scope`: what a caller may see.
 //! * `extract`, `auth`, `idempotency`, `observe`, `problem`: what every request goes through.
-//! * `submit`: the batcher that lets submissions share commits.
+//! * `batch`: lets what arrives together share a commit; `submit`, `callback`: what does.
 //! * `coordination`: speaking with agents behind gateways.
 //! * `relay`: streams to watchers, over SSE and WebSocket.
 
 mod attachment;
 mod auth;
+mod batch;
 mod budget;
 mod cached;
 mod callback;

@@ -130,7 +130,7 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }
 
-    pub(crate) fn unavailable(code: &'static str, detail: &'static str) -> Self {
+    pub(crate) fn unavailable(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(limit::RETRY_AFTER_SECONDS)
     }
 

@@ -122,7 +122,7 @@ pub(crate) async fn take_callback(State(app): AppState, request: Request) -> Res
     // Where nobody hears of it, its job need not be read.
     let job = if trace::is_recording() { app.backend.store.job(&tenant, job_id).await.ok().flatten() } else { None };
     let mut span = job.map(|job| traced::callback(&job, ordinal));
-    let received = app.callbacks.take(Callback { tenant, job_id, ordinal, said }).await?;
+    let received = app.callbacks.enter(Callback { tenant, job_id, ordinal, said }).await?;
     if let Some(span) = &mut span {
         traced::received(span, received);
     }
