@@ -138,7 +138,10 @@ impl Executor {
                 self.release(claimed, run, &outbox).await;
             }
             Finished::LeaseLost => lease_lost(run, span),
-            Finished::Refused => tracing::error!("the end of the run could not be written; its lease will pass"),
+            Finished::Refused => {
+                span.forget();
+                tracing::error!("the end of the run could not be written; its lease will pass");
+            }
         }
     }
 

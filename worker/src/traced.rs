@@ -35,7 +35,7 @@ pub(crate) fn carry(headers: &mut HeaderMap) {
     }
     for (name, value) in trace::carried() {
         if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(HeaderName::from_static(name), value);
+            headers.entry(HeaderName::from_static(name)).or_insert(value);
         }
     }
 }

@@ -97,7 +97,7 @@ pub(super) const SETTINGS: &[(&str, Rule)] = &[
     ("telemetry.otlp_headers", HeaderPairs),
     ("telemetry.sample_ratio", Ratio),
     ("telemetry.service_name", Text),
-    ("telemetry.queue_spans", Whole(64, 1_000_000)),
+    ("telemetry.queue_spans", Whole(64, 65_536)),
     ("telemetry.batch_spans", Whole(1, 8_192)),
     ("telemetry.export_interval_ms", Whole(10, 60_000)),
     ("telemetry.export_timeout_seconds", Whole(1, 60)),

@@ -24,8 +24,8 @@ pub struct Telemetry {
     pub batch_spans: u32,
     /// Longest time that a span waits for others, in milliseconds.
     pub export_interval_ms: u32,
-    /// Longest time that the collector may take for a batch, in seconds. Until then the batch is sent again if it may be taken
-    /// later; after that it is lost.
+    /// Longest time that the collector may take for a request, in seconds. So long a batch that may be taken later is sent again;
+    /// after that it is lost.
     pub export_timeout_seconds: u32,
     /// How long a process that stops goes on to send what waits, in seconds, after all else has ended.
     pub flush_seconds: u32,

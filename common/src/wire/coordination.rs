@@ -16,6 +16,8 @@ pub const NUDGE: &str = "nudge";
 pub const SOUL_READ: &str = "soul_read";
 /// Writes an agent's `SOUL.md`.
 pub const SOUL_WRITE: &str = "soul_write";
+/// The kind of effect that reads an agent's file: its receipt does not hold what was read.
+pub const FILE_READ: &str = "agent_file_read";
 /// A question for a person, to the gateway's own agent.
 pub const ASK_USER: &str = "ask_user";
 /// To a board's lead, who is made if there is none.

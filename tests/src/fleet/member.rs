@@ -69,6 +69,14 @@ struct Running {
     _watchdog: Watchdog,
 }
 
+/// Whatever takes its place, it is gone before: two faults may hit one process at the same time.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A SIGKILL.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kill {
@@ -171,6 +179,8 @@ impl Member {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
+        // The one before it frees its port first.
+        state.running = None;
         let child = command.spawn()?;
         let watchdog = Watchdog::over(child.id(), "KILL", None)?;
         state.running = Some(Running { child, _watchdog: watchdog });
@@ -203,10 +213,7 @@ impl Member {
         let mut state = self.state();
         state.wanted = false;
         let at = chrono::Utc::now().timestamp_micros();
-        if let Some(mut running) = state.running.take() {
-            running.child.kill()?;
-            running.child.wait()?;
-        }
+        state.running = None;
         Ok(Kill { worker, at })
     }
 

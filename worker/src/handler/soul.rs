@@ -10,7 +10,7 @@ use errand_common::{
     config::Config,
     domain::{FailureClass, gate::Verdict},
     port::store::{AgentWritten, Claimed},
-    wire::coordination::{Recipient, SOUL_WRITE, SoulPayload, VERSION},
+    wire::coordination::{FILE_READ, Recipient, SOUL_WRITE, SoulPayload, VERSION},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -133,7 +133,7 @@ impl Call for SoulRead<'_> {
     fn describe(&self) -> Description {
         let parts = json!([self.reached.agent.key(), SOUL]);
         Description {
-            kind: "agent_file",
+            kind: FILE_READ,
             destination: gate_of(self.reached.gateway.id),
             fingerprint: hash(&parts.to_string()),
         }

@@ -177,8 +177,10 @@ pub(super) async fn inherit<D: Dialect>(unit: &mut Unit<D>, pairs: &[(JobId, Job
     let mut done: HashMap<JobId, Vec<Effect>> = HashMap::new();
     for row in unit.tx.fetch(&statement::EFFECTS_OF_JOBS, params![old]).await? {
         let effect = read(&row)?;
-        // A bridge that has taken a prompt has not answered it: its receipt is worth nothing to another job.
-        if matches!(effect.receipt, Some((Receipt::Done(_), _))) && effect.kind != wire::instance::KIND {
+        // A bridge that has taken a prompt has not answered it, and what was read is in no receipt: these are worth nothing to
+        // another job.
+        let is_of_its_job = [wire::instance::KIND, wire::coordination::FILE_READ].contains(&effect.kind.as_str());
+        if matches!(effect.receipt, Some((Receipt::Done(_), _))) && !is_of_its_job {
             done.entry(effect.job_id).or_default().push(effect);
         }
     }

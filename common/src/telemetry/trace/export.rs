@@ -3,8 +3,10 @@
 //! minute.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +19,11 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanProcessor},
 };
-use reqwest::{Client, redirect::Policy};
+use reqwest::{
+    Client,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    redirect::Policy,
+};
 use tokio::runtime::Handle;
 
 use crate::config;
@@ -46,10 +52,39 @@ pub enum NotStarted {
     Twice,
 }
 
+/// Where spans go that have ended.
+#[derive(Debug)]
+pub(super) struct Queue {
+    batches: BatchSpanProcessor,
+    room: usize,
+    counts: Arc<Counts>,
+}
+
+/// What became of spans, as far as the log tells.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Handed over, and not sent yet.
+    waiting: AtomicUsize,
+    /// Nobody will hear of them.
+    lost: AtomicUsize,
+}
+
+impl Queue {
+    /// Never waits: what there is no room for is lost.
+    pub(super) fn take(&self, span: SpanData) {
+        if self.counts.waiting.fetch_add(1, Ordering::Relaxed) < self.room {
+            self.batches.on_end(span);
+        } else {
+            self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Sends spans until it is stopped.
 #[derive(Debug)]
 pub struct Exporter {
-    batches: Arc<BatchSpanProcessor>,
+    queue: Arc<Queue>,
     flush: Duration,
 }
 
@@ -59,23 +94,26 @@ impl Exporter {
         config: &config::Telemetry,
         endpoint: &str,
         role: &'static str,
-    ) -> Result<(Self, Arc<BatchSpanProcessor>), NotStarted> {
+    ) -> Result<(Self, Arc<Queue>), NotStarted> {
         let limit = Duration::from_secs(config.export_timeout_seconds.into());
         let client = Client::builder()
             .timeout(limit)
             .redirect(Policy::none())
             .user_agent(concat!("errand/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let pairs = config.header_pairs().ok_or(NotStarted::Headers)?;
-        let headers = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut headers = HeaderMap::new();
+        for (name, value) in config.header_pairs().ok_or(NotStarted::Headers)? {
+            let mut value = HeaderValue::from_str(value).map_err(|_| NotStarted::Headers)?;
+            value.set_sensitive(true);
+            headers.insert(name.parse::<HeaderName>().map_err(|_| NotStarted::Headers)?, value);
+        }
         let base = endpoint.trim_end_matches('/');
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{}{PATH}", base.strip_suffix(PATH).unwrap_or(base)))
             .with_timeout(limit)
-            .with_headers(headers.collect::<HashMap<_, _>>())
-            .with_http_client(OwnClient { client, runtime: Handle::current() })
+            .with_http_client(OwnClient { client, headers, runtime: Handle::current() })
             .with_retry_policy(RetryPolicy::recommended().with_max_retries(RETRIES))
             .build()?;
         let bounds = BatchConfigBuilder::default()
@@ -83,7 +121,8 @@ impl Exporter {
             .with_max_export_batch_size(config.batch_spans as usize)
             .with_scheduled_delay(Duration::from_millis(config.export_interval_ms.into()))
             .build();
-        let told = Told { exporter, trouble: Mutex::default() };
+        let counts = Arc::<Counts>::default();
+        let told = Told { exporter, counts: counts.clone(), said: Mutex::default() };
         let mut batches = BatchSpanProcessor::builder(told).with_batch_config(bounds).build();
         let attributes = [
             KeyValue::new("service.name", config.service_name.clone()),
@@ -93,67 +132,66 @@ impl Exporter {
         ];
         // What the standard variable OTEL_RESOURCE_ATTRIBUTES says is said too.
         batches.set_resource(&Resource::builder().with_attributes(attributes).build());
-        let batches = Arc::new(batches);
-        Ok((Self { batches: batches.clone(), flush: Duration::from_secs(config.flush_seconds.into()) }, batches))
+        let queue = Arc::new(Queue { batches, room: config.queue_spans as usize, counts });
+        Ok((Self { queue: queue.clone(), flush: Duration::from_secs(config.flush_seconds.into()) }, queue))
     }
 
     /// Sends what waits, for `telemetry.flush_seconds` at most.
     pub async fn stop(self) {
-        let Self { batches, flush } = self;
-        let stopped = tokio::task::spawn_blocking(move || batches.shutdown_with_timeout(flush)).await;
+        let Self { queue, flush } = self;
+        let stopped = tokio::task::spawn_blocking(move || queue.batches.shutdown_with_timeout(flush)).await;
         if !matches!(stopped, Ok(Ok(()))) {
             tracing::warn!("the collector did not take the last spans in time (telemetry.flush_seconds)");
         }
     }
 }
 
-/// The batches have a thread of their own; the client works in the process's runtime.
+/// The batches have a thread of their own; the client works in the process's runtime. It sends the configured headers and no
+/// others: what `OTEL_…_HEADERS` says is meant for another collector.
 #[derive(Debug)]
 struct OwnClient {
     client: Client,
+    headers: HeaderMap,
     runtime: Handle,
 }
 
 #[async_trait]
 impl HttpClient for OwnClient {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
+        let form = request.headers_mut().remove(CONTENT_TYPE);
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().extend(form.map(|form| (CONTENT_TYPE, form)));
         self.runtime.spawn(async move { client.send_bytes(request).await }).await?
     }
 }
 
-/// The exporter; what it can't send is told in our own words, once in a while.
+/// The exporter; what is lost is told in our own words, once in a while.
 #[derive(Debug)]
 struct Told {
     exporter: SpanExporter,
-    trouble: Mutex<Trouble>,
-}
-
-/// What the collector did not take.
-#[derive(Debug, Default)]
-struct Trouble {
-    lost: usize,
-    /// When the log last said so; `None`: the collector takes what it is sent.
-    said: Option<Instant>,
+    counts: Arc<Counts>,
+    /// When the log last said so.
+    said: Mutex<Option<Instant>>,
 }
 
 impl opentelemetry_sdk::trace::SpanExporter for Told {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         let sent = self.exporter.export(batch).await;
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match sent {
-            Ok(()) if trouble.said.take().is_some() => {
-                tracing::info!(lost = std::mem::take(&mut trouble.lost), "spans reach the collector again");
-            }
-            Ok(()) => {}
+        self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
+        let reason = match sent {
+            Ok(()) => "more came than it takes in time".to_owned(),
             Err(error) => {
-                trouble.lost += count;
-                if trouble.said.is_none_or(|said| said.elapsed() >= QUIET) {
-                    trouble.said = Some(Instant::now());
-                    tracing::warn!(%error, lost = trouble.lost, "spans can't be sent to the collector");
-                }
+                self.counts.lost.fetch_add(count, Ordering::Relaxed);
+                error.to_string()
             }
+        };
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.counts.lost.load(Ordering::Relaxed) > 0 && said.is_none_or(|said| said.elapsed() >= QUIET) {
+            *said = Some(Instant::now());
+            let lost = self.counts.lost.swap(0, Ordering::Relaxed);
+            tracing::warn!(reason, lost, "spans can't be sent to the collector");
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ pub mod span;
 
 use std::sync::{Arc, OnceLock};
 
-use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor};
 use rand::RngExt;
 
 pub use export::{Exporter, NotStarted};
@@ -35,7 +34,7 @@ static RECORDER: OnceLock<Recorder> = OnceLock::new();
 /// Takes spans on their way to the collector.
 #[derive(Debug)]
 struct Recorder {
-    batches: Arc<BatchSpanProcessor>,
+    queue: Arc<export::Queue>,
     /// Of traces that begin here, those with a lot below it are recorded.
     below: u128,
 }
@@ -50,11 +49,6 @@ impl Recorder {
     fn takes(&self, job: &Job, context: &TraceContext) -> bool {
         if job.trace.is_some() { context.is_sampled() } else { self.draws(context) }
     }
-
-    /// Never waits: what there is no room for is lost.
-    fn take(&self, span: SpanData) {
-        self.batches.on_end(span);
-    }
 }
 
 /// Starts to record spans, if a collector is configured; once a process, within its runtime. `role` is what the process is:
@@ -64,9 +58,9 @@ impl Recorder {
 /// What is wrong with the settings, or that there is a recorder already.
 pub fn start(config: &config::Telemetry, role: &'static str) -> Result<Option<Exporter>, NotStarted> {
     let Some(endpoint) = &config.otlp_endpoint else { return Ok(None) };
-    let (exporter, batches) = Exporter::start(config, endpoint, role)?;
+    let (exporter, queue) = Exporter::start(config, endpoint, role)?;
     let below = (config.sample_ratio.clamp(0.0, 1.0) * 2.0_f64.powi(64)) as u128;
-    RECORDER.set(Recorder { batches, below }).map_err(|_| NotStarted::Twice)?;
+    RECORDER.set(Recorder { queue, below }).map_err(|_| NotStarted::Twice)?;
     Ok(Some(exporter))
 }
 

@@ -230,7 +230,7 @@ impl Drop for Span {
         if let Some(recorded) = self.recorded.take() {
             let Recorded { mut span, recorder } = *recorded;
             span.end_time = SystemTime::now().max(span.start_time);
-            recorder.take(span);
+            recorder.queue.take(span);
         }
     }
 }

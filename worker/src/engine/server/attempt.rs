@@ -128,11 +128,11 @@ async fn once(
         span.set_with("gen_ai.usage.input_tokens", || i64::try_from(tokens.input).unwrap_or(i64::MAX));
         span.set_with("gen_ai.usage.output_tokens", || i64::try_from(tokens.output).unwrap_or(i64::MAX));
     }
-    if let Err(failure) = &heard {
-        span.fail(failure.code);
-    }
-    heard.map_err(|failure| Broken::in_the_answer(failure, shown))?;
-    listener.finish().map_err(|failure| Broken { shown, ..Broken::final_(failure) })
+    let whole = match heard {
+        Ok(_) => listener.finish().map_err(|failure| Broken { shown, ..Broken::final_(failure) }),
+        Err(failure) => Err(Broken::in_the_answer(failure, shown)),
+    };
+    whole.inspect_err(|broken| span.fail(broken.failure.code))
 }
 
 impl Broken {

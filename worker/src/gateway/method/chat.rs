@@ -212,11 +212,14 @@ mod tests {
             json!({"messages": [], "inFlightRun": {"runId": "k", "text": ""}}),
             json!({"messages": [], "sessionInfo": {"hasActiveRun": true, "activeRunIds": ["a", "k"]}}),
             json!({"messages": [], "pendingInputs": {"items": [{"runId": "k"}], "total": 1}}),
-            json!({"messages": [], "pendingInputs": {"items": [{"runId": "k", "state": "interrupted"}], "total": 1}}),
+            json!({"messages": [], "pendingInputs": {"items": [{"runId": "k", "state": "cancelled"}], "total": 1}}),
         ] {
             assert!(page(found.clone()).has_message("k"), "{found}");
-            assert!(!page(found.clone()).has_message("other"), "{found}");
+            assert!(!page(found.clone()).has_message("other") && !page(found.clone()).has_interrupted("k"), "{found}");
         }
+        let interrupted = json!({"pendingInputs": {"items": [{"runId": "k", "state": "interrupted"}], "total": 1}});
+        assert!(!page(interrupted.clone()).has_message("k") && page(interrupted.clone()).has_interrupted("k"));
+        assert!(!page(interrupted).has_interrupted("other"));
         assert!(!page(json!({"messages": [], "pendingInputs": null, "hasMore": "?"})).has_message("k"));
     }
 
