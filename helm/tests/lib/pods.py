@@ -65,7 +65,9 @@ class Pod:
                 file = value.removeprefix(mount["mountPath"] + "/")
                 content = self.namespace.by_name["ConfigMap", volume["configMap"]["name"]]["data"][file]
                 place = self.namespace.folder / file
-                place.write_text(content)
+                # Another pod may be reading it just now.
+                if not place.exists() or place.read_text() != content:
+                    place.write_text(content)
                 return str(place)
         return value
 
